@@ -1,1 +1,2 @@
-//! Empty: what this crate is for stands in its manifest, which `cargo xtask features --update` writes.
+//! Empty: what this crate is for stands in its manifest, which `cargo xtask features --update`
+//! writes.

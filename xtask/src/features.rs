@@ -1,8 +1,10 @@
-//! One set of features for every build: whatever packages a command names, cargo compiles each dependency the same way.
+//! One set of features for every build: whatever packages a command names, cargo compiles each
+//! dependency the same way.
 //!
-//! Cargo unifies features over the packages that a command builds, so `-p streamhouse-client` would compile half the tree anew after
-//! a build of the workspace. The crate `workspace-hack` names the dependencies that differ with all their features; who depends on it
-//! cannot differ. This module compares cargo's unit graphs, and writes that crate's manifest.
+//! Cargo unifies features over the packages that a command builds, so `-p streamhouse-client` would
+//! compile half the tree anew after a build of the workspace. The crate `workspace-hack` names the
+//! dependencies that differ with all their features; who depends on it cannot differ. This module
+//! compares cargo's unit graphs, and writes that crate's manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -28,6 +30,7 @@ const CHOICES: &[&[&str]] = &[
     ],
     &["-p", "streamhouse-client", "--example", "e2e_producer_consumer"],
     &["-p", "streamhouse-agent", "--bin", "streamhouse-agent"],
+    &["-p", "streamhouse-agent", "-p", "streamhouse-cli"],
     &["-p", "streamhouse-operator", "--bin", "streamhouse-operator"],
     &[
         "-p",
@@ -49,7 +52,8 @@ const CHOICES: &[&[&str]] = &[
 const MANIFEST: &str = "workspace-hack/Cargo.toml";
 const BEGIN: &str = "# Written by cargo xtask features --update.\n";
 
-/// A way to compile a package of the registry: name, version, the crate's kind and mode, and whether it is for the build itself.
+/// A way to compile a package of the registry: name, version, the crate's kind and mode, and
+/// whether it is for the build itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct RegistryUnit {
     name: String,

@@ -1,6 +1,7 @@
 //! The repository's own tools, one subcommand each: `cargo xtask` lists them.
 //!
-//! Called by the scripts in `hack/`, by CI and by people. Guarantees: a subcommand ends with 0 only if everything is as it should be.
+//! Called by the scripts in `hack/`, by CI and by people. Guarantees: a subcommand ends with 0 only
+//! if everything is as it should be.
 
 mod features;
 mod public_api;

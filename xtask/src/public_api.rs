@@ -1,7 +1,9 @@
-//! What the client library promises: a listing of its public items, which shows every change of the interface in review.
+//! What the client library promises: a listing of its public items, which shows every change of the
+//! interface in review.
 //!
-//! Owns `client/public-api.txt`. It is made from the source by itself, so it needs no build and does not depend on the toolchain:
-//! items are followed from the library's root through `pub mod` and `pub use`, without bodies, private fields and documentation.
+//! Owns `client/public-api.txt`. It is made from the source by itself, so it needs no build and
+//! does not depend on the toolchain: items are followed from the library's root through `pub mod`
+//! and `pub use`, without bodies, private fields and documentation.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -242,7 +244,8 @@ impl VisitMut for InterfaceOnly {
     }
 
     fn visit_fields_named_mut(&mut self, fields: &mut syn::FieldsNamed) {
-        // Fields of an enum's variant have no visibility of their own; `visit_variant_mut` keeps them.
+        // Fields of an enum's variant have no visibility of their own; `visit_variant_mut` keeps
+        // them.
         let all = std::mem::take(&mut fields.named);
         fields.named = all.into_iter().filter(|field| is_public(&field.vis)).collect();
         visit_mut::visit_fields_named_mut(self, fields);

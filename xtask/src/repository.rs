@@ -1,6 +1,7 @@
 //! The files of the repository, in memory: what the rules look at.
 //!
-//! Owns which files belong to the repository: what git tracks or would track; without git, all but what builds leave behind.
+//! Owns which files belong to the repository: what git tracks or would track; without git, all but
+//! what builds leave behind.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ pub(crate) fn root() -> anyhow::Result<PathBuf> {
     Ok(root.to_owned())
 }
 
-/// Paths, relative to the root and with `/`, and the text of each file. A file that is not UTF-8 has the text "".
+/// Paths, relative to the root and with `/`, and the text of each file. A file that is not UTF-8
+/// has the text "".
 #[derive(Debug, Default)]
 pub(crate) struct FileTree {
     files: BTreeMap<String, String>,

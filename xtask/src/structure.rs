@@ -1,7 +1,7 @@
 //! The rules of `docs/ARCHITECTURE.md` that no compiler checks.
 //!
-//! Each rule is a function of the files in memory, so that its tests can show it biting. Called by `hack/check-structure.sh`.
-//! Prints each breach as `file:line: what`; ends with 1 if there is any.
+//! Each rule is a function of the files in memory, so that its tests can show it biting. Called by
+//! `hack/check-structure.sh`. Prints each breach as `file:line: what`; ends with 1 if there is any.
 
 mod circles;
 mod comments;

@@ -1,9 +1,10 @@
 //! What dependencies were compiled to, kept between clean checkouts.
 //!
-//! Owns folders `target-KEY` in the cache folder: the release profile's artifacts of the registry's crates, and nothing of the
-//! workspace's own. The key is a digest of the toolchain, of Cargo.lock and of all that decides how a dependency is compiled.
-//! A clean checkout copies such a folder and works on the copy, so several runs never share a file; a run that compiled more
-//! dependencies than the folder has puts another one in its place. `STREAMHOUSE_TARGET_CACHE=off` turns it off.
+//! Owns folders `target-KEY` in the cache folder: the release profile's artifacts of the registry's
+//! crates, and nothing of the workspace's own. The key is a digest of the toolchain, of Cargo.lock
+//! and of all that decides how a dependency is compiled. A clean checkout copies such a folder and
+//! works on the copy, so several runs never share a file; a run that compiled more dependencies
+//! than the folder has puts another one in its place. `STREAMHOUSE_TARGET_CACHE=off` turns it off.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,8 +17,9 @@ use serde_json::Value;
 
 /// Folders that are kept: one for the last lock file, one for the one before.
 const KEPT: usize = 2;
-/// What lies in a profile's target folder by package or crate. Cargo writes a fingerprint when everything else is there, so they are
-/// copied first: a copy that is made while another cargo compiles has no fingerprint of what is not complete.
+/// What lies in a profile's target folder by package or crate. Cargo writes a fingerprint when
+/// everything else is there, so they are copied first: a copy that is made while another cargo
+/// compiles has no fingerprint of what is not complete.
 const PARTS: &[&str] = &[".fingerprint", "build", "deps"];
 
 /// The cached folder that fits this checkout, and the checkout's own.
@@ -64,7 +66,8 @@ impl TargetCache {
         Ok(true)
     }
 
-    /// Keeps the artifacts of this checkout's dependencies, if they are more than the cached ones. Says whether it did.
+    /// Keeps the artifacts of this checkout's dependencies, if they are more than the cached ones.
+    /// Says whether it did.
     pub(crate) fn save(&self) -> anyhow::Result<bool> {
         let count = |profile: &Path| self.dependencies(profile).map_or(0, |names| names.len());
         if count(&self.profile) <= count(&self.cached) {
@@ -193,7 +196,8 @@ fn own_names(metadata: &Value) -> BTreeSet<String> {
     names
 }
 
-/// Copies a folder with the times of its files, which cargo compares; at the top only what is wanted.
+/// Copies a folder with the times of its files, which cargo compares; at the top only what is
+/// wanted.
 fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

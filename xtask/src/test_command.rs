@@ -1,7 +1,8 @@
 //! The one test command: `hack/test.sh` and CI run it.
 //!
-//! Owns the options, what is installed first, and the order of the stages. Two lanes go side by side once everything is built: one has
-//! what tests, the other what only reads the code, with lower priority, and then what waits for servers most of the time.
+//! Owns the options, what is installed first, and the order of the stages. Two lanes go side by
+//! side once everything is built: one has what tests, the other what only reads the code, with
+//! lower priority, and then what waits for servers most of the time.
 
 mod lanes;
 mod plan;
@@ -76,7 +77,8 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<ExitCode> {
     Ok(summary::print(&results, clock))
 }
 
-/// The artifacts of dependencies are worth keeping whether or not a test fails; an error is no reason to fail.
+/// The artifacts of dependencies are worth keeping whether or not a test fails; an error is no
+/// reason to fail.
 fn keep(target_cache: Option<&TargetCache>) {
     match target_cache.map(TargetCache::save) {
         Some(Ok(true)) => {
@@ -146,8 +148,8 @@ fn cache_folder() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Installs what the stages need with the functions of hack/lib.sh, in this terminal: sudo may ask for a password. Gives the variables
-/// that they set.
+/// Installs what the stages need with the functions of hack/lib.sh, in this terminal: sudo may ask
+/// for a password. Gives the variables that they set.
 fn install(root: &Path, stages: &[&StageSpec]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut needs: Vec<&str> = Vec::new();
     for need in stages.iter().flat_map(|stage| stage.needs) {

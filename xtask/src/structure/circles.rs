@@ -1,6 +1,7 @@
 //! Files of a crate do not import each other in circles.
 //!
-//! A file and the files below it are one thing and may know each other. Those circles that are known may only become fewer.
+//! A file and the files below it are one thing and may know each other. Those circles that are
+//! known may only become fewer.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,7 +3,8 @@
 use super::Breach;
 use super::crates::Workspace;
 
-/// Lines that are all comment and wider than `columns`. Tables, links and what stands in code fences cannot wrap.
+/// Lines that are all comment and wider than `columns`. Tables, links and what stands in code
+/// fences cannot wrap.
 pub(crate) fn check(workspace: &Workspace, columns: usize) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for file in &workspace.files {

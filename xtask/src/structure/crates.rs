@@ -1,4 +1,5 @@
-//! The workspace's crates as trees of modules: which file each module lies in, and where a path leads.
+//! The workspace's crates as trees of modules: which file each module lies in, and where a path
+//! leads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,8 @@ pub(crate) struct SourceFile {
     pub(crate) source: ParsedSource,
     /// The crate's folder, such as `agent`; "" where there is no `src` on the path.
     pub(crate) krate: String,
-    /// The path of its module inside the crate, from below the root; empty for `lib.rs`, `["main"]` for `main.rs`.
+    /// The path of its module inside the crate, from below the root; empty for `lib.rs`, `["main"]`
+    /// for `main.rs`.
     pub(crate) module: Vec<String>,
     /// Whether all of it is compiled for tests only.
     pub(crate) test: bool,
@@ -153,15 +155,16 @@ pub(crate) struct CrateModules<'a> {
 }
 
 impl CrateModules<'_> {
-    /// The module that a mention in `file` leads to, through re-exports, to where its name is declared. None: another crate's.
+    /// The module that a mention in `file` leads to, through re-exports, to where its name is
+    /// declared. None: another crate's.
     pub(crate) fn target(&self, file: &SourceFile, mention: &PathMention) -> Option<Vec<String>> {
         let module = [file.module.as_slice(), mention.inside.as_slice()].concat();
         let own = mention.brings.as_ref().map(|name| (module.clone(), name.clone()));
         self.resolve(&module, &mention.segments, &mut own.into_iter().collect())
     }
 
-    /// The module that declares `name`, as the module `from` would find it at the end of `path`; without a name, the path's own module.
-    /// None: another crate's.
+    /// The module that declares `name`, as the module `from` would find it at the end of `path`;
+    /// without a name, the path's own module. None: another crate's.
     pub(crate) fn declares(
         &self,
         from: &[String],
@@ -231,7 +234,8 @@ impl CrateModules<'_> {
         })
     }
 
-    /// From a module down a path: through its child modules, then to where the name that follows is declared.
+    /// From a module down a path: through its child modules, then to where the name that follows is
+    /// declared.
     fn walk(
         &self,
         mut module: Vec<String>,

@@ -7,7 +7,8 @@ use super::crates::Workspace;
 use super::imports::imports;
 use super::limits::{CrateLevels, KnownImport};
 
-/// Imports that go up or sideways and are not known; known ones that are gone; modules that have no level; crates that have none.
+/// Imports that go up or sideways and are not known; known ones that are gone; modules that have no
+/// level; crates that have none.
 pub(crate) fn check(workspace: &Workspace, levels: &[CrateLevels], known: &[KnownImport]) -> Vec<Breach> {
     let mut breaches = Vec::new();
     let mut met: BTreeSet<KnownImport> = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! What the rules hold: numbers, directions, and what is known to break them and may only become less.
+//! What the rules hold: numbers, directions, and what is known to break them and may only become
+//! less.
 
 /// Lines of a file outside its tests.
 pub(crate) const FILE_LINES: usize = 500;
@@ -22,7 +23,8 @@ pub(crate) const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("xtask", &["testkit"]),
 ];
 
-/// A crate of the outside world (`*` at its end: all whose names begin so), and the only one that may depend on it.
+/// A crate of the outside world (`*` at its end: all whose names begin so), and the only one that
+/// may depend on it.
 pub(crate) const ONE_PLACE: &[(&str, &str)] = &[
     ("aws-*", "agent"),
     ("sqlx", "metadata"),
@@ -30,7 +32,8 @@ pub(crate) const ONE_PLACE: &[(&str, &str)] = &[
     ("k8s-openapi", "operator"),
 ];
 
-/// A crate's folder and its levels, from the top down: a module may import those of the levels below its own.
+/// A crate's folder and its levels, from the top down: a module may import those of the levels
+/// below its own.
 pub(crate) type CrateLevels = (&'static str, &'static [&'static [&'static str]]);
 pub(crate) const LEVELS: &[CrateLevels] = &[
     (

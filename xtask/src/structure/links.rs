@@ -114,7 +114,8 @@ fn read(text: &str) -> MarkdownDocument {
     document
 }
 
-/// GitHub's name of a heading: small letters; letters, numbers, `-` and `_` stay, a space becomes `-`, the rest goes.
+/// GitHub's name of a heading: small letters; letters, numbers, `-` and `_` stay, a space becomes
+/// `-`, the rest goes.
 fn anchor(heading: &str) -> String {
     heading
         .trim()

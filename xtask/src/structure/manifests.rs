@@ -4,7 +4,8 @@ use super::Breach;
 use super::limits::{ONE_PLACE, WORKSPACE_DEPENDENCIES};
 use crate::repository::FileTree;
 
-/// Dependencies that a crate must not have, and crates without the workspace's lints. Dependencies of tests are free.
+/// Dependencies that a crate must not have, and crates without the workspace's lints. Dependencies
+/// of tests are free.
 pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (path, text) in tree.files() {
@@ -36,7 +37,8 @@ pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
     breaches
 }
 
-/// What is in `[dependencies]` and `[build-dependencies]`, for all targets, by the names of the packages.
+/// What is in `[dependencies]` and `[build-dependencies]`, for all targets, by the names of the
+/// packages.
 fn dependencies(manifest: &toml::Table) -> Vec<String> {
     let targets = manifest.get("target").and_then(toml::Value::as_table);
     let targets = targets.into_iter().flat_map(|targets| targets.values());

@@ -1,4 +1,5 @@
-//! A type reads without its path: how many names are one word, and how many stand for two types of one crate.
+//! A type reads without its path: how many names are one word, and how many stand for two types of
+//! one crate.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! One Rust file, parsed: what it declares, and every path it mentions outside its tests.
 //!
-//! Guarantees: only items under `#[cfg(test)]` are left out, not what follows them. Paths inside macros are found by their tokens,
-//! paths in attributes (`with = "crate::…"`) by their text.
+//! Guarantees: only items under `#[cfg(test)]` are left out, not what follows them. Paths inside
+//! macros are found by their tokens, paths in attributes (`with = "crate::…"`) by their text.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,8 @@ pub(crate) struct ParsedSource {
     pub(crate) types: Vec<DeclaredType>,
     /// Names of all items, each with the inline modules around it.
     pub(crate) items: BTreeSet<(Vec<String>, String)>,
-    /// `mod name;` and `mod name { … }`, with the inline modules around it; true: only under `#[cfg(test)]`.
+    /// `mod name;` and `mod name { … }`, with the inline modules around it; true: only under
+    /// `#[cfg(test)]`.
     pub(crate) modules: Vec<(Vec<String>, String, bool)>,
     /// Lines with unsafe code, tests included.
     pub(crate) unsafe_lines: Vec<usize>,
@@ -163,7 +164,8 @@ impl SourceReader {
                 TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
                 TokenTree::Group(group) => {
                     if colons == 2 && group.delimiter() == proc_macro2::Delimiter::Brace {
-                        // `use crate::{a, b}` inside a macro: each name at the group's top stands for a path.
+                        // `use crate::{a, b}` inside a macro: each name at the group's top stands
+                        // for a path.
                         for inner in names_of_group(group.stream()) {
                             let mut whole = path.clone();
                             whole.push(inner);
@@ -229,7 +231,8 @@ impl SourceReader {
     }
 }
 
-/// The names at the top of a group's tokens that begin its parts: of `a, b::{c}` these are `a` and `b`.
+/// The names at the top of a group's tokens that begin its parts: of `a, b::{c}` these are `a` and
+/// `b`.
 fn names_of_group(tokens: TokenStream) -> Vec<String> {
     let (mut names, mut begins) = (Vec::new(), true);
     for token in tokens {

@@ -1,4 +1,5 @@
-//! What has no place in the tree: unfinished work, skipped tests, unsafe code, paths of one machine.
+//! What has no place in the tree: unfinished work, skipped tests, unsafe code, paths of one
+//! machine.
 
 use regex_lite::Regex;
 

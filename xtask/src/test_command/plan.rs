@@ -3,7 +3,8 @@
 /// Where a stage runs once everything is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StageLane {
-    /// Before all others, one after the other; after a failure of the build, what needs programs still runs and says what is missing.
+    /// Before all others, one after the other; after a failure of the build, what needs programs
+    /// still runs and says what is missing.
     First,
     /// One after the other.
     Main,
@@ -18,11 +19,13 @@ pub(crate) struct StageSpec {
     /// Lines of the help.
     pub(crate) what: &'static [&'static str],
     pub(crate) lane: StageLane,
-    /// Takes only the time that others leave: it reads the code, and nothing in it waits for a clock.
+    /// Takes only the time that others leave: it reads the code, and nothing in it waits for a
+    /// clock.
     pub(crate) nice: bool,
     /// Functions of hack/lib.sh that install what it needs.
     pub(crate) needs: &'static [&'static str],
-    /// What bash runs, with hack/lib.sh and hack/lib-stages.sh sourced. `"$@"` are the arguments of cargo test.
+    /// What bash runs, with hack/lib.sh and hack/lib-stages.sh sourced. `"$@"` are the arguments of
+    /// cargo test.
     pub(crate) command: &'static str,
 }
 

@@ -1,6 +1,7 @@
 //! One running stage: its process, what it says, how long it takes.
 //!
-//! Guarantees: whatever the stage starts in its process group has ended when this process has, in whatever way.
+//! Guarantees: whatever the stage starts in its process group has ended when this process has, in
+//! whatever way.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -66,7 +67,8 @@ impl RunningStage {
         })
     }
 
-    /// Reads what is new, prints it if it is to be printed, and gives the result once the stage has ended.
+    /// Reads what is new, prints it if it is to be printed, and gives the result once the stage has
+    /// ended.
     pub(crate) fn poll(&mut self) -> anyhow::Result<Option<StageResult>> {
         // Asked first: what it wrote before its end is then read below.
         let status = self.process.try_wait()?;
