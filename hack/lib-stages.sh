@@ -14,6 +14,8 @@ commands() (
     cargo run --release -p streamhouse-client --example e2e_producer_consumer &&
     cargo run --release -p streamhouse-client --example e2e_offset_tracking &&
     hack/check-live.sh &&
+    build_programs --bin streamhouse-agent --bin streamhouse &&
+    cargo run --quiet --package xtask -- docs-commands &&
     cargo build --release --features metrics --bin streamhouse-agent &&
     (agent_command) &&
     STREAMHOUSE_MINIO=$minio dev_stack

@@ -92,7 +92,8 @@ need_dev_tools() {
   local missing=() program
   has_postgres || missing+=(postgresql)
   for program in prometheus prometheus-alertmanager prometheus-node-exporter; do have "$program" || missing+=("$program"); done
-  { have setpriv && have setsid; } || missing+=(util-linux)
+  { have setpriv && have setsid && have unshare; } || missing+=(util-linux)
+  have ip || missing+=(iproute2)
   [ ${#missing[@]} = 0 ] || install_servers "${missing[@]}"
 }
 
