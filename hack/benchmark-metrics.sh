@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Measures what metrics cost: nanoseconds an update, memory of a component, CPU at 200,000 records/s with and without them in one run.
-# Prints what docs/benchmarks.md says of them. All traffic stays on loopback; it ends by itself.
+# Measures the cost of metrics: nanoseconds per update, memory per component, and CPU at 200,000 records/s with and without metrics in
+# one run. Prints the figures of docs/benchmarks.md. All traffic stays on loopback; the script ends by itself.
 #
-#   hack/benchmark-metrics.sh [PAIRS [SECONDS]]    how many pairs of runs (8), and how long each takes (10)
+#   hack/benchmark-metrics.sh [PAIRS [SECONDS]]    number of pairs of runs (8), seconds per run (10)
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools
 need_rust
 say "building, with and without metrics"
 build_programs
-# In a folder of its own: the same name, without the feature.
+# In a separate folder, because this program has the same name, without the feature.
 TARGET=${CARGO_TARGET_DIR:-target}
 cargo build --release -p streamhouse-cli --no-default-features --bin streamhouse --target-dir "$TARGET/no-metrics"
 say "single updates"
-# Of the workspace, so that nothing is built with other features than the programs.
+# For the whole workspace, so that dependencies have the features that the programs have.
 cargo bench --workspace --bench metrics -- --noplot
 note "$(nproc) cores, $(uname -sr)"
 forget_settings

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Measures one agent on a real PostgreSQL and a real MinIO, all on this machine, and prints what docs/benchmarks.md is made of.
+# Measures one agent on a real PostgreSQL and a real MinIO, all on this machine, with half-compressible and random records, and prints the
+# tables of docs/benchmarks.md.
 #
-#   hack/benchmark.sh [SECONDS]    how long each paced run takes (15)
+#   hack/benchmark.sh [SECONDS]    duration of each run with a time limit, in seconds (15)
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Builds the images without Docker, from the programs in target/release and the libraries they need. Each is one tar file for
-# `ctr images import`, `docker load` or `kind load image-archive`. What is published is built by docker/Dockerfile instead.
+# Builds the images without Docker, from the programs in target/release and the libraries that they need. Each image is one tar file for
+# `ctr images import`, `docker load` or `kind load image-archive`. Images for publication are built with docker/Dockerfile.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
   cat <<'TEXT'
 usage: hack/build-images.sh [--tag TAG]... [--registry PREFIX] [--out DIR] [--no-build] [--dev-servers] [IMAGE]...
 
-Builds the images agent, operator and cli, or those that are named: DIR/streamhouse-IMAGE.tar.
+Builds the images agent, operator and cli, or the named ones: DIR/streamhouse-IMAGE.tar.
 
-  --tag TAG          the tag; may be given several times for one image by several names (the workspace's version)
-  --registry PREFIX  what stands before the name (ghcr.io/streamhouse)
-  --out DIR          where the files go (target/images)
-  --no-build         takes the programs in target/release as they are
-  --dev-servers      images of this machine's PostgreSQL and of MinIO instead, for clusters that can pull none:
+  --tag TAG          the tag (default: the workspace's version); repeatable
+  --registry PREFIX  the registry and organisation before the name (default: ghcr.io/streamhouse)
+  --out DIR          the folder for the files (default: target/images)
+  --no-build         uses the programs in target/release without building them
+  --dev-servers      builds images of this machine's PostgreSQL and of MinIO instead, for clusters that cannot pull images:
                      DIR/postgresql.tar and DIR/minio.tar, named localhost/streamhouse-dev/NAME:TAG
 TEXT
 }
@@ -44,10 +44,10 @@ VERSION=$(workspace_version)
 [ ${#IMAGES[@]} -gt 0 ] || IMAGES=(agent operator cli)
 BIN=${CARGO_TARGET_DIR:-target}/release
 
-# program IMAGE: its name, and so the path in the image.
+# program IMAGE: prints the name of the image's program, which also determines its path in the image.
 program() { case $1 in cli) echo streamhouse ;; *) echo "streamhouse-$1" ;; esac; }
 
-# image FILE PREFIX OPTION...: writes one.
+# image FILE PREFIX OPTION...: writes an image to a file.
 image() {
   local file=$1 prefix=$2 tag names=()
   shift 2
@@ -66,7 +66,7 @@ streamhouse_image() {
     --label org.opencontainers.image.licenses=Apache-2.0
 }
 
-# With initdb, what it starts, and a shell, which it needs; without the just-in-time compiler, which is larger than all the rest.
+# Includes initdb, the programs that it starts, and the shell that it needs; omits the just-in-time compiler, the largest part.
 postgresql_image() {
   local bin lib share module options=()
   bin=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1) || bin=$(readlink -f "$(command -v initdb)")

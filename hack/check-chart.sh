@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the operator's chart and the manifests in config/: helm lint; every way to install it rendered and held against the schemas of
-# the Kubernetes we test with, strictly; values that must be refused; copies that must be equal. Needs no cluster.
+# Checks the operator's chart and the manifests in config/: helm lint; every way to install the chart, rendered and validated strictly
+# against the schemas of the tested Kubernetes version; values that must be refused; copies that must be equal. Needs no cluster.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CHART=charts/streamhouse-operator
@@ -12,10 +12,10 @@ KUBE_VERSION=(--kube-version "${KUBERNETES_VERSION#v}")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-# as_json FILE: objects as JSON, one after the other. Nothing is asked of a server.
+# as_json FILE: prints objects as JSON, one after the other, without a server.
 as_json() { KUBECONFIG=/dev/null kubectl annotate --local --overwrite -f "$1" -o json checked-; }
 
-# render NAME OPTION...: the chart with these options, into $folder/NAME.yaml.
+# render NAME OPTION...: renders the chart with these options into $folder/NAME.yaml.
 render() {
   local name=$1
   shift
@@ -24,7 +24,7 @@ render() {
     fail "the chart cannot be rendered: $name"
 }
 
-# Made once for a version of everything they are made of.
+# Built once per version of their inputs.
 make_schemas() {
   local digest crds=("$PROMETHEUS_OPERATOR_FOLDER"/crds/*_{servicemonitors,prometheusrules}.yaml crds/*.yaml) crd swagger
   digest=$(cat hack/kubernetes/schemas.py hack/versions.sh "${crds[@]}" | sha256sum | cut -c1-12)
@@ -37,7 +37,7 @@ make_schemas() {
   mv "$SCHEMAS.new" "$SCHEMAS"
 }
 
-# conform WHAT FILE...
+# conform WHAT FILE...: validates manifests against the schemas.
 conform() {
   local what=$1
   shift
@@ -54,7 +54,7 @@ refused() {
   grep -qF -- "$text" "$folder/refused" || { cat "$folder/refused" >&2; fail "the chart refuses $* without saying: $text"; }
 }
 
-# kinds FILE KIND: how many objects of a kind there are.
+# kinds FILE KIND: prints the number of objects of a kind.
 kinds() { grep -c "^kind: $2\$" "$1" || true; }
 
 say "versions and copies"
@@ -63,7 +63,7 @@ for key in version appVersion; do
   grep -qx "$key: $version" "$CHART/Chart.yaml" || fail "$CHART/Chart.yaml: $key is not $version, as in Cargo.toml"
 done
 hack/sync-chart.sh --check
-# Once for all runs that may go on at the same time; once more to learn where they are.
+# The first call builds them under the cache's lock, in a subshell; the second one sets SCHEMAS here.
 exclusively make_schemas
 make_schemas
 

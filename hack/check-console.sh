@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The agent's web console in a real headless Chromium, on an agent with data that the command line made; two minutes. UPDATE_DOCS=1 writes
-# the pictures in docs/images anew.
+# Tests the agent's web console in a real headless Chromium, on an agent with data produced by the command line. Takes two minutes.
+# UPDATE_DOCS=1 rewrites the pictures in docs/images.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ $# = 0 ] || fail "hack/check-console.sh takes no arguments"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the images that hack/build-images.sh makes of the programs in target/release: that two builds are equal byte for byte, that
-# every digest is right, that the user is not root, and that each program starts in its image and nothing but its image.
+# Checks the images that hack/build-images.sh builds from the programs in target/release: two builds are equal byte for byte, every digest
+# is right, the user is not root, and each program starts with only the files of its image.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 folder=$(mktemp -d)

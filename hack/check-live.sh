@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Every query of the dashboard, and every alert rule, on a real run: an agent, a producer and a consumer that Prometheus scrapes, on
-# free ports. Compares the answers with what the run counted itself. UPDATE_DOCS=1 writes docs/reference/metrics.md anew.
+# Checks every query of the dashboard and of docs/observability.md, and every alert rule, on a real run: an agent, a producer and a
+# consumer that Prometheus scrapes, on free ports. Compares the answers with the run's own counts. UPDATE_DOCS=1 rewrites
+# docs/reference/metrics.md.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ $# = 0 ] || fail "hack/check-live.sh takes no arguments"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what Prometheus, Alertmanager and Grafana get from us: alert rules and their tests, runbooks, the settings of the dev stack,
-# routing examples, the dashboard. Builds nothing, starts nothing, needs no port; half a minute.
+# Checks the files for Prometheus, Alertmanager and Grafana: alert rules and their tests, runbooks, the settings of the dev stack,
+# routing examples, the dashboard. Starts no server and needs no port. Takes half a minute.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ $# = 0 ] || fail "hack/check-observability.sh takes no arguments"
@@ -10,7 +10,7 @@ need_dashboard_types
 DIR=$(mktemp -d)
 trap 'rm -rf "$DIR"' EXIT
 failed=0
-# check WHAT COMMAND...: its output only if it fails.
+# check WHAT COMMAND...: runs a check and shows its output only if it fails.
 check() {
   local what=$1
   shift
@@ -28,11 +28,11 @@ check "promtool reads the rules" promtool check rules config/prometheus/streamho
 check "promtool reads the dev stack's settings" promtool check config config/prometheus/prometheus.yml
 check "rules, tests and runbooks agree" "$PYTHON" tests/observability/check_rules.py "$DIR/queries.yml"
 check "queries of the dashboard, the runbooks and the operator are PromQL" promtool check rules --lint=none "$DIR/queries.yml"
-# Several at once: each file waits more than it works.
+# In parallel, because each test waits most of the time.
 check "the tests of the rules" xargs -a <(printf '%s\n' config/prometheus/tests/*.yml) -P "$(nproc)" -n 1 promtool test rules
 
 say "routing"
-# routes FILE RECEIVER LABEL...: alerts with these labels go to this receiver.
+# routes FILE RECEIVER LABEL...: checks that alerts with these labels go to this receiver.
 routes() { [ "$(amtool config routes test --config.file="$1" "${@:3}" 2>/dev/null)" = "$2" ]; }
 for file in config/prometheus/alertmanager.yml config/alertmanager/examples/*.yml; do
   check "amtool reads $file" amtool check-config "$file"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds the rules of docs/ARCHITECTURE.md that no compiler checks: cargo xtask structure. Takes seconds.
+# Checks the rules of docs/ARCHITECTURE.md that the compiler does not: cargo xtask structure. Takes seconds.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools

@@ -78,17 +78,47 @@ meanwhile() {
   note "$2: the cluster is ready again after $((SECONDS - begin)) s"
 }
 
+# documented SECTION: runs the commands of a section of the tutorial as the document has them.
+documented() {
+  local commands
+  commands=$("${CARGO_TARGET_DIR:-target}/release/xtask" docs-commands --print kubernetes docs/start/kubernetes.md "$1")
+  bash -e -o pipefail -c "$commands" >"$WORK/documented" 2>&1 </dev/null ||
+    { cat "$WORK/documented" >&2; fail "the commands of the section '$1' of docs/start/kubernetes.md fail"; }
+}
+
+# Gives the images the names by which the tutorial and config/dev refer to them, because the node cannot pull any.
+tag_as_documented() {
+  local name
+  for name in agent operator cli; do
+    cluster_ctr "$CLUSTER_DIR" images tag "ghcr.io/streamhouse/streamhouse-$name:$VERSION" \
+      "registry.example.com/streamhouse/streamhouse-$name:$VERSION" >/dev/null
+  done
+  name=$(sed -nE 's/^ +image: (postgres:.*)/\1/p' config/dev/postgresql.yaml)
+  cluster_ctr "$CLUSTER_DIR" images tag "$POSTGRESQL_IMAGE" "docker.io/library/$name" >/dev/null
+  name=$(sed -nE 's/^ +image: (minio.*)/\1/p' config/dev/minio.yaml)
+  cluster_ctr "$CLUSTER_DIR" images tag "$MINIO_IMAGE" "docker.io/$name" >/dev/null
+}
+
+# The tutorial in the empty cluster first; then the operator again, with options that shorten the tests.
 install() {
   cluster_load_streamhouse "$CLUSTER_DIR" "$VERSION" "$NEXT"
   toolbox_archive "$WORK/toolbox.tar"
   cluster_load_image "$CLUSTER_DIR" "$WORK/toolbox.tar"
-  install_dev_servers >/dev/null
+  tag_as_documented
+  documented "On an existing cluster"
   kubectl apply --server-side -f "$PROMETHEUS_OPERATOR_FOLDER/crds" >/dev/null
   # What nobody tells the operator of, such as a Secret's change, it sees within this time.
   install_operator "$VERSION" --set operator.driftInterval=5s --set "monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.interval=5s" \
     --set "monitoring.serviceMonitor.labels.release=watch,monitoring.prometheusRule.labels.release=watch" \
     --set "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.nodes=true" >/dev/null
-  install_samples
+}
+
+# The rest of the tutorial.
+tutorial() {
+  documented "Produce and consume"
+  grep -q '^two pounds of tea' "$WORK/documented" || note "the client's output was lost with its pod"
+  documented "Change something"
+  eventually 180 "the cluster's being ready with 3 agents" settled 3
 }
 
 # A file goes in by standard input and comes out of two members of a group, the same byte for byte.
@@ -392,7 +422,7 @@ trap 'exit 130' INT TERM
 say "a node in $CLUSTER_DIR"
 cluster_start "$CLUSTER_DIR"
 cluster_use "$CLUSTER_DIR"
-say "PostgreSQL, MinIO, the operator by its chart, the sample cluster and topics"
+say "PostgreSQL, MinIO, the operator by its chart, the sample cluster and topics, by the tutorial's commands"
 install
 eventually 60 "the cluster's being ready" settled 1
 in_sample scale streamhousecluster "$CLUSTER" --replicas=2 >/dev/null
@@ -410,6 +440,8 @@ helm test streamhouse-operator --namespace "$OPERATOR_NAMESPACE" --timeout 180s 
 [ "$(grep -cE '^Phase: +Succeeded' "$WORK/helm-test")" -ge 1 ] || fail "helm test ran nothing"
 say "watched by Prometheus, as the Prometheus Operator sets it up"
 watched 1
+say "the tutorial's commands"
+tutorial
 say "a topic that goes with its resource"
 topic_is_deleted
 say "the operator uninstalled"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Producers and consumers on the dev stack, end to end: starts the stack if it is not up (hack/dev-setup.sh) and an agent on its
-# PostgreSQL and MinIO, runs the two end-to-end examples and the command line against it, and shows what lies in MinIO and in
-# PostgreSQL afterwards. Ends with 1 when anything is not as it should be. The agent stops at the end, the stack stays up.
+# Runs producers and consumers on the dev stack: starts the stack if it does not run (hack/dev-setup.sh) and an agent on its PostgreSQL
+# and MinIO, runs the two end-to-end examples and the command line against the agent, and lists the objects in MinIO and the tables in
+# PostgreSQL. Exits with 1 if a step fails. Stops the agent at the end and leaves the stack running.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-dev.sh
 
@@ -22,7 +22,7 @@ done
 
 say "the command line: a topic of four partitions, three records, read back"
 "$BIN/streamhouse" topic describe "$TOPIC" >/dev/null 2>&1 || "$BIN/streamhouse" topic create "$TOPIC" --partitions 4
-# A name of its own, because the topic may hold the records of an earlier run.
+# Unique per run, because the topic may hold records of an earlier run.
 run=run-$(date +%s)-$$
 printf "customer-%d:$run pounds of tea\n" 1 2 3 >"$DIR/sent"
 timeout 60 "$BIN/streamhouse" produce "$TOPIC" --key-separator : --file "$DIR/sent" --print-offsets

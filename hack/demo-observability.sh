@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What Prometheus sees of a cluster under load, and how an alert comes about: starts the dev stack if it is not up
-# (hack/dev-setup.sh), an agent on it, and a load that writes and reads; shows the targets and series; then lets the consumer stand
-# still and sends records that are refused, until the alerts about it go from pending to firing in Prometheus, and arrive at
-# Alertmanager and at a webhook; then puts it right and waits until they are resolved. The alerts are the real ones with shorter times.
-# Ends with 1 if one of all that does not come within a minute. Agent, load and webhook stop at the end, the stack stays up.
+# Demonstrates metrics and alerts under load. Starts the dev stack if it does not run (hack/dev-setup.sh), an agent, and a load that
+# produces and consumes; shows targets and series. Then pauses the consumer and sends records that are refused, until the alerts go from
+# pending to firing in Prometheus and arrive at Alertmanager and at a webhook; then ends both and waits until the alerts are resolved.
+# The alerts are those of config/prometheus with shorter times. Exits with 1 if a step takes longer than a minute. Stops agent, load and
+# webhook at the end and leaves the stack running.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-dev.sh
 
@@ -28,7 +28,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# query EXPRESSION: the series that it gives, one a line; fails if there are none.
+# query EXPRESSION: prints the series of the result, one per line; fails if there are none.
 query() {
   timeout 10 promtool query instant "$PROMETHEUS" "$1" >"$DIR/raw" 2>"$DIR/query.log" || return 1
   # promtool prints an empty line when there is no series.
@@ -36,20 +36,20 @@ query() {
 }
 shown() { sed 's/ @\[.*//; s/^/        /' "$DIR/answer"; }
 
-# load_shows EXPRESSION: the same, as long as the load runs.
+# load_shows EXPRESSION: like query; fails at once if the load has ended.
 load_shows() {
   kill -0 "$LOAD" 2>/dev/null || { tail -n 20 "$DIR/load.log" >&2; fail "the load ended before Prometheus had seen all of it"; }
   query "$1"
 }
 
-# expect WHAT EXPRESSION
+# expect WHAT EXPRESSION: waits until the expression has a result.
 expect() {
   until_true "the series of $1 ($2)" "$DIR/query.log" load_shows "$2"
   note "$1"
   shown
 }
 
-# The real alerts of consumers and producers, with times that can be watched, marked so that Alertmanager sends them to the webhook.
+# The alerts of consumers and producers, with shorter times and a label by which Alertmanager routes them to the webhook.
 demo_rules() {
   sed -n '/^groups:/,/name: streamhouse-agent$/p' config/prometheus/streamhouse.rules.yml | sed '$d' |
     sed -E -e 's/name: streamhouse-/name: demo-/' -e 's/^( *)for: .*/\1for: 10s/' -e 's/\[2m\]/[20s]/' \
@@ -81,7 +81,7 @@ alertmanager_has() {
   curl_here --get --data-urlencode 'filter=demo="true"' "$ALERTMANAGER/api/v2/alerts" >"$DIR/alerts" && grep -q "\"alertname\":\"$1\"" "$DIR/alerts"
 }
 
-# follow ALERT: from pending to firing, to Alertmanager, to the webhook.
+# follow ALERT: waits until the alert is pending, is firing, is at Alertmanager, and has reached the webhook.
 follow() {
   local state
   for state in pending firing; do expect "$1 is $state" "ALERTS{alertname=\"$1\",alertstate=\"$state\",demo=\"true\"}"; done
@@ -90,7 +90,7 @@ follow() {
   heard firing "$1"
 }
 
-# heard STATUS ALERT: the webhook was told.
+# heard STATUS ALERT: whether the webhook has received the alert with this status.
 heard() {
   until_true "$1 $2 at the webhook" "$DIR/webhook.log" grep -q "^$1 $2 " "$DIR/webhook.out"
   note "the webhook was told: $(grep "^$1 $2 " "$DIR/webhook.out" | tail -n 1)"
@@ -107,7 +107,7 @@ start_webhook
 
 say "targets"
 for job in prometheus node streamhouse-agents streamhouse-producers streamhouse-consumers; do
-  # Not what an earlier agent left: scraped since this one runs.
+  # Only samples of this agent, not those that an earlier one left.
   expect "$job is up" "up{job=\"$job\"} == 1 and timestamp(up{job=\"$job\"}) > $BEGIN"
 done
 expect "Prometheus knows the Alertmanager" 'prometheus_notifications_alertmanagers_discovered == 1'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows the whole pipeline on this machine, from nothing: installs a compiler and Rust if they are missing, builds, and runs the
-# demo on the embedded default (SQLite and a local folder). No server, no account, no container. Arguments go to the demo.
+# Demonstrates the whole pipeline on this machine: installs a compiler and Rust if they are missing, builds, and runs the demo with SQLite
+# and a local folder. Needs no server, account or container. Passes its arguments to the demo.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stops the dev stack: exactly the processes that hack/dev-setup.sh has started, in the folder .streamhouse/dev or DEV_DIR. Data
-# stays; with --purge it goes too. Safe to run when nothing runs. With --docker it is the stack of hack/dev-setup.sh --docker.
+# Stops the dev stack: exactly the processes that hack/dev-setup.sh started for the folder .streamhouse/dev or DEV_DIR. Keeps the data;
+# --purge deletes it. Does nothing if the stack does not run. --docker stops the stack of hack/dev-setup.sh --docker.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-dev.sh
 
@@ -23,7 +23,7 @@ say "stopping the dev stack in $DEV_DIR"
 [ -d "$DEV_DIR" ] || { note "there is none"; exit 0; }
 for ((i = ${#DEV_SERVICES[@]} - 1; i >= 0; i--)); do stop_service "${DEV_SERVICES[i]}"; done
 if $purge; then
-  # Only what the stack has put there: the folder may have been somebody's before.
+  # Deletes only the stack's own files, because the folder may have existed before.
   PGFOLDER=$(postgres_folder)
   rm -rf "$PGFOLDER" "$DEV_DIR/postgres" "$DEV_DIR/minio" "$DEV_DIR/prometheus" "$DEV_DIR/alertmanager"
   for name in "${DEV_SERVICES[@]}"; do rm -f "$DEV_DIR/$name.log"; done

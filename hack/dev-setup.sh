@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Starts the dev stack on this machine, without Docker: PostgreSQL, MinIO, Prometheus, Alertmanager, node exporter; makes the
-# database and the bucket, brings the metadata schema up to date, waits until all of it answers, prints the addresses. Run it
-# again at any time: what runs stays as it is. hack/dev-down.sh stops it. All of it listens on 127.0.0.1 only.
+# Starts the dev stack on this machine, without Docker: PostgreSQL, MinIO, Prometheus, Alertmanager, node exporter. Creates the database
+# and the bucket, migrates the metadata schema, waits until every server answers, and prints the addresses. Can be run again at any time:
+# running servers are left alone. hack/dev-down.sh stops the stack. Every server listens on 127.0.0.1 only.
 #
-# With --docker the same servers, and Grafana, come up in containers instead (docker-compose.yml), on their usual ports; then
-# hack/dev-down.sh --docker stops them.
+# With --docker the same servers and Grafana run in containers (docker-compose.yml), on their default ports; hack/dev-down.sh --docker
+# stops them.
 #
-# Data, logs and process numbers are in .streamhouse/dev, or DEV_DIR. Other ports: DEV_POSTGRES_PORT, DEV_MINIO_PORT,
-# DEV_MINIO_CONSOLE_PORT, DEV_PROMETHEUS_PORT, DEV_ALERTMANAGER_PORT, DEV_NODE_EXPORTER_PORT; where the agent is expected:
-# DEV_AGENT_HTTP_PORT, DEV_AGENT_GRPC_PORT; where the demo listens to alerts: DEV_WEBHOOK_PORT. The ports of the last start are remembered until hack/dev-down.sh --purge.
+# Data, logs and process ids are in .streamhouse/dev, or DEV_DIR. Variables for other ports: DEV_POSTGRES_PORT, DEV_MINIO_PORT,
+# DEV_MINIO_CONSOLE_PORT, DEV_PROMETHEUS_PORT, DEV_ALERTMANAGER_PORT, DEV_NODE_EXPORTER_PORT; of the agent that Prometheus scrapes:
+# DEV_AGENT_HTTP_PORT, DEV_AGENT_GRPC_PORT; of the demo's webhook: DEV_WEBHOOK_PORT. The ports of the last start apply until
+# hack/dev-down.sh --purge.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-dev.sh
 
-# The stack of docker-compose.yml.
+# Starts the stack of docker-compose.yml.
 in_containers() {
   have docker && docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 ||
     fail "--docker needs Docker with its compose plugin and a daemon that runs; without --docker it goes without"
@@ -46,7 +47,7 @@ need_minio
 MINIO=$STREAMHOUSE_MINIO
 for folder in /usr/lib/postgresql/*/bin; do PATH="$PATH:$folder"; done
 
-# start NAME "VARIABLE..." TITLE HEALTH COMMAND...: unless it runs; then on the same ports as before.
+# start NAME "VARIABLE..." TITLE HEALTH COMMAND...: starts a server unless it runs already; the ports must be free.
 start() {
   local name=$1 variables=$2 title=$3 health=$4 variable
   shift 4
@@ -57,7 +58,7 @@ start() {
   until_true "the start of $title" "$DEV_DIR/$name.log" service_answers "$name" "$health"
 }
 
-# A stack that runs partly on ports other than the ones asked for would be two stacks mixed.
+# Refuses other ports while a part of the stack runs: the result would be a mixture of two stacks.
 refuse_moved_ports() {
   local entry name was service
   [ -e "$DEV_DIR/ports" ] || return 0
@@ -94,7 +95,7 @@ start_postgres() {
     -c listen_addresses=127.0.0.1 -c port="$DEV_POSTGRES_PORT" -c unix_socket_directories=
   [ -n "$(sql postgres postgres postgres "SELECT 1 FROM pg_roles WHERE rolname = 'streamhouse'")" ] ||
     sql postgres postgres postgres "CREATE ROLE streamhouse LOGIN"
-  # Also where an older stack had set another.
+  # Also if an older stack set another one.
   sql postgres postgres postgres "ALTER ROLE streamhouse PASSWORD 'streamhouse_dev'"
   [ -n "$(sql postgres postgres postgres "SELECT 1 FROM pg_database WHERE datname = 'streamhouse_metadata'")" ] ||
     sql postgres postgres postgres "CREATE DATABASE streamhouse_metadata OWNER streamhouse"
@@ -103,7 +104,7 @@ start_postgres() {
 
 minio_health() { curl_here "http://127.0.0.1:$DEV_MINIO_PORT/minio/health/cluster" && curl_here "http://127.0.0.1:$DEV_MINIO_CONSOLE_PORT/"; }
 
-# minio_request METHOD: a signed request for the bucket, without a body.
+# minio_request METHOD: sends a signed request for the bucket, without a body.
 minio_request() {
   local nothing=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
   curl_here --request "$1" --aws-sigv4 aws:amz:us-east-1:s3 --user minioadmin:minioadmin \
@@ -132,9 +133,9 @@ start_observability() {
   quietly promtool check config "$folder/prometheus.yml" || fail "Prometheus cannot read $folder/prometheus.yml"
   start node-exporter DEV_NODE_EXPORTER_PORT "node exporter" node_exporter_health \
     prometheus-node-exporter --web.listen-address="127.0.0.1:$DEV_NODE_EXPORTER_PORT"
-  # Those that run already read their settings again.
+  # Servers that already run reload their settings.
   if pid=$(service_pid alertmanager); then kill -HUP "$pid"; fi
-  # An empty cluster address: one Alertmanager, no gossip on all interfaces.
+  # An empty cluster address disables gossip, which would listen on all interfaces.
   start alertmanager DEV_ALERTMANAGER_PORT Alertmanager alertmanager_health \
     prometheus-alertmanager --web.listen-address="127.0.0.1:$DEV_ALERTMANAGER_PORT" --cluster.listen-address= \
     --config.file="$DEV_DIR/alertmanager/alertmanager.yml" --storage.path="$DEV_DIR/alertmanager/data"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Takes away what hack/kind-up.sh made: the kind cluster with all that is in it, and its kubeconfig. Images that Docker has stay.
+# Removes what hack/kind-up.sh created: the kind cluster with everything in it, and its kubeconfig. Docker's images are kept.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-install.sh
 

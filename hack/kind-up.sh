@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A whole StreamHouse on kind with one command, for people with Docker: a cluster, Prometheus and Grafana, PostgreSQL and MinIO, the
-# operator by its chart, a sample cluster and topics. Run it again at any time; hack/kind-down.sh takes it away. Without Docker:
-# hack/cluster-up.sh.
+# Creates a complete StreamHouse on kind with one command: a Kubernetes cluster, Prometheus and Grafana, PostgreSQL and MinIO, the operator
+# by its chart, a sample cluster and topics. Needs Docker; without it use hack/cluster-up.sh. Can be run again at any time.
+# hack/kind-down.sh removes everything.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-install.sh
 
@@ -9,12 +9,12 @@ usage() {
   cat <<'TEXT'
 usage: hack/kind-up.sh [--name NAME] [--no-monitoring] [--no-build] [--dry-run]
 
-  --name NAME       the kind cluster (streamhouse)
-  --no-monitoring   without kube-prometheus-stack: no Prometheus, no Grafana
-  --no-build        takes images of this version that Docker has already
-  --dry-run         prints the commands and runs none
+  --name NAME       the name of the kind cluster (default: streamhouse)
+  --no-monitoring   does not install kube-prometheus-stack (Prometheus and Grafana)
+  --no-build        uses Docker's existing images of this version
+  --dry-run         prints the commands without running them
 
-Needs docker, kind 0.29 or later, kubectl and helm, about 6 GiB of memory, and the internet for images and one chart.
+Needs docker, kind 0.29 or later, kubectl, helm, about 6 GiB of memory, and internet access for images and one chart.
 TEXT
 }
 
@@ -72,7 +72,7 @@ monitoring() {
     --set grafana.sidecar.dashboards.folderAnnotation=grafana_folder,grafana.sidecar.dashboards.provider.foldersFromFilesStructure=true
 }
 
-# The sample says nothing of monitoring; what is merged here is nobody else's field, so applying the sample again leaves it.
+# The sample does not set these fields, so applying it again does not reset them.
 sample_monitoring() {
   local labels="{\"release\":\"$MONITORING_RELEASE\"}"
   run kubectl --namespace "$SAMPLE_NAMESPACE" patch streamhousecluster streamhouse --type merge --field-manager kind-up --patch \

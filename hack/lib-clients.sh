@@ -1,29 +1,29 @@
 # shellcheck shell=bash
-# Clients inside a cluster, for the tests: pods of the command line's image, what they print, and a producer that goes on while a test
-# does something else. Sourced after hack/lib.sh and hack/lib-install.sh; uses the kubectl in PATH and the cluster in KUBECONFIG.
+# Clients inside a cluster, for the tests: pods with the command line's image, their output, and a producer that runs during a test.
+# Sourced after hack/lib.sh and hack/lib-install.sh; uses the kubectl in PATH and the cluster in KUBECONFIG.
 #
-#   client_start NAME ARGUMENT...             starts one that goes on
-#   client_feed INPUT NAME ARGUMENT...        the same, with a file of this machine on its standard input, which ends with client_fed
-#   client_lines NAME PATTERN                 prints the lines it has printed so far that match
-#   client_exec NAME ARGUMENT...              runs the command line beside one that goes on
+#   client_start NAME ARGUMENT...             starts a client in the background
+#   client_feed INPUT NAME ARGUMENT...        the same, with a local file as standard input, which client_fed closes
+#   client_lines NAME PATTERN                 prints the lines of its output so far that match
+#   client_exec NAME ARGUMENT...              runs the command line in the pod of a running client
 #   client_ended NAME                         waits for its end
-#   client_stop NAME                          ends it and takes it away
-#   numbers_start TOPIC RATE                  a producer of numbered records that goes on
-#   numbers_go_on                             waits until a record is acknowledged that was produced from now on
-#   numbers_stop FILE                         ends it
+#   client_stop NAME                          deletes its pod
+#   numbers_start TOPIC RATE                  starts a producer of numbered records in the background
+#   numbers_go_on                             waits until a record is acknowledged after this call
+#   numbers_stop FILE                         stops the producer
 #
-# A container runtime may drop what a program prints just before its end, so what counts is read while the program still runs. Standard
-# output and standard error come back as one: callers pick the lines they want. VERSION is the images' tag.
+# A container runtime may drop the output that a program writes just before it exits, so tests read output while the program runs.
+# Standard output and standard error are merged: callers select the lines that they need. VERSION is the images' tag.
 
 CLI_IMAGE=ghcr.io/streamhouse/streamhouse-cli
 TOOLBOX_IMAGE=${TOOLBOX_IMAGE:-streamhouse.local/toolbox:1}
 BOOTSTRAP=http://streamhouse-agents.$SAMPLE_NAMESPACE.svc:50051
-# How long a client may take.
+# Time limit of a client, in seconds.
 CLIENT_LIMIT=180
 
 in_sample() { kubectl --namespace "$SAMPLE_NAMESPACE" "$@"; }
 
-# eventually SECONDS WHAT COMMAND...: asks again until the command succeeds.
+# eventually SECONDS WHAT COMMAND...: repeats the command until it succeeds.
 eventually() {
   local end=$((SECONDS + $1)) what=$2
   shift 2
@@ -33,7 +33,7 @@ eventually() {
   done
 }
 
-# Pods of the strictest security standard; what follows are their containers.
+# The head of a pod that meets the restricted Pod Security Standard; its containers follow.
 pod_head() {
   cat <<YAML
 apiVersion: v1
@@ -48,7 +48,7 @@ spec:
 YAML
 }
 
-# container NAME IMAGE: the beginning of a container.
+# container NAME IMAGE: prints the beginning of a container.
 container() {
   cat <<YAML
   - name: $1
@@ -79,7 +79,7 @@ client_start() {
   } | in_sample create -f - >/dev/null
 }
 
-# client_phase NAME WANTED: whether it is there. No use in waiting for one that failed.
+# client_phase NAME WANTED: whether the pod is in this phase. A failed client fails the test at once.
 client_phase() {
   local name=$1 phase
   phase=$(in_sample get pod "$name" -o 'jsonpath={.status.phase}') || return 1
@@ -89,7 +89,7 @@ client_phase() {
 
 client_ended() { eventually "$CLIENT_LIMIT" "the end of the client $1" client_phase "$1" Succeeded; }
 
-# client_feed INPUT NAME ARGUMENT...: FEED holds the input open until client_fed.
+# client_feed INPUT NAME ARGUMENT...: the descriptor FEED keeps the input open until client_fed.
 client_feed() {
   local input=$1 name=$2
   shift
@@ -103,7 +103,7 @@ client_fed() { exec {FEED}>&-; }
 
 client_lines() { in_sample logs "$1" --container client | { grep -E "$2" || true; }; }
 
-# client_printed COUNT PATTERN NAME...: whether these clients together have printed so many lines that match.
+# client_printed COUNT PATTERN NAME...: whether these clients together have printed at least this number of matching lines.
 client_printed() {
   local count=$1 pattern=$2 name lines=0
   shift 2
@@ -114,7 +114,7 @@ client_printed() {
   [ "$lines" -ge "$count" ]
 }
 
-# client_exec NAME ARGUMENT...: the command line once more, in the pod of one that runs.
+# client_exec NAME ARGUMENT...: runs the command line in the pod of a running client.
 client_exec() {
   local name=$1
   shift
@@ -123,8 +123,8 @@ client_exec() {
 
 client_stop() { in_sample delete pod "$1" --wait=false >/dev/null; }
 
-# numbers_start TOPIC RATE: record number n has the value n and one of 64 keys, so that all partitions have records all the time. The
-# pod writes them itself, so that no connection from outside can end them.
+# numbers_start TOPIC RATE: record number n has the value n and one of 64 keys, so that every partition receives records all the time. A
+# container of the pod generates the records, so that the load does not depend on a connection from outside.
 numbers_start() {
   local topic=$1 rate=$2
   {
@@ -160,7 +160,7 @@ YAML
   eventually 60 "the producer's first acknowledgement" numbers_acked_since ""
 }
 
-# The last acknowledgement: its time and its place.
+# Prints the last acknowledgement: its time, partition and offset.
 numbers_last() { in_sample logs numbers --container client --timestamps --tail=1 2>/dev/null | grep '@[0-9]*$'; }
 
 # numbers_acked_since TIME: whether a record was acknowledged after that time.
@@ -174,11 +174,11 @@ numbers_go_on() {
   eventually 60 "an acknowledgement" numbers_acked_since "$(now)"
 }
 
-# The time as logs have it.
+# Prints the time in the format of the logs.
 now() { date -u +%Y-%m-%dT%H:%M:%S.%NZ; }
 
-# numbers_stop FILE: no more records; once each is acknowledged, ends the producer. FILE gets the acknowledgements with their times, in
-# the order of the records. Sets NUMBERS, how many records there were.
+# numbers_stop FILE: stops the generator and, once every record is acknowledged, the producer. Writes the acknowledgements with their times
+# to FILE, in the order of the records. Sets NUMBERS to the number of records.
 numbers_stop() {
   local file=$1
   in_sample exec numbers --container numbers -- touch /pipe/stop

@@ -1,13 +1,12 @@
 # shellcheck shell=bash
-# The dev stack's folder, ports and processes. Shared by hack/dev-setup.sh, hack/dev-down.sh and the demos on the stack; source it
-# after hack/lib.sh. A process of the stack is known by its number and the moment of its birth, so that another one that got the
-# same number later is never taken for it.
+# The dev stack's folder, ports and processes. Sourced after hack/lib.sh by hack/dev-setup.sh, hack/dev-down.sh and the demos. A process of
+# the stack is identified by its id and start time, so that a later process with the same id is never mistaken for it.
 
 # Folder: DEV_DIR; the default is .streamhouse/dev in the checkout.
 DEV_DIR=${DEV_DIR:-$PWD/.streamhouse/dev}
 case $DEV_DIR in /*) ;; *) DEV_DIR=$CALLED_FROM/$DEV_DIR ;; esac
 
-# Ports: the variable, else the one of the last start, else the well-known one.
+# Ports: the variable, else the one of the last start, else the default one.
 DEV_PORTS=(
   DEV_POSTGRES_PORT:5432 DEV_MINIO_PORT:9000 DEV_MINIO_CONSOLE_PORT:9001 DEV_PROMETHEUS_PORT:9090 DEV_ALERTMANAGER_PORT:9093
   DEV_NODE_EXPORTER_PORT:9100 DEV_AGENT_HTTP_PORT:8080 DEV_AGENT_GRPC_PORT:50051 DEV_WEBHOOK_PORT:9099
@@ -36,7 +35,7 @@ save_ports() {
   done >"$DEV_DIR/ports"
 }
 
-# Copies a text, with the chosen ports in place of the well-known ones.
+# Copies standard input, with the chosen ports in place of the default ones.
 with_ports() {
   local entry name script=()
   for entry in "${DEV_PORTS[@]}"; do script+=(-e "s/(localhost|127\\.0\\.0\\.1):${entry#*:}\\b/@${entry%:*}@/g"); done
@@ -49,7 +48,7 @@ with_ports() {
 
 port_taken() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# need_free_port VARIABLE FOR
+# need_free_port VARIABLE FOR: fails if the port is taken.
 need_free_port() {
   local port=${!1} holder=
   port_taken "$port" || return 0
@@ -59,7 +58,7 @@ need_free_port() {
 
 curl_here() { curl --noproxy '*' --silent --fail --max-time 5 "$@"; }
 
-# When the process was born, in ticks since boot; fails if it has ended, also if nobody has asked for its status yet.
+# birth PID: prints the start time of a process in ticks since boot; fails if the process has ended, also if it is a zombie.
 birth() {
   local text
   text=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
@@ -68,14 +67,14 @@ birth() {
   [ "${text[0]}" != Z ] && [ "${text[0]}" != X ] && echo "${text[19]}"
 }
 
-# service_pid NAME: the number of the stack's process, if it runs.
+# service_pid NAME: prints the id of the server's process if it runs.
 service_pid() {
   local pid born
   { read -r pid born <"$DEV_DIR/$1.pid"; } 2>/dev/null || return 1
   [ -n "$born" ] && [ "$(birth "$pid")" = "$born" ] && echo "$pid"
 }
 
-# start_service NAME COMMAND...: in the background, beyond the end of the script.
+# start_service NAME COMMAND...: starts a server that keeps running after the script.
 start_service() {
   local name=$1 pid
   shift
@@ -84,7 +83,7 @@ start_service() {
   echo "$pid $(birth "$pid")" >"$DEV_DIR/$name.pid"
 }
 
-# service_answers NAME COMMAND...; no use in waiting for one that has ended.
+# service_answers NAME COMMAND...: whether the command succeeds. Fails the script if the server has ended.
 service_answers() {
   local name=$1
   shift
@@ -92,10 +91,10 @@ service_answers() {
   "$@" >/dev/null 2>&1
 }
 
-# stop_service NAME: asks it to end, waits half a minute, then ends it by force.
+# stop_service NAME: terminates a server, and kills it after half a minute.
 stop_service() {
   local name=$1 pid signal=TERM tries=0
-  # To PostgreSQL TERM means: when the last client has gone.
+  # On TERM PostgreSQL waits for its last client.
   [ "$name" != postgres ] || signal=INT
   if pid=$(service_pid "$name"); then
     kill -"$signal" "$pid" 2>/dev/null || true
@@ -110,7 +109,7 @@ stop_service() {
   rm -f "$DEV_DIR/$name.pid"
 }
 
-# Where PostgreSQL keeps its data: it refuses to run as root, and who runs it then may not be let into the checkout.
+# Prints PostgreSQL's data folder. PostgreSQL refuses to run as root, and its user may have no access to the checkout.
 postgres_folder() {
   if [ "$(id -u)" = 0 ] && ! as_postgres test -x "$DEV_DIR" 2>/dev/null; then
     echo "/var/lib/streamhouse-dev/$(printf '%s' "$DEV_DIR" | sha256sum | cut -c1-12)"
@@ -127,7 +126,7 @@ as_postgres() {
   fi
 }
 
-# up_and_running: the stack, started if it is not up. Sets BIN to the folder of the programs, and takes the stack's settings.
+# up_and_running: starts the stack if it does not run. Sets BIN to the folder of the programs, and applies the stack's settings.
 # shellcheck disable=SC2034 # for the script that asked
 up_and_running() {
   hack/dev-setup.sh
@@ -136,7 +135,7 @@ up_and_running() {
   use_dev_settings
 }
 
-# use_dev_settings: the agent's and the command line's, as `source .env.dev` sets them, for the chosen ports.
+# use_dev_settings: sets the variables of .env.dev for the chosen ports.
 use_dev_settings() {
   forget_settings
   unset AWS_PROFILE AWS_SESSION_TOKEN
@@ -144,7 +143,7 @@ use_dev_settings() {
   . "$DEV_DIR/env"
 }
 
-# start_dev_agent FOLDER PROGRAM: an agent on the stack. Sets AGENT to its process number, and waits until it is ready.
+# start_dev_agent FOLDER PROGRAM: starts an agent on the stack and waits until it is ready. Sets AGENT to its process id.
 # shellcheck disable=SC2034 # for the script that asked
 start_dev_agent() {
   local folder=$1

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# How StreamHouse gets onto a Kubernetes cluster: servers to try it out on, the operator by its chart, the sample cluster and topics.
-# Sourced after hack/lib.sh by the scripts that start clusters. Uses the kubectl and helm in PATH and the cluster in KUBECONFIG; every
-# step may be run again. A script may set POSTGRESQL_IMAGE and MINIO_IMAGE for a cluster that cannot pull those in config/dev.
+# Installs StreamHouse on a Kubernetes cluster: PostgreSQL and MinIO for trying out, the operator by its chart, the sample cluster and
+# topics. Sourced after hack/lib.sh by the scripts that start clusters. Uses the kubectl and helm in PATH and the cluster in KUBECONFIG;
+# every step can be repeated. POSTGRESQL_IMAGE and MINIO_IMAGE replace the images in config/dev for a cluster that cannot pull them.
 
 OPERATOR_NAMESPACE=streamhouse-system
 SAMPLE_NAMESPACE=streamhouse
 INSTALL_TIMEOUT=${INSTALL_TIMEOUT:-300s}
 
-# run COMMAND...: says it, and does it unless DRY_RUN is true.
+# run COMMAND...: runs the command, or prints it if DRY_RUN is true.
 run() {
   if [ "${DRY_RUN:-false}" = true ]; then
     printf '+'
@@ -28,7 +28,7 @@ apply_text() {
   fi
 }
 
-# PostgreSQL and MinIO.
+# Installs PostgreSQL and MinIO and waits until they are ready.
 install_dev_servers() {
   local name
   hack/images/dev-manifests.sh | apply_text config/dev
@@ -37,7 +37,7 @@ install_dev_servers() {
   done
 }
 
-# install_operator TAG OPTION...: by the chart, with images of this tag; the options are helm's.
+# install_operator TAG OPTION...: installs the chart with images of this tag and further options of helm.
 install_operator() {
   local tag=$1
   shift
@@ -45,7 +45,7 @@ install_operator() {
     --set "image.tag=$tag,tests.namespace=$SAMPLE_NAMESPACE,tests.cluster=streamhouse" --wait --timeout "$INSTALL_TIMEOUT" "$@"
 }
 
-# The sample cluster, its Secrets and its topics, until they are ready.
+# Applies the sample cluster, its Secrets and its topics and waits until they are ready.
 install_samples() {
   local file
   for file in secrets streamhousecluster; do
@@ -57,7 +57,7 @@ install_samples() {
   run kubectl --namespace "$SAMPLE_NAMESPACE" get streamhouseclusters,topics
 }
 
-# explain_failure: what people look at first when something is not as it should be.
+# explain_failure: prints pods, events, logs and resources.
 explain_failure() {
   set +e
   local namespace pod
@@ -66,7 +66,7 @@ explain_failure() {
     kubectl --namespace "$namespace" get pods -o wide
     kubectl --namespace "$namespace" get events --sort-by=.lastTimestamp | tail -n 30
     for pod in $(kubectl --namespace "$namespace" get pods -o name); do
-      # What a container said before it was started again, where it was.
+      # The log of a container before its last restart, if there is one.
       kubectl --namespace "$namespace" logs "$pod" --all-containers --prefix --previous --tail=30 2>/dev/null
       kubectl --namespace "$namespace" logs "$pod" --all-containers --prefix --tail=30
     done
@@ -75,8 +75,8 @@ explain_failure() {
   kubectl --namespace "$OPERATOR_NAMESPACE" logs deployment/streamhouse-operator --tail=100
 } 2>&1
 
-# client_command TAG ARGUMENT...: prints a line that runs the command line in the cluster. Agents tell clients their pods' addresses, so
-# a client outside does not reach them.
+# client_command TAG ARGUMENT...: prints a command that runs the command line in the cluster. Agents advertise their pods' addresses, which
+# a client outside the cluster cannot reach.
 client_command() {
   local tag=$1
   shift

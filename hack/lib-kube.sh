@@ -1,29 +1,29 @@
 # shellcheck shell=bash
-# The real Kubernetes, for tests and for a cluster of one node: which programs it takes and where they come from. Sourced by
-# hack/lib.sh. Kubernetes and its companions are built from source, each set once, from the Go modules in hack/kubernetes; etcd and
-# what runs containers are Debian's packages, of which nothing is started as a service of the machine.
+# Installs the programs of a real Kubernetes, for tests and for a cluster of one node. Sourced by hack/lib.sh. Kubernetes and related tools
+# are built from source, once per version, from the Go modules in hack/kubernetes; etcd and the container runtime are Debian's packages,
+# which are not started as services of the machine.
 
 KUBERNETES_FOLDER="$CACHE/kubernetes-$KUBERNETES_VERSION"
 KUBERNETES_API=(kube-apiserver kubectl kube-controller-manager)
 KUBERNETES_NODE=(kube-scheduler kubelet kube-proxy)
-# The versions of these stand in a go.mod, so the folder's name is a digest of what they are built from.
+# Their versions are in a go.mod, so the folder's name contains a digest of the build inputs.
 KUBERNETES_TOOLS_FOLDER="$CACHE/kubernetes-tools-$(cat hack/kubernetes/tools/go.* hack/kubernetes/tools/*/*.go | sha256sum | cut -c1-12)"
 PROMETHEUS_OPERATOR_FOLDER="$CACHE/prometheus-operator-$PROMETHEUS_OPERATOR_VERSION"
 KUBERNETES_DISCOVERY_FOLDER="$CACHE/kubernetes-discovery-$(cat hack/kubernetes/discovery/* | sha256sum | cut -c1-12)"
 
-# all_in FOLDER PROGRAM...: whether all of them are there.
+# all_in FOLDER PROGRAM...: whether the folder has all of these programs.
 all_in() {
   local folder=$1 program
   shift
   for program in "$@"; do [ -x "$folder/$program" ] || return 1; done
 }
 
-# require_version FOLDER MODULE VERSION: fails if the folder's go.mod pins another one.
+# require_version FOLDER MODULE VERSION: fails if the folder's go.mod pins another version.
 require_version() {
   grep -qE "^(require )?[[:space:]]*$2 $3\$" "$1/go.mod" || fail "hack/versions.sh wants $2 $3, and $1/go.mod another version: make them equal"
 }
 
-# go_build MODULE FOLDER LDFLAGS PACKAGE...: builds programs of a module; they appear in the folder together, once all are built.
+# go_build MODULE FOLDER LDFLAGS PACKAGE...: builds programs of a module; the folder appears once all are built.
 go_build() {
   local module=$1 folder=$2 flags=$3 new go
   shift 3
@@ -54,7 +54,7 @@ build_kubernetes_tools() {
     sigs.k8s.io/controller-tools/cmd/controller-gen ./coredns || fail "the tools of Kubernetes could not be built"
 }
 
-# The sandbox of every pod: Kubernetes' own program that does nothing.
+# Builds Kubernetes' pause program, the sandbox of every pod.
 build_pause() {
   local source
   [ -x "$KUBERNETES_FOLDER/pause" ] && return
@@ -76,20 +76,20 @@ build_prometheus_operator() {
   mv "$folder/crds.new" "$folder/crds"
 }
 
-# Debian's Prometheus has no discovery of targets in Kubernetes: the package of Prometheus that does it, as a program.
+# Builds a program from Prometheus' package for discovery in Kubernetes, which Debian's Prometheus lacks.
 build_kubernetes_discovery() {
   all_in "$KUBERNETES_DISCOVERY_FOLDER" discovery && return
   say "building the discovery of Prometheus' targets in Kubernetes from source, once (about a minute)"
   go_build hack/kubernetes/discovery "$KUBERNETES_DISCOVERY_FOLDER" "" . || fail "the discovery of targets could not be built"
 }
 
-# etcd, kube-apiserver, kubectl and kube-controller-manager: what the tests of controllers need.
+# Installs etcd, kube-apiserver, kubectl and kube-controller-manager, for the tests of the operator.
 need_kubernetes_api() {
   have etcd || install_servers etcd-server
   exclusively build_kubernetes "the API server" 6 "${KUBERNETES_API[@]}"
 }
 
-# All that runs pods on one node, helm and kubeconform.
+# Installs everything that runs pods on one node, helm and kubeconform.
 need_kubernetes_node() {
   local missing=()
   need_kubernetes_api
@@ -109,19 +109,19 @@ need_kubernetes_node() {
   need_kubernetes_tools
 }
 
-# helm, kubeconform, controller-gen and coredns.
+# Installs helm, kubeconform, controller-gen and coredns.
 need_kubernetes_tools() {
   exclusively build_kubernetes_tools
   export STREAMHOUSE_HELM="$KUBERNETES_TOOLS_FOLDER/helm"
 }
 
-# The Prometheus Operator, and in the folder crds beside it the definitions of its resources.
+# Installs the Prometheus Operator, with its CRDs in the folder crds beside it.
 need_prometheus_operator() {
   need_kubernetes_tools
   exclusively build_prometheus_operator
 }
 
-# What a Prometheus on the node needs: the Prometheus Operator, and how targets are found.
+# Installs what a Prometheus on the node needs: the Prometheus Operator and the discovery of targets.
 need_prometheus_on_the_node() {
   need_prometheus_operator
   exclusively build_kubernetes_discovery

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Stages of the test command that are more than one program: cargo xtask test calls them by name. Source it after hack/lib.sh.
+# Stages of the test command that run several programs; cargo xtask test calls them by name. Sourced after hack/lib.sh.
 
-# The programs first, also when this is the only stage: they go into the images.
+# Builds the programs first, also when this is the only stage, because the images contain them.
 cluster() { build_programs && hack/test-node.sh && hack/cluster-test.sh; }
 
-# The images hold programs of target/release.
+# Builds the programs before the images, which contain those of target/release.
 chart() { hack/check-chart.sh && build_programs && hack/check-images.sh; }
 
 commands() (
@@ -14,16 +14,18 @@ commands() (
     cargo run --release -p streamhouse-client --example e2e_producer_consumer &&
     cargo run --release -p streamhouse-client --example e2e_offset_tracking &&
     hack/check-live.sh &&
+    build_programs --bin streamhouse-agent --bin streamhouse &&
+    cargo run --quiet --package xtask -- docs-commands &&
     cargo build --release --features metrics --bin streamhouse-agent &&
     (agent_command) &&
     STREAMHOUSE_MINIO=$minio dev_stack
 )
 
-# The agent as users start it; curl as they ask it.
+# Starts the agent with cargo run and reads its pages with curl, as the documentation says.
 agent_command() {
   local folder page
   folder=$(mktemp -d)
-  # The folder's name now: the function's variables are gone when the trap runs.
+  # Expands the folder's name now, because the function's variables do not exist when the trap runs.
   # shellcheck disable=SC2064
   trap "kill -KILL \"\${AGENT:-}\" 2>/dev/null || true; rm -rf '$folder'" EXIT
   start_agent "$folder" cargo run --release --features metrics --bin streamhouse-agent --
@@ -34,11 +36,11 @@ agent_command() {
   stop_agent "$folder"
 }
 
-# The dev stack from nothing, its demos, and its end: in a folder and on ports of its own, so that a stack that runs is left alone.
+# Starts the dev stack, runs its demos, and stops it, in a separate folder and on free ports, so that a running stack is left alone.
 dev_stack() {
   local folder
   folder=$(mktemp -d)
-  # PostgreSQL does not run as root, and must reach its data.
+  # PostgreSQL does not run as root and needs access to its data.
   chmod 755 "$folder"
   (
     # shellcheck disable=SC2030 # for this stack only
@@ -61,7 +63,7 @@ dev_stack() {
   )
 }
 
-# Ports of the dev stack that are free now, below those that the system gives to connections.
+# Sets the dev stack's ports to free ones, below the range of ephemeral ports.
 choose_dev_ports() {
   local entry port taken=" "
   . hack/lib-dev.sh
@@ -73,7 +75,7 @@ choose_dev_ports() {
   done
 }
 
-# nothing_runs FILE...: none of the processes that these files name.
+# nothing_runs FILE...: fails if a process that one of these files names still runs.
 nothing_runs() {
   local file pid born
   [ $# = ${#DEV_SERVICES[@]} ] || { note "$# process files for ${#DEV_SERVICES[@]} servers"; return 1; }

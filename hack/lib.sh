@@ -1,7 +1,6 @@
 # shellcheck shell=bash
-# Shared by the scripts in hack/: where things are kept, how missing programs are installed, how stages are timed.
-# Source it; it changes into the repository's root. Everything it installs itself goes into one cache folder outside the checkout,
-# keyed by version, and is built once: a second run finds it there.
+# Shared by the scripts in hack/: the cache folder, installation of missing programs, timing of stages. Source it; it changes into the
+# repository's root. Everything that it builds or downloads goes into one cache folder outside the checkout, keyed by version, once.
 
 set -euo pipefail
 # shellcheck disable=SC2034 # for scripts that take paths
@@ -18,7 +17,7 @@ note() { printf '    %s\n' "$*"; }
 fail() { printf '\nerror: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Runs the rest of the line while no other run of these scripts does the same to the cache.
+# Runs a command while holding the lock of the cache, so that parallel runs do not build the same thing.
 exclusively() {
   if have flock; then
     (
@@ -30,7 +29,7 @@ exclusively() {
   fi
 }
 
-# Runs a noisy command; shows its output only if it fails.
+# Runs a command and shows its output only if it fails.
 quietly() {
   local log
   log=$(mktemp)
@@ -54,7 +53,7 @@ as_root() {
   fi
 }
 
-# apt_install PACKAGE...: installs Debian or Ubuntu packages, and says so first.
+# apt_install PACKAGE...: announces and installs Debian or Ubuntu packages.
 apt_install() {
   have apt-get || fail "missing: $*. This script installs packages on Debian and Ubuntu only: install their like by hand"
   say "installing with apt-get: $*"
@@ -68,7 +67,7 @@ has_postgres() { have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/
 has_venv() { python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
 has_certificates() { [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ]; }
 
-# What a build needs.
+# Installs what a build needs.
 need_build_tools() {
   local missing=()
   { have cc && have ld && have make; } || missing+=(build-essential)
@@ -77,7 +76,7 @@ need_build_tools() {
   [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
 
-# What the tests need besides.
+# Installs what the tests need in addition.
 need_test_tools() {
   local missing=()
   has_postgres || missing+=(postgresql)
@@ -87,17 +86,18 @@ need_test_tools() {
   [ ${#missing[@]} = 0 ] || install_servers "${missing[@]}"
 }
 
-# What the dev stack needs.
+# Installs what the dev stack and the documented commands need.
 need_dev_tools() {
   local missing=() program
   has_postgres || missing+=(postgresql)
   for program in prometheus prometheus-alertmanager prometheus-node-exporter; do have "$program" || missing+=("$program"); done
-  { have setpriv && have setsid; } || missing+=(util-linux)
+  { have setpriv && have setsid && have unshare; } || missing+=(util-linux)
+  have ip || missing+=(iproute2)
   [ ${#missing[@]} = 0 ] || install_servers "${missing[@]}"
 }
 
-# install_servers PACKAGE...: the scripts start servers themselves, so the packages shall not start some of their own: neither now
-# nor at the next boot.
+# install_servers PACKAGE...: installs packages without starting their services, neither now nor at the next boot, because the scripts
+# start the servers themselves.
 install_servers() {
   local policy=/usr/sbin/policy-rc.d made=false package status=0
   if ! has_postgres && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
@@ -117,7 +117,7 @@ install_servers() {
   done
 }
 
-# version_at_least HAVE WANT
+# version_at_least HAVE WANT: compares versions.
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
 rust_version() { cargo --version 2>/dev/null | cut -d' ' -f2; }
@@ -142,7 +142,7 @@ need_rust() {
     fail "Rust $RUST_VERSION or later is needed, and cargo is $(rust_version): update it"
 }
 
-# Prints a go command that can build MinIO and Kubernetes. Go 1.21 and later fetch the very toolchain a module asks for.
+# Prints a go command that can build MinIO and Kubernetes. Go 1.21 and later download the toolchain that a module requires.
 go_command() {
   local version arch sum folder="$CACHE/go-$GO_VERSION"
   if have go; then
@@ -193,7 +193,7 @@ build_otel_collector() {
   go_build hack/otel-collector "$folder" "" . || fail "the OpenTelemetry Collector could not be built"
 }
 
-# The receiver of the traces that the tests look at. The folder's name holds a digest of what it is built from.
+# Installs the receiver of traces for the tests. The folder's name contains a digest of the build inputs.
 need_otel_collector() {
   local folder
   if [ -n "${STREAMHOUSE_OTEL_COLLECTOR:-}" ]; then
@@ -204,7 +204,7 @@ need_otel_collector() {
   export STREAMHOUSE_OTEL_COLLECTOR="$folder/otel-collector"
 }
 
-# build_python_venv FOLDER REQUIREMENTS
+# build_python_venv FOLDER REQUIREMENTS: creates a virtual environment with these packages.
 build_python_venv() {
   [ -e "$1/ready" ] && return
   say "installing the Python packages of $2, once"
@@ -214,7 +214,7 @@ build_python_venv() {
   touch "$1/ready"
 }
 
-# The other implementation of the record batch that ours is checked against.
+# Installs the independent implementation of the record batch that the tests compare with.
 need_python() {
   local requirements=core/tests/requirements.txt folder
   if [ -n "${STREAMHOUSE_PYTHON:-}" ]; then
@@ -225,7 +225,7 @@ need_python() {
   export STREAMHOUSE_PYTHON="$folder/bin/python"
 }
 
-# What checks the dashboard and the alert rules. Sets PYTHON.
+# Installs what checks the dashboard and the alert rules. Sets PYTHON.
 need_dashboard_types() {
   local requirements=tests/observability/requirements.txt folder
   has_venv || apt_install python3 python3-venv
@@ -236,7 +236,7 @@ need_dashboard_types() {
   PYTHON="$folder/bin/python"
 }
 
-# What drives a browser through the console: Debian's Chromium, the font of the pictures, and Python packages. Sets PYTHON.
+# Installs what tests the console in a browser: Debian's Chromium, the font of the pictures, and Python packages. Sets PYTHON.
 need_browser() {
   local requirements=tests/console/requirements.txt folder missing=()
   have chromium || missing+=(chromium)
@@ -266,7 +266,7 @@ need_cargo_deny() {
   export PATH="$CACHE/cargo-deny-$CARGO_DENY_VERSION/bin:$PATH"
 }
 
-# apt_unpack PACKAGE FOLDER: downloads a package of Debian or Ubuntu and unpacks it into the folder; it is not installed.
+# apt_unpack PACKAGE FOLDER: downloads a package of Debian or Ubuntu and unpacks it into the folder without installing it.
 apt_unpack() {
   local package=$1 folder=$2 download
   local apt=(apt-get -o Acquire::Retries=3 -o Acquire::http::Timeout=30)
@@ -293,7 +293,7 @@ fetch_words() {
   rm -rf "$folder" "$folder.new/files" && mv "$folder.new" "$folder"
 }
 
-# A dictionary of 234,937 lines whose copyright has lapsed.
+# Downloads a dictionary of 234,937 lines that is out of copyright. Sets WORDS.
 need_words() {
   exclusively fetch_words
   # shellcheck disable=SC2034 # for the script that asked
@@ -306,23 +306,23 @@ fetch_busybox() {
   rm -rf "$folder" "$folder.new"
   apt_unpack busybox-static "$folder.new" || fail "apt-get could not download busybox-static"
   mkdir -p "$folder"
-  # Where it lies depends on the release.
+  # Its path depends on the release.
   mv "$folder.new"/bin/busybox "$folder/busybox" 2>/dev/null || mv "$folder.new"/usr/bin/busybox "$folder/busybox" ||
     fail "the package busybox-static has no busybox"
   rm -rf "$folder.new"
 }
 
-# The toolbox of tests on a node.
+# Downloads the shell and tools of test pods.
 need_busybox() { exclusively fetch_busybox; }
 
-# The version that Cargo.toml gives to all crates, and the images and the chart bear.
+# Prints the version of all crates, of the images and of the chart, from Cargo.toml.
 workspace_version() { awk -F'"' '/^\[/ { inside = ($0 == "[workspace.package]") } inside && /^version/ { print $2; exit }' Cargo.toml; }
 
-# build_programs [OPTION...]: builds what a script runs, such as --bin streamhouse-agent; without options, every program and example.
-# Nothing is built twice, whatever is chosen: cargo xtask features holds that.
+# build_programs [OPTION...]: builds the chosen programs, such as --bin streamhouse-agent; without options, every program and example.
+# Dependencies have the same features in every build (cargo xtask features), so none is built twice.
 build_programs() { if [ $# -gt 0 ]; then cargo build --release "$@"; else cargo build --release --workspace --bins --examples; fi; }
 
-# A developer's settings for another cluster must not reach the one that a script starts.
+# Unsets a developer's settings for another cluster, so that they do not reach the one that a script starts.
 forget_settings() {
   local variable
   for variable in "${!STREAMHOUSE_@}"; do
@@ -330,7 +330,7 @@ forget_settings() {
   done
 }
 
-# until_true WHAT LOG COMMAND...: asks again until the command succeeds; a minute at most, then the end of the log and an error.
+# until_true WHAT LOG COMMAND...: repeats the command until it succeeds. Fails after a minute with the end of the log.
 until_true() {
   local what=$1 log=$2 tries=0
   shift 2
@@ -344,8 +344,8 @@ until_true() {
   done
 }
 
-# start_agent FOLDER COMMAND...: an agent on the embedded default, its data and log in the folder, on free ports. Sets AGENT to its
-# process number, GRPC and HTTP to its addresses, and waits until it is ready.
+# start_agent FOLDER COMMAND...: starts an agent with --dev on free ports, with data and log in the folder, and waits until it is ready.
+# Sets AGENT to its process id, GRPC and HTTP to its addresses.
 # shellcheck disable=SC2034 # for the script that asked
 start_agent() {
   local folder=$1
@@ -360,14 +360,14 @@ start_agent() {
   until_true "the agent's readiness" "$folder/agent.log" curl -fs -o /dev/null "http://$HTTP/ready"
 }
 
-# agent_says FOLDER PATTERN; no use in waiting for one that has ended.
+# agent_says FOLDER PATTERN: whether the agent has printed a matching line. Fails the script if the agent has ended.
 agent_says() {
   grep -q "$2" "$1/agent.out" && return
   kill -0 "$AGENT" 2>/dev/null || { tail -n 40 "$1/agent.log" >&2; fail "the agent ended"; }
   return 1
 }
 
-# stop_agent FOLDER: asks the agent to drain; it must end with success.
+# stop_agent FOLDER: terminates the agent, which must drain and exit with success.
 stop_agent() {
   kill -TERM "$AGENT"
   wait "$AGENT" || { tail -n 40 "$1/agent.log" >&2; fail "the agent did not drain"; }
@@ -376,8 +376,8 @@ stop_agent() {
 # shellcheck source=hack/lib-kube.sh
 . hack/lib-kube.sh
 
-# Stages: `stage NAME COMMAND...` runs and times one; `stages_end` prints the table and what made stages fail, and tells whether all
-# passed. Where no terminal shows the output, it is kept too: records of a run often hold its end only.
+# Stages: `stage NAME COMMAND...` runs and times a stage; `stages_end` prints a summary with the causes of failures and returns whether all
+# stages passed. Without a terminal the output is also kept, because logs of a run are often truncated to their end.
 STAGES=()
 FAILED=0
 FAILURES=()
@@ -393,7 +393,7 @@ stage() {
     copier=$!
     "$@" >&"$out" 2>&1 || result=FAILED
     exec {out}>&-
-    # A process that the stage left behind may hold the output open: it is not waited for.
+    # Waits a second at most: a process that the stage left behind may hold the output open.
     for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$copier" 2>/dev/null && sleep 0.1; done
   fi
   if [ "$result" != ok ]; then
@@ -405,7 +405,7 @@ stage() {
   note "$name: $result after $((SECONDS - begin)) s"
 }
 
-# why_failed LOG: the first lines that say what was wrong, or else the last ones.
+# why_failed LOG: prints the first lines with errors, or else the last lines.
 why_failed() {
   local lines
   [ -n "$1" ] || { echo "see above"; return; }

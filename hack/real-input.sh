@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The main job on real input: a whole dictionary goes through the system and comes out the same, byte for byte.
+# Produces and consumes a whole dictionary and checks that the output is equal to the input, byte for byte.
 #
-#   hack/real-input.sh         Webster's Second International, 1934, out of copyright: 234,937 lines, from Debian's package miscfiles
+#   hack/real-input.sh         Webster's Second International of 1934: 234,937 lines, from Debian's package miscfiles
 #   hack/real-input.sh FILE    a text file of your own; its last line must end with a line feed
 #
-# Starts an embedded agent, three members of a consumer group, and a producer that reads the file: all of it the command line that
-# users have. Then puts the lines that the members printed back into the order in which the producer was told they are stored, and
-# compares with the file. Everything runs on free ports of 127.0.0.1 in a temporary folder, and is gone at the end.
+# Starts an agent with --dev, three members of a consumer group, and a producer that reads the file, all with the command line. Then sorts
+# the lines that the members printed by the offsets that the producer reported, and compares them with the file. Runs on free ports of
+# 127.0.0.1 in a temporary folder and leaves nothing behind.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 export LC_ALL=C
 
@@ -50,7 +50,7 @@ for member in $(seq "$MEMBERS"); do
   PIDS+=("$!")
 done
 describe() { "$BIN/streamhouse" group describe "$GROUP" >"$DIR/group" 2>"$DIR/group.log"; }
-# Each member's row ends with the partitions it has: two each.
+# The row of each member ends with its partitions, two each.
 shared_out() { describe && [ "$(grep -cE " $TOPIC-[0-9]+ $TOPIC-[0-9]+ *\$" "$DIR/group")" = "$MEMBERS" ]; }
 until_true "an equal share for each member" "$DIR/group" shared_out
 cat "$DIR/group"
@@ -78,7 +78,7 @@ cat "$DIR"/member-[0-9] | sort -k1,1n -k2,2n | awk '
   $1 != partition { partition = $1; expected = 0 }
   $2 != expected { print "partition " $1 " has offset " $2 " where " expected " belongs"; exit 1 }
   { expected++ }' || fail "the offsets are not gap-free"
-# Each line's place, in the order of the file, then the line that a member printed from that place.
+# Maps partition and offset to the line that a member printed, then prints the lines in the order of the file.
 awk 'FNR == NR { place = $1 " " $2; line[place] = substr($0, length(place) + 2); next }
   { sub(/^.*-/, ""); sub(/@/, " "); print line[$0] }' \
   <(cat "$DIR"/member-[0-9]) "$DIR/stored" >"$DIR/output"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Copies into the chart what it ships of the repository: the custom resource definitions, and the alerts on the operator and on
-# nodes. A chart is one folder, so it cannot point at them. With --check it changes nothing, and fails if a copy differs.
+# Copies files of the repository into the chart, which cannot refer to files outside its folder: the custom resource definitions, and the
+# alerts on the operator and on nodes. With --check it changes nothing and fails if a copy differs.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() { echo "usage: hack/sync-chart.sh [--check]"; }
@@ -16,12 +16,12 @@ trap 'rm -rf "$new"' EXIT
 mkdir "$new/crds"
 compgen -G 'crds/*.yaml' >/dev/null || fail "there are no definitions in crds/: run hack/update-docs.sh"
 cp crds/*.yaml "$new/crds/"
-# rules FILE GROUP: the file gets the alerts of one group.
+# rules FILE GROUP: writes the alerts of one group to the file.
 rules() {
   {
     echo "# Copied from config/prometheus/streamhouse.rules.yml by hack/sync-chart.sh; do not edit."
     echo "groups:"
-    # What stands above the next group is about that one.
+    # Comments above the next group belong to that group.
     awk -v group="$2" '/^  - name: / { inside = ($3 == group) } /^  #/ { inside = 0 } inside' config/prometheus/streamhouse.rules.yml
   } >"$new/$1"
   grep -q '^      - alert: ' "$new/$1" || fail "config/prometheus/streamhouse.rules.yml has no group $2 with alerts"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The one test command: installs what the tests need, then checks and tests everything, as CI does.
-# Run it from anywhere: hack/test.sh, or with --help for its options. What it does is in xtask: cargo xtask test.
+# The test command: installs what the tests need, then runs every check and test, as CI does. --help prints the options. Implemented in
+# xtask: cargo xtask test.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools

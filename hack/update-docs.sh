@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes what is made from the code: the documents in docs/reference and the definitions in crds, and the
-# chart's copies, and the console's pictures. The tests fail while they are not current.
+# Regenerates the documents in docs/reference, the definitions in crds, the chart's copies and the console's pictures from the code. The
+# tests fail while one of them is not current.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the manifests of config/dev with the images that the environment names, for clusters that cannot pull those in the files:
-# POSTGRESQL_IMAGE and MINIO_IMAGE. Called by the scripts that start clusters.
+# Prints the manifests of config/dev with the images in POSTGRESQL_IMAGE and MINIO_IMAGE, for clusters that cannot pull those in the files.
+# Called by the scripts that start clusters.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The entry point of the image of PostgreSQL for clusters to try out and for tests. It takes the variables of the well-known image:
-# POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB, PGDATA; arguments go to the server. Run as a user that owns PGDATA's parent.
+# The entry point of the PostgreSQL image for test clusters. Takes the variables of the official image: POSTGRES_USER, POSTGRES_PASSWORD,
+# POSTGRES_DB, PGDATA. Passes its arguments to the server. Its user must own PGDATA's parent.
 set -eu
 : "${PGDATA:=/var/lib/postgresql/data}" "${POSTGRES_USER:=postgres}" "${POSTGRES_DB:=$POSTGRES_USER}"
 [ "${1:-}" != postgres ] || shift
@@ -8,7 +8,7 @@ set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
   : "${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"
   new="$PGDATA.new"
-  # What an interrupted start left behind.
+  # Left by an interrupted start.
   rm -rf "$new"
   (umask 077 && printf '%s' "$POSTGRES_PASSWORD" >/tmp/password)
   initdb --pgdata="$new" --username="$POSTGRES_USER" --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 \

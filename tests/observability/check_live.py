@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs every query of the dashboard against a real Prometheus that scrapes a real agent, producer and consumer, and compares the answers
-with what the run counted itself; then loads the alert rules and looks that none of them speaks about a healthy cluster; and holds
-docs/reference/metrics.md against what was scraped (UPDATE_DOCS=1 writes it). Called by hack/check-live.sh with the folder of the
+with what the run counted itself; runs every query of docs/observability.md, which must have an answer; checks that no alert fires in a
+healthy cluster; and compares docs/reference/metrics.md with what was scraped (UPDATE_DOCS=1 writes it). Called by hack/check-live.sh with the folder of the
 programs; needs prometheus; listens on free ports of 127.0.0.1; a minute."""
 
 import json
@@ -15,9 +15,10 @@ import tempfile
 import time
 
 from checking import PATIENCE, fail, wait_for
-from live import DASHBOARD, PRICES, RULES, Prometheus, check_variables, filled, note
+from live import DASHBOARD, PRICES, RULES, Prometheus, check_variables, documented_queries, filled, note
 
 REFERENCE = pathlib.Path("docs/reference/metrics.md")
+GUIDE = pathlib.Path("docs/observability.md")
 TOPIC, GROUP = "orders", "billing"
 # Labels that the scrape configuration gives to agents, as the operator's ServiceMonitor does, and clients may bring.
 CLUSTER, NAMESPACE = "live", "streaming"
@@ -253,6 +254,25 @@ def check_panels(prometheus, begin, counts):
     note(f"{queries} queries of the dashboard are plausible, {zero} of them zero as they should be; {len(EMPTY)} panels are empty as expected")
 
 
+def check_documented_queries(prometheus):
+    """Each query of the guide has an answer with a finite value; those marked "kubernetes" can be evaluated, and have none here."""
+    wrong, count = [], {"": 0, "kubernetes": 0}
+    for line, marker, query in documented_queries(GUIDE.read_text(encoding="utf-8")):
+        if marker not in count:
+            fail(f"{GUIDE}:{line}: unknown marker {marker!r}")
+        count[marker] += 1
+        values = prometheus.values(query)
+        if marker == "" and not values:
+            wrong.append(f"{GUIDE}:{line}: no finite value for {query}")
+        if marker == "kubernetes" and values:
+            wrong.append(f"{GUIDE}:{line}: marked kubernetes, and has values here: {query}")
+    if wrong:
+        fail("\n".join(wrong))
+    if not count[""]:
+        fail(f"{GUIDE} has no queries")
+    note(f"{count['']} queries of {GUIDE} have answers; {count['kubernetes']} that need Kubernetes are valid")
+
+
 def check_alerts(prometheus):
     rules = [rule for group in prometheus.ask("/api/v1/rules")["groups"] for rule in group["rules"]]
     for rule in rules:
@@ -302,6 +322,7 @@ def main():
         try:
             prometheus, begin, counts = run(folder, programs, bin_folder)
             compare(prometheus, counts)
+            check_documented_queries(prometheus)
             check_panels(prometheus, begin, counts)
             offered = {"cluster": {CLUSTER}, "namespace": {NAMESPACE}, "topic": {TOPIC, f"{TOPIC}-small"}, "group": {GROUP}}
             check_variables(prometheus, begin, CLUSTER, offered)

@@ -45,11 +45,22 @@ class Prometheus:
         answer = self.ask("/api/v1/query", query=query)
         return float(answer["result"][0]["value"][1]) if answer and answer["result"] else 0.0
 
+    def values(self, query):
+        """The finite values of all series of a query now. A query that cannot be evaluated is a failure."""
+        answer = self.ask("/api/v1/query", query=query) or {"result": []}
+        return [value for series in answer["result"] if math.isfinite(value := float(series["value"][1]))]
+
     def series(self, query, begin, end):
         """Every series of a query over the run: its finite values."""
         answer = self.ask("/api/v1/query_range", query=query, start=begin, end=end, step=1) or {"result": []}
         rows = [[float(value) for _, value in series["values"]] for series in answer["result"]]
         return [finite for row in rows if (finite := [value for value in row if math.isfinite(value)])]
+
+
+def documented_queries(markdown):
+    """The promql blocks of a document: the line of each, the marker after the language, and the query."""
+    for block in re.finditer(r"^```promql\b(.*)\n((?:.*\n)*?)```$", markdown, re.MULTILINE):
+        yield markdown.count("\n", 0, block.start()) + 1, block[1].strip(), block[2].strip()
 
 
 def filled(query, window, cluster, namespace):

@@ -13,3 +13,13 @@ pub use ledger::{DeliveryLedger, RunningWorkload};
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/client-guide.md")]
 struct ClientGuide;
+
+/// Compiles the tutorial of the Rust client.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/start/rust-client.md")]
+struct ClientTutorial;
+
+/// Compiles the examples of metrics of clients.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/observability.md")]
+struct ObservabilityGuide;

@@ -3,7 +3,9 @@
 
 use std::{env, fs, path::Path, process::Command, time::Duration};
 
-use streamhouse_testkit::{AgentProcess, AgentProcessBuilder, CliRunner, built_binary, wait_until};
+use streamhouse_testkit::{
+    AgentProcess, AgentProcessBuilder, CliRunner, built_binary, extract_commands, wait_until,
+};
 use streamhouse_tests::TestCluster;
 
 type TestResult = anyhow::Result<()>;
@@ -14,15 +16,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn documented_commands(heading: &str) -> anyhow::Result<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operate/backup-restore.md");
     let text = fs::read_to_string(path)?;
-    let section = text
-        .split(&format!("\n## {heading}\n"))
-        .nth(1)
-        .unwrap_or_default();
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let blocks = section.split("```sh\n").skip(1);
+    let blocks = extract_commands(&text)?.into_iter();
     Ok(blocks
-        .filter_map(|block| block.split("```").next())
-        .map(str::to_owned)
+        .filter(|block| block.section == heading)
+        .map(|block| block.code)
         .collect())
 }
 

@@ -3,6 +3,7 @@
 //! Called by the scripts in `hack/`, by CI and by people. Guarantees: a subcommand ends with 0 only
 //! if everything is as it should be.
 
+mod docs_commands;
 mod features;
 mod public_api;
 mod repository;
@@ -17,6 +18,9 @@ use anyhow::Context;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
+  docs-commands
+              runs the commands of all documents, or of these: docs-commands FILE..., and compares their output;
+              docs-commands --print machine|kubernetes FILE [SECTION] prints the commands instead
   features    checks that every command compiles each dependency with the same features; --update writes workspace-hack anew
   public-api  checks that client/public-api.txt is what the code says; --update writes it anew
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
@@ -46,6 +50,10 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
         ["structure", "--graph"] => Ok(structure::graph(&repository::FileTree::read(
             &repository::root()?
         )?)),
+        ["docs-commands", arguments @ ..] => {
+            let root = repository::root()?;
+            docs_commands::run(&root, &repository::FileTree::read(&root)?, arguments)
+        }
         ["features"] => features::check(&repository::root()?).map(|()| ExitCode::SUCCESS),
         ["features", "--update"] => features::update(&repository::root()?).map(|()| ExitCode::SUCCESS),
         ["public-api"] => {

@@ -6,6 +6,7 @@
 mod circles;
 mod comments;
 pub(crate) mod crates;
+mod doctests;
 mod environment;
 mod imports;
 mod levels;
@@ -66,6 +67,7 @@ pub(crate) fn run(tree: &FileTree) -> ExitCode {
     let measured = names::measure(&workspace);
     breaches.extend(names::check(&measured, limits::NAMES));
     breaches.extend(links::check(tree));
+    breaches.extend(doctests::check(tree));
     breaches.sort();
     breaches.dedup();
     for breach in &breaches {

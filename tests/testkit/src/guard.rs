@@ -46,7 +46,11 @@ pub(crate) fn unregister_group(group: u32, signal: &str) {
 }
 
 /// Creates a temporary folder, which is removed when it is dropped or the test process ends.
-pub(crate) fn create_temp_folder(prefix: &str) -> anyhow::Result<tempfile::TempDir> {
+///
+/// # Errors
+///
+/// Fails if the folder cannot be created or the guard cannot be reached.
+pub fn create_temp_folder(prefix: &str) -> anyhow::Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new()
         .prefix(prefix)
         .tempdir()

@@ -198,6 +198,35 @@ impl KubeApi {
         Ok(helm.stdout())
     }
 
+    /// Prepares a shell that runs `script` as the administrator, with kubectl and helm. The paths of
+    /// the programs are in `$KUBECTL` and `$HELM`, and their folders at the end of `$PATH`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a program is missing.
+    pub fn shell(&self, script: &str) -> anyhow::Result<ProcessBuilder> {
+        let (kubectl, helm) = (programs::kubernetes("kubectl")?, programs::helm()?);
+        let mut path = std::env::var_os("PATH").unwrap_or_default();
+        for folder in [&kubectl, &helm]
+            .into_iter()
+            .filter_map(|program| program.parent())
+        {
+            path.push(":");
+            path.push(folder);
+        }
+        Ok(ProcessBuilder::new("bash")
+            .clean_env()
+            .env("PATH", path)
+            .env("KUBECTL", kubectl)
+            .env("HELM", helm)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", self.folder.path().join("kubectl"))
+            .env("HELM_CACHE_HOME", self.folder.path().join("helm"))
+            .env("HELM_CONFIG_HOME", self.folder.path().join("helm"))
+            .env("HELM_DATA_HOME", self.folder.path().join("helm"))
+            .args(["-e", "-o", "pipefail", "-c", script]))
+    }
+
     /// Creates a namespace with a unique name that starts with `prefix`.
     pub fn create_namespace(&self, prefix: &str) -> anyhow::Result<String> {
         let manifest =

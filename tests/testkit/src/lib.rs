@@ -8,8 +8,8 @@
 //! created here is removed, when its value is dropped *or* the test process ends in any way,
 //! SIGKILL included. The API blocks; it works in sync and async tests.
 //!
-//! Without the feature `servers` it has processes, ports and waiting only: what the repository's
-//! own tools need.
+//! Without the feature `servers` it has documents, processes, ports and waiting only: what the
+//! repository's own tools need.
 
 #[cfg(feature = "servers")]
 mod agent;
@@ -21,6 +21,7 @@ mod cli;
 mod collector;
 #[cfg(feature = "servers")]
 mod docs;
+mod documents;
 mod guard;
 #[cfg(feature = "servers")]
 mod http;
@@ -50,6 +51,8 @@ pub use cli::{CliRunner, ProgramOutput};
 pub use collector::{OtelCollector, ReceivedSpan};
 #[cfg(feature = "servers")]
 pub use docs::assert_current;
+pub use documents::{CommandScope, DocumentedCommand, extract_commands};
+pub use guard::create_temp_folder;
 #[cfg(feature = "servers")]
 pub use http::{HttpResponse, http_get};
 #[cfg(feature = "servers")]

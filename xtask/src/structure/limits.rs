@@ -153,7 +153,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
     (
         "xtask",
         &[
-            &["public_api", "test_command"],
+            &["docs_commands", "public_api", "test_command"],
             &["features", "structure", "target_cache"],
             &["repository"],
         ],

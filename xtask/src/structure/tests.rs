@@ -2,6 +2,7 @@
 
 mod circles;
 mod comments;
+mod doctests;
 mod environment;
 mod levels;
 mod links;

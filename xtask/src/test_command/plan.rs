@@ -132,7 +132,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
         name: "cluster",
         what: &[
             "a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left; on it the operator by its",
-            "chart, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
+            "chart and the tutorial's commands, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
             "and a real Prometheus, set up by the Prometheus Operator, that watches all of it",
         ],
         lane: StageLane::Main,
@@ -158,8 +158,8 @@ pub(crate) const STAGES: &[StageSpec] = &[
     StageSpec {
         name: "commands",
         what: &[
-            "the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos;",
-            "the dashboard's queries and the alert rules on a real run",
+            "the commands of the documentation with their output (cargo xtask docs-commands), cargo run of each example and of",
+            "the agent, the dev stack and its demos; the dashboard's and the documents' queries and the alert rules on a real run",
         ],
         lane: StageLane::Beside,
         nice: false,

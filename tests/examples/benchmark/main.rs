@@ -1,12 +1,15 @@
 //! The benchmark of `docs/benchmarks.md`: one agent on a real PostgreSQL and a real MinIO, loaded
 //! by the command line.
 //!
-//! Prints the output of `streamhouse bench_command`, after a baseline of the same run: the rate at
-//! which this MinIO stores objects of 8 MiB and 256 KiB from one plain client, sequentially.
-//! Finally prints the agent's peak memory while many readers catch up at once, relative to its
-//! stated bound. All traffic stays on loopback, and the benchmark ends by itself.
+//! Measures a baseline first: the rate at which this MinIO stores objects of 8 MiB and 256 KiB of
+//! random bytes from one plain client, sequentially. Then runs `streamhouse bench` with each
+//! payload, and prints the tables of the document, with the ratios between the payloads. Finally
+//! prints the agent's peak memory while many readers catch up at once, relative to its stated
+//! bound. All traffic stays on loopback, and the benchmark ends by itself.
 //!
 //! Run it with `hack/benchmark.sh`.
+
+mod rows;
 
 use std::{
     net::SocketAddr,
@@ -19,26 +22,46 @@ use anyhow::{Context, ensure};
 use streamhouse_testkit::{MinIo, http_get};
 use streamhouse_tests::TestCluster;
 
+use self::rows::MeasuredRun;
+
 /// Objects of each size for the baseline.
 const PUTS: u32 = 20;
 
-/// The runs: a title, and the arguments of `streamhouse bench_command`, in which `DURATION` is
-/// replaced by the requested seconds.
-const RUNS: [(&str, &str); 4] = [
-    (
-        "produce 100 B records as fast as possible",
-        "produce --topic fast --partitions 8 --record-size 100 --duration DURATION",
-    ),
-    ("consume them as fast as possible", "consume --topic fast"),
-    (
-        "produce 200,000 records/s of 100 B",
-        "produce --topic paced --partitions 8 --record-size 100 --rate 200000 --warmup 5s --duration DURATION",
-    ),
-    (
-        "end to end at 50,000 records/s of 1 KiB",
-        "e2e --topic through --partitions 8 --record-size 1024 --rate 50000 --warmup 5s --duration DURATION",
-    ),
+/// A load, run once with each payload. In the arguments of `streamhouse bench`, `DURATION` is
+/// replaced by the requested seconds, and `TOPIC` by a topic that each payload has for itself.
+struct BenchRun {
+    title: &'static str,
+    /// Size of a record in bytes, if the run produces records.
+    record_size: Option<u32>,
+    arguments: &'static str,
+}
+
+const RUNS: [BenchRun; 4] = [
+    BenchRun {
+        title: "produce 100 B, as fast as possible",
+        record_size: Some(100),
+        arguments: "produce --topic fast-TOPIC --partitions 8 --record-size 100 --duration DURATION",
+    },
+    BenchRun {
+        title: "consume them",
+        record_size: None,
+        arguments: "consume --topic fast-TOPIC",
+    },
+    BenchRun {
+        title: "produce 100 B at 200,000 records/s",
+        record_size: Some(100),
+        arguments: "produce --topic paced-TOPIC --partitions 8 --record-size 100 --rate 200000 --warmup 5s --duration DURATION",
+    },
+    BenchRun {
+        title: "produce and consume 1 KiB at 50,000 records/s",
+        record_size: Some(1024),
+        arguments: "e2e --topic through-TOPIC --partitions 8 --record-size 1024 --rate 50000 --warmup 5s --duration DURATION",
+    },
 ];
+
+/// The payloads: a name, the name's form in topics, and the share of each record that all records
+/// have in common. The first is the base of the ratios.
+const PAYLOADS: [(&str, &str, &str); 2] = [("half-compressible", "half", "0.5"), ("random", "random", "0")];
 
 /// Number of readers that catch up at once, and the load of 2 GB that each of them reads.
 const READERS: usize = 20;
@@ -54,20 +77,66 @@ fn main() -> anyhow::Result<()> {
     for size in [8 << 20, 256 << 10] {
         measure_put_baseline(cluster.minio(), &cluster.bucket, size)?;
     }
-    let http = format!("http://{}", cluster.agents[0].http());
-    for (what, arguments) in RUNS {
-        let arguments = arguments.replace("DURATION", &format!("{seconds}s"));
-        println!("\n== {what}\nstreamhouse bench {arguments}");
-        let status = bench_command(&cluster, &arguments)?
-            .arg("--agent-http")
-            .arg(&http)
-            .status()?;
-        ensure!(status.success(), "the benchmark ended with {status}");
+    let mut measured = Vec::new();
+    for run in &RUNS {
+        for payload in PAYLOADS {
+            measured.push(measure(&cluster, run, payload, seconds)?);
+        }
     }
+    println!(
+        "\n== the tables of docs/benchmarks.md\n{}",
+        rows::render_tables(&measured)
+    );
     measure_catch_up(&cluster)
 }
 
-/// Prepares `streamhouse bench_command` with these arguments.
+/// Runs one load with one payload.
+fn measure(
+    cluster: &TestCluster,
+    run: &BenchRun,
+    (payload, topic, compressibility): (&'static str, &str, &str),
+    seconds: u64,
+) -> anyhow::Result<MeasuredRun> {
+    let mut arguments = run.arguments.replace("DURATION", &format!("{seconds}s"));
+    arguments = arguments.replace("TOPIC", topic);
+    if run.record_size.is_some() {
+        arguments = format!("{arguments} --compressibility {compressibility}");
+    }
+    println!("\n== {}, {payload}\nstreamhouse bench {arguments}", run.title);
+    let agent = cluster.agents[0].http();
+    let stored = || -> anyhow::Result<(f64, f64)> {
+        let bytes = read_metric(agent, "streamhouse_agent_produced_bytes_total")?;
+        Ok((
+            bytes,
+            read_metric(agent, "streamhouse_agent_produced_records_total")?,
+        ))
+    };
+    let before = stored()?;
+    let output = bench_command(cluster, &arguments)?
+        .args(["--output", "json", "--agent-http", &format!("http://{agent}")])
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "the benchmark ended with {}",
+        output.status
+    );
+    let after = stored()?;
+    let report = serde_json::from_slice(&output.stdout).context("the benchmark's report is no JSON")?;
+    println!("{report}");
+    // Both counters also cover the warm-up, so their quotient is that of the measured records.
+    let stored_share = run
+        .record_size
+        .map(|size| (after.0 - before.0) / ((after.1 - before.1) * f64::from(size)));
+    Ok(MeasuredRun {
+        title: run.title,
+        payload,
+        report,
+        stored_share,
+    })
+}
+
+/// Prepares `streamhouse bench` with these arguments.
 fn bench_command(cluster: &TestCluster, arguments: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(streamhouse_testkit::built_binary("streamhouse")?);
     command.env("STREAMHOUSE_BOOTSTRAP", cluster.bootstrap());
