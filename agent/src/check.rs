@@ -1,4 +1,4 @@
-//! The command `check_store`: reports whether the stores can be used with these settings. Run by
+//! The command `check`: reports whether the stores can be used with these settings. Run by
 //! people before a start, and in Kubernetes, where the last line of stderr becomes the container's
 //! termination message.
 
@@ -24,7 +24,7 @@ pub struct CheckedStores {
 }
 
 impl CheckedStores {
-    /// Parses `check_metadata` or `object-store`; both stores without an argument.
+    /// Parses `metadata` or `object-store`; both stores without an argument.
     ///
     /// # Errors
     /// A usage message for any other argument.

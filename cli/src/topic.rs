@@ -66,7 +66,7 @@ pub(crate) enum TopicCommand {
     },
 }
 
-/// Arguments of `topic create_topic`.
+/// Arguments of `topic create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateTopicArgs {
     /// The topic name
@@ -85,7 +85,7 @@ pub(crate) struct CreateTopicArgs {
     validate_only: bool,
 }
 
-/// Arguments of `topic alter_topic`.
+/// Arguments of `topic alter`.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true, id = "change")]
 pub(crate) struct TopicChangeArgs {
@@ -100,7 +100,7 @@ pub(crate) struct TopicChangeArgs {
     reset: Vec<String>,
 }
 
-/// Arguments of `topic alter_topic`.
+/// Arguments of `topic alter`.
 #[derive(Debug, Args)]
 pub(crate) struct AlterTopicArgs {
     /// The topic name

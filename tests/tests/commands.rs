@@ -1,5 +1,5 @@
 //! The agent's commands other than `run`, on real stores: the last line of `check`, and what
-//! `run_purge` deletes and retains.
+//! `purge` deletes and retains.
 
 use std::{fs, path::Path, time::Duration};
 

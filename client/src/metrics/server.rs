@@ -1,4 +1,4 @@
-//! HTTP server for `/serve_metrics` and `/health` of a process with producers or consumers.
+//! HTTP server for `/metrics` and `/health` of a process with producers or consumers.
 
 use std::net::SocketAddr;
 

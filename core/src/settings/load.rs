@@ -7,7 +7,7 @@ use super::{AgentSettings, SETTING_DEFINITIONS, SettingDefinition, nearest_name}
 /// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentInvocation {
-    /// `--help_text`.
+    /// `--help`.
     Help,
     /// `--version`.
     Version,

@@ -35,7 +35,7 @@ pub(super) enum AbsentGroup {
 }
 
 impl CoordinatorSlot {
-    /// Applies `apply_change`. The `waiter`, if given, is answered by this change or by a later
+    /// Applies `change`. The `waiter`, if given, is answered by this change or by a later
     /// one.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Validates `invalid_spec.agents` and the fields around the pods: number of agents, resources,
+//! Validates `spec.agents` and the fields around the pods: number of agents, resources,
 //! network access and evictions.
 
 use std::collections::BTreeMap;

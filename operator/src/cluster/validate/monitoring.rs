@@ -1,4 +1,4 @@
-//! Validates `invalid_spec.monitoring`.
+//! Validates `spec.monitoring`.
 
 use crate::{
     cluster::{

@@ -1,4 +1,4 @@
-//! Validates `invalid_spec.agents.podTemplate`: it must be part of a pod template, its lists must
+//! Validates `spec.agents.podTemplate`: it must be part of a pod template, its lists must
 //! be mergeable, and it must not change the labels that select the agents' pods.
 
 use std::collections::BTreeMap;
