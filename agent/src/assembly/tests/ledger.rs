@@ -69,7 +69,7 @@ impl RecordLedger {
         }
     }
 
-    /// Checks records that a consumer received for `single_offset`. Returns the next offset to
+    /// Checks records that a consumer received for `offset`. Returns the next offset to
     /// read.
     fn record_read(&mut self, log: &PartitionName, offset: i64, records: &[(i64, String)]) -> i64 {
         let ledger = self.logs.entry(log.uid).or_default();
@@ -133,7 +133,7 @@ impl RecordLedger {
     }
 }
 
-/// Fetches from `single_offset` on, and returns the values with their offsets.
+/// Fetches from `offset` on, and returns the values with their offsets.
 pub(super) async fn fetch_values(
     node: &AgentNode,
     log: &PartitionName,
