@@ -26,6 +26,7 @@ mod garbage_limits;
 pub mod inspect;
 pub mod keys;
 mod leases;
+mod method_list;
 mod postgres;
 mod producers;
 mod rows;
@@ -57,6 +58,8 @@ pub use types::*;
 /// renewals.
 ///
 /// All times are the database's: leases and grace periods never depend on the clock of an agent.
+///
+/// A store that wraps another one forwards its methods with [`for_each_metadata_method!`].
 ///
 /// # Errors
 ///

@@ -113,7 +113,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "leases",
                 "rows",
             ],
-            &["transaction", "producers", "schema"],
+            &["method_list", "producers", "schema", "transaction"],
             &["error", "keys", "types"],
         ],
     ),
