@@ -27,6 +27,7 @@ pub mod inspect;
 pub mod keys;
 mod leases;
 mod method_list;
+mod options;
 mod postgres;
 mod producers;
 mod rows;
@@ -41,10 +42,10 @@ mod tests;
 use async_trait::async_trait;
 
 pub use connect::{
-    ConnectOptions, TlsMode, TlsOptions, backup, check_address, cluster_id, connect, drop_schema, live_agent,
-    migrate, schema,
+    backup, check_address, cluster_id, connect, drop_schema, live_agent, migrate, schema,
 };
 pub use error::{Error, Result};
+pub use options::{ConnectOptions, TlsMode, TlsOptions};
 pub use schema::{MigrationOutcome, SchemaState};
 pub use types::*;
 

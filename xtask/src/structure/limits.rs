@@ -114,7 +114,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "rows",
             ],
             &["method_list", "producers", "schema", "transaction"],
-            &["error", "keys", "types"],
+            &["error", "keys", "options", "types"],
         ],
     ),
     (
@@ -173,8 +173,6 @@ pub(crate) const KNOWN_LEVEL_BREACHES: &[KnownImport] = &[
     ("client", "consumer", "client"),
     ("client", "producer", "client"),
     ("client", "reachability", "client"),
-    ("metadata", "postgres", "connect"),
-    ("metadata", "sqlite", "connect"),
     ("operator", "cli", "settings"),
 ];
 
@@ -223,15 +221,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "core/src/batch/header.rs",
         "core/src/batch/structure.rs",
         "core/src/batch/view.rs",
-    ],
-    &[
-        "metadata/src/connect.rs",
-        "metadata/src/postgres/connection.rs",
-        "metadata/src/postgres/migrate.rs",
-        "metadata/src/postgres/mod.rs",
-        "metadata/src/postgres/tls.rs",
-        "metadata/src/sqlite/migrate.rs",
-        "metadata/src/sqlite/mod.rs",
     ],
     &[
         "metadata/src/postgres/agents.rs",
