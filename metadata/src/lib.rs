@@ -22,7 +22,7 @@ mod commit_plan;
 pub mod conformance;
 mod connect;
 pub mod error;
-mod garbage_limits;
+mod garbage_step;
 pub mod inspect;
 pub mod keys;
 mod leases;
@@ -32,6 +32,7 @@ mod postgres;
 mod producers;
 mod rows;
 mod schema;
+mod segment_plan;
 mod sqlite;
 mod transaction;
 pub mod types;
@@ -41,9 +42,7 @@ mod tests;
 
 use async_trait::async_trait;
 
-pub use connect::{
-    backup, check_address, cluster_id, connect, drop_schema, live_agent, migrate, schema,
-};
+pub use connect::{backup, check_address, cluster_id, connect, drop_schema, live_agent, migrate, schema};
 pub use error::{Error, Result};
 pub use options::{ConnectOptions, TlsMode, TlsOptions};
 pub use schema::{MigrationOutcome, SchemaState};
@@ -305,8 +304,9 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
 
     /// Records that a sealed incarnation has no orphans left.
     ///
-    /// Before [`garbage`](Self::garbage) deletes the row of an incarnation, it requests one more
-    /// sweep, because an upload may have been in flight for an unexpectedly long time.
+    /// Before [`collect_garbage`](Self::collect_garbage) deletes the row of an incarnation, it
+    /// requests one more sweep, because an upload may have been in flight for an unexpectedly long
+    /// time.
     ///
     /// # Errors
     ///

@@ -109,11 +109,11 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &[
                 "commit_outcome",
                 "commit_plan",
-                "garbage_limits",
+                "garbage_step",
                 "leases",
-                "rows",
+                "segment_plan",
             ],
-            &["method_list", "producers", "schema", "transaction"],
+            &["method_list", "producers", "rows", "schema", "transaction"],
             &["error", "keys", "options", "types"],
         ],
     ),
@@ -222,16 +222,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "core/src/batch/structure.rs",
         "core/src/batch/view.rs",
     ],
-    &[
-        "metadata/src/postgres/agents.rs",
-        "metadata/src/postgres/cluster.rs",
-        "metadata/src/postgres/topics.rs",
-    ],
-    &[
-        "metadata/src/sqlite/agents.rs",
-        "metadata/src/sqlite/cluster.rs",
-        "metadata/src/sqlite/topics.rs",
-    ],
     &["operator/src/cli.rs", "operator/src/settings.rs"],
     &["operator/src/topic/pass.rs", "operator/src/topic/reconciler.rs"],
 ];
@@ -266,8 +256,8 @@ pub(crate) const NAMES: &[NameLimits] = &[
     },
     NameLimits {
         krate: "metadata",
-        one_word_percent: 6,
-        repeated: 6,
+        one_word_percent: 4,
+        repeated: 0,
     },
     NameLimits {
         krate: "operator",
