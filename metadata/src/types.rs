@@ -117,7 +117,7 @@ pub struct AgentEntry {
     /// See [`AgentRegistration`].
     pub version: String,
     /// Whether it hands over its leases and receives no new ones; see
-    /// [`MetadataStore::mark_draining`](crate::MetadataStore::mark_draining).
+    /// [`MetadataStore::drain`](crate::MetadataStore::drain).
     pub draining: bool,
 }
 
