@@ -334,7 +334,7 @@ impl<'a> ArgumentLender<'a, &'a str> for String {
     }
 }
 
-/// Declares the trait's methods once; [`MetadataMethod`] and the store are generated from it.
+/// Declares [`MetadataMethod`] and the store from the trait's methods.
 macro_rules! declare_methods {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
         /// A method of the trait, by its own name.
@@ -366,44 +366,7 @@ macro_rules! declare_methods {
     };
 }
 
-declare_methods! {
-    ping() -> ();
-    cluster_state() -> ClusterState;
-    advance_timeline() -> Timeline;
-    report_divergence() -> ();
-    recover(recovery: &RecoveryRequest) -> RecoveryOutcome;
-    unknown_objects(keys: &[String]) -> Vec<String>;
-    register_agent(registration: &AgentRegistration) -> AgentIdentity;
-    renew(incarnation: Incarnation) -> LeaseRenewal;
-    drain(incarnation: Incarnation) -> ();
-    seal(incarnation: Incarnation) -> ();
-    seal_if_silent(incarnation: Incarnation, silence: SilenceThreshold) -> bool;
-    snapshot(known: Option<u64>) -> Option<ClusterSnapshot>;
-    move_leases(moves: &[LeaseMove]) -> Vec<LeaseMoveOutcome>;
-    create_topic(topic: &NewTopic) -> TopicEntry;
-    alter_topic(name: &str, change: &TopicChange) -> TopicEntry;
-    delete_topic(name: &str) -> ();
-    claim_topic(name: &str, owner: &TopicOwner) -> TopicOwner;
-    release_topic(name: &str, uid: &str) -> bool;
-    topics_overview() -> TopicsOverview;
-    allocate_producer_id() -> i64;
-    commit_object(commit: &ObjectCommit) -> CommitOutcome;
-    read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
-    bounds(partitions: &[PartitionUid]) -> Vec<(PartitionUid, LogBounds)>;
-    begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
-    reassign_segment_key(lease: Lease, base_offset: i64, taken: &str) -> SegmentIntent;
-    finish_segment(lease: Lease, segment: &NewSegment) -> ();
-    advance_log_start(lease: Lease, log_start: i64) -> i64;
-    collect_garbage(policy: &GarbagePolicy, limit: usize) -> GarbageBatch;
-    confirm_deleted(keys: &[String]) -> ();
-    orphans(incarnation: Incarnation, sequences: &[u64]) -> Vec<u64>;
-    mark_swept(incarnation: Incarnation) -> ();
-    groups(which: &GroupQuery) -> Vec<PersistedGroup>;
-    put_group(lease: Lease, group: &GroupWrite) -> ();
-    commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetCommitOutcome>;
-    group_lags(slots: &[i32], limit: usize) -> Vec<GroupLag>;
-    fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
-}
+for_each_metadata_method!(declare_methods, except[close]);
 
 #[cfg(test)]
 mod tests {

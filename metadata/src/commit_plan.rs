@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// The locked row of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct PartitionRow {
     /// The holder as stored. The caller has checked that the committing incarnation is not sealed.
-    pub(crate) holder: Option<Incarnation>,
+    pub(crate) holder: Option<i64>,
     /// The leader epoch.
     pub(crate) epoch: i32,
     /// The first offset that can be read.
@@ -150,7 +150,7 @@ pub(crate) fn plan_commit(
 
 /// Returns whether `incarnation` leads the partition in `epoch`.
 fn is_leader(row: &PartitionRow, incarnation: Incarnation, epoch: i32) -> bool {
-    !row.deleted && row.holder == Some(incarnation) && row.epoch == epoch
+    !row.deleted && row.holder == Some(incarnation.0) && row.epoch == epoch
 }
 
 /// Appends batches to one partition.

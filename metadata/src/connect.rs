@@ -3,88 +3,9 @@
 //!
 //! The scheme of the address selects the backend. The agent and the operator call them.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
-use crate::{Error, MetadataStore, MigrationOutcome, Result, SchemaState, postgres, sqlite};
-
-/// Configures the connections to a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectOptions {
-    /// The maximum number of connections, at least 3 (for SQLite: of readers).
-    ///
-    /// Lease renewals, writes and reads use separate pools. Of 8 connections they have 2, 3 and 3;
-    /// of more, leases have 2 and the others half of the rest each.
-    pub max_connections: u32,
-    /// How long a call waits for a free connection, and for a new one to be opened.
-    pub acquire_timeout: Duration,
-    /// How long one statement may take, including the wait for locks.
-    ///
-    /// The database ends a transaction whose client is idle after the same time, so that it holds
-    /// its locks no longer. The client gives up a call slightly later, even if the database does
-    /// not respond, and closes the connection.
-    pub statement_timeout: Duration,
-    /// The application name that the database shows, unless the address contains one.
-    pub application_name: String,
-    /// Overrides the TLS parameters of the address (`sslmode`, `sslrootcert`). Ignored by SQLite.
-    pub tls: Option<TlsOptions>,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self {
-            max_connections: 16,
-            acquire_timeout: Duration::from_secs(5),
-            statement_timeout: Duration::from_secs(5),
-            application_name: "streamhouse".to_owned(),
-            tls: None,
-        }
-    }
-}
-
-impl ConnectOptions {
-    /// Returns how long one attempt may take once it has a connection: slightly longer than the
-    /// database's limit for a statement, so that a slow database ends the statement itself.
-    pub(crate) fn attempt_limit(&self) -> Duration {
-        let (least, most) = (Duration::from_millis(100), Duration::from_secs(1));
-        self.statement_timeout + (self.statement_timeout / 5).clamp(least, most)
-    }
-
-    /// Returns the maximum duration of any call, including the wait for a connection and all
-    /// attempts.
-    pub fn call_limit(&self) -> Duration {
-        self.acquire_timeout + self.attempt_limit()
-    }
-}
-
-/// Configures TLS to PostgreSQL, with certificates in memory.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TlsOptions {
-    /// How the server's certificate is verified.
-    pub mode: TlsMode,
-    /// Certificates in PEM that are trusted in addition to the system's.
-    pub ca_pem: Option<Vec<u8>>,
-}
-
-impl fmt::Debug for TlsOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsOptions")
-            .field("mode", &self.mode)
-            .field("ca_pem", &self.ca_pem.as_ref().map(Vec::len))
-            .finish()
-    }
-}
-
-/// How the server's certificate is verified; named after libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Encrypts without verification. With a CA, the same as [`VerifyCa`](Self::VerifyCa), as in
-    /// libpq.
-    Require,
-    /// Requires a certificate that a trusted CA signed.
-    VerifyCa,
-    /// As [`VerifyCa`](Self::VerifyCa), and the certificate must name the host of the address.
-    VerifyFull,
-}
+use crate::{ConnectOptions, Error, MetadataStore, MigrationOutcome, Result, SchemaState, postgres, sqlite};
 
 /// The backend that an address selects.
 enum BackendKind {
@@ -107,8 +28,8 @@ fn parse_backend(url: &str) -> Result<BackendKind> {
 ///
 /// # Errors
 ///
-/// [`Error::Address`] if it is invalid. The message names the problem and contains no part of a
-/// password.
+/// [`Error::InvalidAddress`] if it is invalid. The message names the problem and contains no part
+/// of a password.
 pub fn check_address(url: &str) -> Result<()> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::check_address(url),
@@ -125,8 +46,8 @@ pub fn check_address(url: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Error::Address`] if the address is invalid, [`Error::SchemaMismatch`] if the schema is not
-/// that of this build, [`Error::Unavailable`] if the database cannot be reached.
+/// [`Error::InvalidAddress`] if the address is invalid, [`Error::SchemaMismatch`] if the schema is
+/// not that of this build, [`Error::Unavailable`] if the database cannot be reached.
 pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::connect(url, options).await,
@@ -142,7 +63,7 @@ pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn Meta
 /// # Errors
 ///
 /// [`Error::SchemaMismatch`] if the schema is newer than this build or was changed,
-/// [`Error::Address`] and [`Error::Unavailable`] as for [`connect`].
+/// [`Error::InvalidAddress`] and [`Error::Unavailable`] as for [`connect`].
 pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOutcome> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::migrate(url, options).await,
@@ -157,7 +78,7 @@ pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOut
 /// # Errors
 ///
 /// [`Error::SchemaMismatch`] if the schema is newer than this build or was not created by
-/// StreamHouse, [`Error::Address`] and [`Error::Unavailable`] as for [`connect`].
+/// StreamHouse, [`Error::InvalidAddress`] and [`Error::Unavailable`] as for [`connect`].
 pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::schema(url, options).await,

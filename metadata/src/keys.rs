@@ -26,6 +26,13 @@ pub fn parse_wal_key(key: &str) -> Option<(Incarnation, u64)> {
     (wal_key(parsed.0, parsed.1) == key).then_some(parsed)
 }
 
+/// Parses the incarnation and sequence of a WAL key whose object can have a row; see
+/// [`parse_wal_key`].
+pub(crate) fn parse_stored_wal_key(key: &str) -> Option<(i64, i64)> {
+    let (incarnation, sequence) = parse_wal_key(key)?;
+    Some((incarnation.0, i64::try_from(sequence).ok()?))
+}
+
 /// Returns the folder for the `uses`-th use of a topic name: the name itself for the first one,
 /// then `{name}@2`, `{name}@3` and so on. A topic name has no `@`, so all folders are distinct.
 pub fn topic_folder(name: &str, uses: u64) -> String {

@@ -1,26 +1,82 @@
 //! Decides without I/O whether a lease may move and which agents get the partitions of a new topic.
 //! Both stores call it after they locked the rows.
 
-use std::{cmp::Reverse, collections::BinaryHeap, collections::HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+};
 
-use crate::{Incarnation, LeaseMove, LeaseMoveOutcome, LogBounds};
+use crate::{Incarnation, LeaseMove, LeaseMoveOutcome, LogBounds, PartitionUid, rows::BoundsRow};
 
 /// The locked row of a partition, as a move needs it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, sqlx::FromRow)]
 pub(crate) struct PartitionLeaseRow {
+    id: i64,
+    holder: Option<i64>,
+    epoch: i32,
+    #[sqlx(flatten)]
+    bounds: BoundsRow,
+}
+
+/// The lease of a partition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PartitionLease {
     /// `None` also when the holder is sealed.
     pub(crate) holder: Option<Incarnation>,
     pub(crate) epoch: i32,
-    pub(crate) bounds: LogBounds,
+    bounds: LogBounds,
 }
 
-/// Decides one move and applies it to `row`.
+/// Everything that moves of leases change.
+#[derive(Debug, Default)]
+pub(crate) struct MovePlan {
+    /// The outcomes in the order of the request.
+    pub(crate) outcomes: Vec<LeaseMoveOutcome>,
+    /// The leases to store.
+    pub(crate) changed: BTreeMap<PartitionUid, PartitionLease>,
+}
+
+/// Plans moves. `agents` are the incarnations that are not sealed, with whether they are draining;
+/// `rows` are the partitions that exist.
+pub(crate) fn plan_moves(
+    moves: &[LeaseMove],
+    agents: &[(i64, bool)],
+    rows: Vec<PartitionLeaseRow>,
+) -> MovePlan {
+    let live: HashSet<i64> = agents.iter().map(|(incarnation, _)| *incarnation).collect();
+    let eligible = agents.iter().filter(|(_, draining)| !draining);
+    let eligible: HashSet<Incarnation> = eligible.map(|agent| Incarnation(agent.0)).collect();
+    let mut leases: HashMap<PartitionUid, PartitionLease> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let lease = PartitionLease {
+            holder: row.holder.filter(|holder| live.contains(holder)).map(Incarnation),
+            epoch: row.epoch,
+            bounds: row.bounds.into(),
+        };
+        leases.insert(PartitionUid(row.id), lease);
+    }
+    let mut plan = MovePlan::default();
+    for lease_move in moves {
+        let Some(lease) = leases.get_mut(&lease_move.partition) else {
+            plan.outcomes.push(LeaseMoveOutcome::Lost);
+            continue;
+        };
+        let before = (lease.holder, lease.epoch);
+        plan.outcomes.push(apply_move(lease, lease_move, &eligible));
+        if (lease.holder, lease.epoch) != before {
+            plan.changed.insert(lease_move.partition, *lease);
+        }
+    }
+    plan
+}
+
+/// Decides one move and applies it to `lease`.
 ///
 /// A repeated move returns the same outcome, because only that move leads from one epoch to the
 /// next; so a call with an unknown outcome may be repeated. `eligible` are the incarnations that
 /// may receive leases: neither sealed nor draining.
-pub(crate) fn apply_move(
-    row: &mut PartitionLeaseRow,
+fn apply_move(
+    lease: &mut PartitionLease,
     lease_move: &LeaseMove,
     eligible: &HashSet<Incarnation>,
 ) -> LeaseMoveOutcome {
@@ -30,37 +86,38 @@ pub(crate) fn apply_move(
     let raised = lease_move.epoch.checked_add(1);
     let done_before = match lease_move.to {
         Some(to) => {
-            row.holder == Some(to)
-                && (Some(row.epoch) == raised
-                    || (row.epoch == lease_move.epoch && lease_move.from == lease_move.to))
+            lease.holder == Some(to)
+                && (Some(lease.epoch) == raised
+                    || (lease.epoch == lease_move.epoch && lease_move.from == lease_move.to))
         }
-        None => row.holder.is_none() && row.epoch == lease_move.epoch,
+        None => lease.holder.is_none() && lease.epoch == lease_move.epoch,
     };
     if done_before {
         return LeaseMoveOutcome::Moved {
-            epoch: row.epoch,
-            bounds: row.bounds,
+            epoch: lease.epoch,
+            bounds: lease.bounds,
         };
     }
     let (true, Some(raised)) = (
-        row.holder == lease_move.from && row.epoch == lease_move.epoch,
+        lease.holder == lease_move.from && lease.epoch == lease_move.epoch,
         raised,
     ) else {
         return LeaseMoveOutcome::Lost;
     };
-    row.holder = lease_move.to;
+    lease.holder = lease_move.to;
     if lease_move.to.is_some() {
-        row.epoch = raised;
+        lease.epoch = raised;
     }
     LeaseMoveOutcome::Moved {
-        epoch: row.epoch,
-        bounds: row.bounds,
+        epoch: lease.epoch,
+        bounds: lease.bounds,
     }
 }
 
 /// Returns a holder for each of `count` new partitions: always the one with the fewest partitions,
-/// the older incarnation first among equals. Returns `None`s if there is no live agent.
-pub(crate) fn assign_holders(count: usize, loads: Vec<(Incarnation, i64)>) -> Vec<Option<Incarnation>> {
+/// the older incarnation first among equals. Returns `None`s if there is no live agent. `loads` are
+/// the eligible incarnations with the numbers of their partitions.
+pub(crate) fn assign_holders(count: usize, loads: Vec<(i64, i64)>) -> Vec<Option<i64>> {
     let mut heap: BinaryHeap<_> = loads
         .into_iter()
         .map(|(agent, load)| Reverse((load, agent)))
@@ -81,8 +138,8 @@ mod tests {
     const A: Incarnation = Incarnation(1);
     const B: Incarnation = Incarnation(2);
 
-    fn row(holder: Option<Incarnation>, epoch: i32) -> PartitionLeaseRow {
-        PartitionLeaseRow {
+    fn row(holder: Option<Incarnation>, epoch: i32) -> PartitionLease {
+        PartitionLease {
             holder,
             epoch,
             bounds: LogBounds::default(),
@@ -98,7 +155,7 @@ mod tests {
         }
     }
 
-    fn epoch_after(mut row: PartitionLeaseRow, lease_move: LeaseMove) -> Option<i32> {
+    fn epoch_after(mut row: PartitionLease, lease_move: LeaseMove) -> Option<i32> {
         match apply_move(&mut row, &lease_move, &HashSet::from([A, B])) {
             LeaseMoveOutcome::Moved { epoch, .. } => Some(epoch),
             LeaseMoveOutcome::Lost => None,
@@ -164,8 +221,8 @@ mod tests {
     #[test]
     fn partitions_go_to_the_least_loaded() {
         assert_eq!(
-            assign_holders(4, vec![(A, 2), (B, 0)]),
-            vec![Some(B), Some(B), Some(A), Some(B)]
+            assign_holders(4, vec![(A.0, 2), (B.0, 0)]),
+            vec![Some(B.0), Some(B.0), Some(A.0), Some(B.0)]
         );
         assert_eq!(assign_holders(2, vec![]), vec![None, None]);
     }

@@ -22,14 +22,17 @@ mod commit_plan;
 pub mod conformance;
 mod connect;
 pub mod error;
-mod garbage_limits;
+mod garbage_step;
 pub mod inspect;
 pub mod keys;
 mod leases;
+mod method_list;
+mod options;
 mod postgres;
 mod producers;
 mod rows;
 mod schema;
+mod segment_plan;
 mod sqlite;
 mod transaction;
 pub mod types;
@@ -39,11 +42,9 @@ mod tests;
 
 use async_trait::async_trait;
 
-pub use connect::{
-    ConnectOptions, TlsMode, TlsOptions, backup, check_address, cluster_id, connect, drop_schema, live_agent,
-    migrate, schema,
-};
+pub use connect::{backup, check_address, cluster_id, connect, drop_schema, live_agent, migrate, schema};
 pub use error::{Error, Result};
+pub use options::{ConnectOptions, TlsMode, TlsOptions};
 pub use schema::{MigrationOutcome, SchemaState};
 pub use types::*;
 
@@ -57,6 +58,8 @@ pub use types::*;
 /// renewals.
 ///
 /// All times are the database's: leases and grace periods never depend on the clock of an agent.
+///
+/// A store that wraps another one forwards its methods with [`for_each_metadata_method!`].
 ///
 /// # Errors
 ///
@@ -301,8 +304,9 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
 
     /// Records that a sealed incarnation has no orphans left.
     ///
-    /// Before [`garbage`](Self::garbage) deletes the row of an incarnation, it requests one more
-    /// sweep, because an upload may have been in flight for an unexpectedly long time.
+    /// Before [`collect_garbage`](Self::collect_garbage) deletes the row of an incarnation, it
+    /// requests one more sweep, because an upload may have been in flight for an unexpectedly long
+    /// time.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! The state of an idempotent producer in one partition, and Kafka's rules for its next batch.
 //!
-//! Used by [`decide`](crate::decide). Both stores store the state as an epoch and a few bytes.
+//! Used by [`plan_commit`](crate::commit_plan::plan_commit). Both stores store the state as an
+//! epoch and a few bytes.
 
 use std::collections::VecDeque;
 

@@ -53,8 +53,8 @@ pub(crate) type AppliedMigration = (i64, Vec<u8>);
 ///
 /// # Errors
 ///
-/// [`Error::Schema`] if the store is newer than this build or was created by a migration that has
-/// been changed since.
+/// [`Error::SchemaMismatch`] if the store is newer than this build or was created by a migration
+/// that has been changed since.
 pub(crate) fn check_versions(migrator: &Migrator, stored: &[AppliedMigration]) -> Result<(i64, i64)> {
     let needed = migrator
         .iter()

@@ -12,7 +12,7 @@ const Q: PartitionUid = PartitionUid(11);
 
 fn row(holder: i64, epoch: i32, high_watermark: i64) -> PartitionRow {
     PartitionRow {
-        holder: Some(Incarnation(holder)),
+        holder: Some(holder),
         epoch,
         log_start: 0,
         high_watermark,

@@ -7,39 +7,16 @@
 //! commits after it was sealed.
 
 use sqlx::{query, query_as, query_scalar};
-use uuid::Uuid;
 
-use super::StoreConnection;
+use super::{
+    StoreConnection,
+    cluster::{check_not_diverged, increment_timeline, increment_version, lock_cluster, try_lock_cluster},
+};
 use crate::{
-    AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, LogBounds, SilenceThreshold,
-    rows::{LeasedPartitionRow, check_lease, millis, to_unsigned},
+    AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, SilenceThreshold,
+    rows::{LeasedPartitionRow, check_lease, millis, needs_drain, silence_ms, to_unsigned},
     transaction::TransactionResult,
 };
-
-/// Locks the row of `cluster`, which serializes changes of agents, leaders and topics.
-pub(super) async fn lock_cluster(conn: &mut StoreConnection) -> TransactionResult<()> {
-    query("SELECT version FROM cluster FOR UPDATE")
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// As [`lock_cluster`], unless another transaction holds the lock; returns whether it was taken.
-/// For callers that hold locks that come later in the order.
-pub(super) async fn try_lock_cluster(conn: &mut StoreConnection) -> TransactionResult<bool> {
-    let locked: Option<i64> = query_scalar("SELECT version FROM cluster FOR UPDATE SKIP LOCKED")
-        .fetch_optional(conn)
-        .await?;
-    Ok(locked.is_some())
-}
-
-/// Increments the version of the snapshot. The caller holds the lock of [`lock_cluster`].
-pub(super) async fn increment_version(conn: &mut StoreConnection) -> TransactionResult<u64> {
-    let version: i64 = query_scalar("UPDATE cluster SET version = version + 1 RETURNING version")
-        .fetch_one(conn)
-        .await?;
-    Ok(to_unsigned("the version", version)?)
-}
 
 /// Seals incarnations whose rows the caller has locked FOR UPDATE.
 async fn seal_locked(conn: &mut StoreConnection, incarnations: &[i64]) -> TransactionResult<()> {
@@ -54,7 +31,7 @@ pub(super) async fn register(
     conn: &mut StoreConnection,
     new: &AgentRegistration,
 ) -> TransactionResult<AgentIdentity> {
-    super::cluster::check_not_diverged(conn).await?;
+    check_not_diverged(conn).await?;
     let old: Vec<i64> =
         query_scalar("SELECT incarnation FROM agents WHERE agent_id = $1 AND sealed_at IS NULL FOR UPDATE")
             .bind(&new.agent_id)
@@ -90,7 +67,7 @@ pub(super) async fn register(
     Ok(AgentIdentity {
         incarnation: Incarnation(incarnation),
         node_id,
-        timeline: super::cluster::increment_timeline(conn).await?,
+        timeline: increment_timeline(conn).await?,
     })
 }
 
@@ -152,15 +129,12 @@ pub(super) async fn mark_draining(
     incarnation: Incarnation,
 ) -> TransactionResult<()> {
     lock_cluster(conn).await?;
-    let draining: Option<bool> =
-        query_scalar("SELECT draining FROM agents WHERE incarnation = $1 AND sealed_at IS NULL")
-            .bind(incarnation.0)
-            .fetch_optional(&mut *conn)
-            .await?;
-    match draining {
-        None => return Err(Error::Sealed(incarnation).into()),
-        Some(true) => return Ok(()),
-        Some(false) => {}
+    let draining = query_scalar("SELECT draining FROM agents WHERE incarnation = $1 AND sealed_at IS NULL")
+        .bind(incarnation.0)
+        .fetch_optional(&mut *conn)
+        .await?;
+    if !needs_drain(incarnation, draining)? {
+        return Ok(());
     }
     query("UPDATE agents SET draining = true WHERE incarnation = $1")
         .bind(incarnation.0)
@@ -195,10 +169,6 @@ pub(super) async fn seal_if_silent(
     silence: SilenceThreshold,
 ) -> TransactionResult<bool> {
     lock_cluster(conn).await?;
-    let silent_ms = match silence {
-        SilenceThreshold::AtLeast(duration) => Some(millis(duration)),
-        SilenceThreshold::HalfLease => None,
-    };
     // The last renewal happened one lease duration before the lease ends.
     let live: Option<(bool,)> = query_as(
         "SELECT lease_expires_at - (lease_ttl_ms - coalesce($2::bigint, lease_ttl_ms / 2)) * interval '1 ms'
@@ -206,7 +176,7 @@ pub(super) async fn seal_if_silent(
          FROM agents WHERE incarnation = $1 AND sealed_at IS NULL FOR UPDATE SKIP LOCKED",
     )
     .bind(incarnation.0)
-    .bind(silent_ms)
+    .bind(silence_ms(silence))
     .fetch_optional(&mut *conn)
     .await?;
     match live {
@@ -230,21 +200,6 @@ pub(super) async fn is_sealed(
         .fetch_optional(conn)
         .await?;
     Ok(sealed)
-}
-
-#[derive(sqlx::FromRow)]
-struct LeaseColumns {
-    holder: Option<i64>,
-    epoch: i32,
-    deleted: bool,
-    log_start: i64,
-    rolled: i64,
-    high_watermark: i64,
-    size_bytes: i64,
-    partition: i32,
-    topic_id: Uuid,
-    name: String,
-    folder: String,
 }
 
 /// Selects the row of a partition with its topic, for a write of its holder.
@@ -286,21 +241,6 @@ pub(super) async fn lock_leased_partition(
         RowLock::Exclusive => LEASED_EXCLUSIVE,
         RowLock::Shared => LEASED_SHARED,
     };
-    let row: Option<LeaseColumns> = query_as(sql).bind(lease.partition.0).fetch_optional(conn).await?;
-    let row = row.map(|row| LeasedPartitionRow {
-        holder: row.holder.map(Incarnation),
-        epoch: row.epoch,
-        deleted: row.deleted,
-        bounds: LogBounds {
-            log_start: row.log_start,
-            rolled: row.rolled,
-            high_watermark: row.high_watermark,
-            size_bytes: row.size_bytes,
-        },
-        partition: row.partition,
-        topic_id: row.topic_id,
-        topic: row.name,
-        folder: row.folder,
-    });
+    let row = query_as(sql).bind(lease.partition.0).fetch_optional(conn).await?;
     Ok(check_lease(lease, sealed, row)?)
 }

@@ -8,7 +8,8 @@ use sqlx::{query, query_as};
 
 use super::StoreConnection;
 use crate::{
-    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid, commit_outcome,
+    CommitOutcome, ObjectCommit, PartitionUid,
+    commit_outcome::{encode_outcome, find_outcome},
     commit_plan::{CommitPlan, PartitionRow, ProducerStates, plan_commit, producer_keys},
     producers::ProducerState,
     rows::to_signed,
@@ -61,34 +62,26 @@ pub(super) async fn commit_object(
     commit: &ObjectCommit,
 ) -> TransactionResult<CommitOutcome> {
     let sequence = to_signed("the sequence", commit.sequence)?;
-    let known: Option<(bool, i64, Option<Vec<u8>>)> = query_as(LOCK_AGENT)
+    let earlier = query_as(LOCK_AGENT)
         .bind(commit.incarnation.0)
         .bind(sequence)
         .fetch_optional(&mut *conn)
         .await?;
-    match known {
-        Some((_, _, Some(bytes))) => return Ok(commit_outcome::decode_outcome(&bytes)?),
-        Some((_, forgotten, None)) if sequence <= forgotten => {
-            return Err(commit_outcome::expired_outcome_error(commit).into());
-        }
-        Some((false, _, None)) => {}
-        _ => return Err(Error::Sealed(commit.incarnation).into()),
+    if let Some(outcome) = find_outcome(commit, sequence, earlier)? {
+        return Ok(outcome);
     }
     let rows = lock_partitions(conn, commit).await?;
     let producers = read_producers(conn, commit).await?;
-    let decision = plan_commit(commit, rows, producers);
-    write_commit(conn, commit, sequence, &decision).await?;
-    Ok(decision.outcome())
+    let plan = plan_commit(commit, rows, producers);
+    write_commit(conn, commit, sequence, &plan).await?;
+    Ok(plan.outcome())
 }
 
 #[derive(sqlx::FromRow)]
-struct PartitionColumns {
+struct LockedPartitionRow {
     id: i64,
-    holder: Option<i64>,
-    epoch: i32,
-    log_start: i64,
-    high_watermark: i64,
-    deleted: bool,
+    #[sqlx(flatten)]
+    partition: PartitionRow,
 }
 
 async fn lock_partitions(
@@ -96,28 +89,9 @@ async fn lock_partitions(
     commit: &ObjectCommit,
 ) -> TransactionResult<HashMap<PartitionUid, PartitionRow>> {
     let uids: Vec<i64> = commit.partitions.iter().map(|part| part.partition.0).collect();
-    let rows: Vec<PartitionColumns> = query_as(LOCK_PARTITIONS).bind(uids).fetch_all(conn).await?;
-    let rows = rows.into_iter().map(|row| {
-        let PartitionColumns {
-            id,
-            holder,
-            epoch,
-            log_start,
-            high_watermark,
-            deleted,
-        } = row;
-        (
-            PartitionUid(id),
-            PartitionRow {
-                holder: holder.map(Incarnation),
-                epoch,
-                log_start,
-                high_watermark,
-                deleted,
-            },
-        )
-    });
-    Ok(rows.collect())
+    let rows: Vec<LockedPartitionRow> = query_as(LOCK_PARTITIONS).bind(uids).fetch_all(conn).await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (PartitionUid(row.id), row.partition)).collect())
 }
 
 async fn read_producers(
@@ -148,11 +122,11 @@ async fn write_commit(
     conn: &mut StoreConnection,
     commit: &ObjectCommit,
     sequence: i64,
-    decision: &CommitPlan,
+    plan: &CommitPlan,
 ) -> TransactionResult<()> {
-    let ranges = &decision.ranges;
-    let advances = &decision.high_watermarks;
-    let producers = &decision.producers;
+    let ranges = &plan.ranges;
+    let advances = &plan.high_watermarks;
+    let producers = &plan.producers;
     query(WRITE_COMMIT)
         .bind(commit.incarnation.0)
         .bind(sequence)
@@ -172,7 +146,7 @@ async fn write_commit(
         .bind(column(producers, |(_, _, state)| state.encode()))
         .bind(to_signed("the object's size", commit.size_bytes)?)
         .bind(i32::try_from(ranges.len()).unwrap_or(i32::MAX))
-        .bind(commit_outcome::encode_outcome(&decision.outcome())?)
+        .bind(encode_outcome(&plan.outcome())?)
         .execute(conn)
         .await?;
     Ok(())

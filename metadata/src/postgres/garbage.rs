@@ -1,24 +1,28 @@
 //! Garbage collection in small steps.
 //!
 //! Several agents may run it at once: each step takes rows that no other transaction has locked.
-//! The statements contain the size of a step, [`MAX_DELETED_ROWS`], as a literal, so that the
-//! planner knows it.
-
-use std::collections::{BTreeMap, HashSet};
+//! The statements contain the size of a step,
+//! [`MAX_DELETED_ROWS`](crate::garbage_step::MAX_DELETED_ROWS), as a literal, so that the planner
+//! knows it.
 
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
     StoreConnection,
-    agents::{increment_version, is_sealed, lock_cluster, try_lock_cluster},
+    agents::is_sealed,
+    cluster::{increment_version, lock_cluster, try_lock_cluster},
     segments::{abandon_intents, queue_deletions, release_objects},
 };
 use crate::{
-    Error, GarbageBatch, GarbagePolicy, Incarnation,
-    garbage_limits::{MAX_COUNTED_OBJECTS, MAX_DELETED_ROWS},
-    keys::{parse_wal_key, wal_key},
-    rows::{AbandonedSegmentRow, DeletedRangeRow, millis, sum_deleted_ranges, to_signed, to_unsigned},
+    GarbageBatch, GarbagePolicy, Incarnation,
+    garbage_step::{
+        MAX_COUNTED_OBJECTS, garbage_batch, greatest_sequences, is_full_step, orphan_sequences,
+        storable_sequences,
+    },
+    keys::parse_wal_key,
+    rows::{check_sealed, millis, row_limit, to_signed},
+    segment_plan::{AbandonedSegmentRow, DeletedRangeRow, sum_deleted_ranges},
     transaction::TransactionResult,
 };
 
@@ -194,7 +198,7 @@ pub(super) async fn expire_producers(
         .bind(millis(policy.producer_expiry))
         .execute(conn)
         .await?;
-    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
+    Ok(is_full_step(deleted.rows_affected()))
 }
 
 /// Deletes the offsets, and then the rows, of groups without members that committed nothing for the
@@ -239,7 +243,7 @@ pub(super) async fn expire_offsets(
     .bind(&groups)
     .execute(conn)
     .await?;
-    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
+    Ok(is_full_step(groups.len() as u64))
 }
 
 /// Queues segments that sealed incarnations may have uploaded late.
@@ -279,7 +283,7 @@ pub(super) async fn delete_swept_incarnations(
             .execute(conn)
             .await?;
     }
-    Ok(i64::try_from(forgotten.len()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
+    Ok(is_full_step(forgotten.len() as u64))
 }
 
 /// Requests a second sweep of incarnations. If another transaction is changing agents, the next
@@ -307,20 +311,12 @@ pub(super) async fn find_unreferenced(
     limit: usize,
 ) -> TransactionResult<GarbageBatch> {
     let grace = millis(policy.object_grace);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found: Vec<(Option<String>, i64, i64)> = query_as(UNREFERENCED)
+    let objects = query_as(UNREFERENCED)
         .bind(grace)
-        .bind(limit)
+        .bind(row_limit(limit))
         .fetch_all(&mut *conn)
         .await?;
-    let mut keys = Vec::with_capacity(found.len());
-    for (key, incarnation, sequence) in found {
-        keys.push(match key {
-            Some(key) => key,
-            None => wal_key(Incarnation(incarnation), to_unsigned("a sequence", sequence)?),
-        });
-    }
-    let waiting: i64 = query_scalar(
+    let waiting = query_scalar(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM wal_objects WHERE unreferenced_at IS NOT NULL
                  AND unreferenced_at > now() - $1::bigint * interval '1 ms' LIMIT $2) w)
               + (SELECT count(*) FROM (SELECT 1 FROM deletions
@@ -330,12 +326,7 @@ pub(super) async fn find_unreferenced(
     .bind(MAX_COUNTED_OBJECTS)
     .fetch_one(conn)
     .await?;
-    let more = limit > 0 && i64::try_from(keys.len()).unwrap_or(i64::MAX) >= limit;
-    Ok(GarbageBatch {
-        keys,
-        waiting: to_unsigned("a count", waiting)?,
-        more,
-    })
+    Ok(garbage_batch(objects, waiting, limit)?)
 }
 
 pub(super) async fn confirm_deleted(conn: &mut StoreConnection, keys: &[String]) -> TransactionResult<()> {
@@ -378,12 +369,7 @@ pub(super) async fn confirm_deleted(conn: &mut StoreConnection, keys: &[String])
 
 /// Records the greatest deleted sequence of each incarnation.
 async fn record_deleted_sequences(conn: &mut StoreConnection, gone: &[(i64, i64)]) -> TransactionResult<()> {
-    let mut greatest: BTreeMap<i64, i64> = BTreeMap::new();
-    for &(incarnation, sequence) in gone {
-        let entry = greatest.entry(incarnation).or_insert(sequence);
-        *entry = sequence.max(*entry);
-    }
-    for (incarnation, sequence) in greatest {
+    for (incarnation, sequence) in greatest_sequences(gone) {
         query(
             "UPDATE agents SET forgotten_sequence = greatest(forgotten_sequence, $2) WHERE incarnation = $1",
         )
@@ -400,27 +386,13 @@ pub(super) async fn orphans(
     incarnation: Incarnation,
     sequences: &[u64],
 ) -> TransactionResult<Vec<u64>> {
-    if is_sealed(conn, incarnation).await? != Some(true) {
-        return Err(Error::NotSealed(incarnation).into());
-    }
-    let asked: Vec<i64> = sequences
-        .iter()
-        .filter_map(|&sequence| i64::try_from(sequence).ok())
-        .collect();
-    let known: Vec<i64> = query_scalar(KNOWN_OBJECTS)
+    check_sealed(incarnation, is_sealed(conn, incarnation).await?)?;
+    let known = query_scalar(KNOWN_OBJECTS)
         .bind(incarnation.0)
-        .bind(asked)
+        .bind(storable_sequences(sequences))
         .fetch_all(conn)
         .await?;
-    let known: HashSet<u64> = known
-        .into_iter()
-        .filter_map(|sequence| u64::try_from(sequence).ok())
-        .collect();
-    Ok(sequences
-        .iter()
-        .copied()
-        .filter(|sequence| !known.contains(sequence))
-        .collect())
+    Ok(orphan_sequences(sequences, known))
 }
 
 pub(super) async fn mark_swept(
@@ -428,9 +400,7 @@ pub(super) async fn mark_swept(
     incarnation: Incarnation,
 ) -> TransactionResult<()> {
     lock_cluster(conn).await?;
-    if is_sealed(conn, incarnation).await? != Some(true) {
-        return Err(Error::NotSealed(incarnation).into());
-    }
+    check_sealed(incarnation, is_sealed(conn, incarnation).await?)?;
     let swept =
         query("UPDATE agents SET swept_at = clock_timestamp() WHERE incarnation = $1 AND swept_at IS NULL")
             .bind(incarnation.0)

@@ -11,8 +11,11 @@ use super::{
 };
 use crate::{
     CommittedOffset, Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome,
-    OffsetToCommit, PartitionUid, PersistedGroup,
-    rows::{check_slot, group_lag},
+    OffsetToCommit, PersistedGroup,
+    rows::{
+        CommittedOffsetRow, GroupColumns, check_commit_generation, check_put_generation, check_slot,
+        group_lag, offset_outcome, persisted_group, row_limit,
+    },
     transaction::TransactionResult,
 };
 
@@ -44,8 +47,7 @@ pub(super) async fn groups(
     conn: &mut StoreConnection,
     which: &GroupQuery,
 ) -> TransactionResult<Vec<PersistedGroup>> {
-    type Columns = (String, i32, i32, Vec<u8>);
-    let rows: Vec<Columns> = match which {
+    let rows: Vec<GroupColumns> = match which {
         GroupQuery::Slot(slot) => query_as(GROUPS_OF_SLOT).bind(slot).fetch_all(conn).await?,
         GroupQuery::All => query_as(
             "SELECT group_id, slot, generation, state FROM consumer_groups ORDER BY group_id COLLATE \"C\"",
@@ -59,15 +61,7 @@ pub(super) async fn groups(
                 .await?
         }
     };
-    let records = rows
-        .into_iter()
-        .map(|(group_id, slot, generation, state)| PersistedGroup {
-            group_id,
-            slot,
-            generation,
-            state,
-        });
-    Ok(records.collect())
+    Ok(rows.into_iter().map(persisted_group).collect())
 }
 
 /// Locks the row of a group and returns its generation.
@@ -89,15 +83,8 @@ pub(super) async fn put_group(
         &lock_leased_partition(conn, lease, RowLock::Shared).await?,
         group.slot,
     )?;
-    if let Some(stored) = lock_generation(conn, &group.group_id).await?
-        && group.generation < stored
-    {
-        return Err(Error::IllegalGeneration {
-            given: group.generation,
-            stored,
-        }
-        .into());
-    }
+    let stored = lock_generation(conn, &group.group_id).await?;
+    check_put_generation(group.generation, stored)?;
     let Some(state) = &group.state else {
         query("DELETE FROM consumer_offsets WHERE group_id = $1")
             .bind(&group.group_id)
@@ -159,24 +146,10 @@ pub(super) async fn commit_offsets(
         .await?;
         stored = Some(generation);
     }
-    if let Some(given) = commit.generation
-        && stored != Some(given)
-    {
-        return Err(Error::IllegalGeneration {
-            given,
-            stored: stored.unwrap_or(-1),
-        }
-        .into());
-    }
+    check_commit_generation(commit.generation, stored)?;
     let written = write_offsets(conn, commit).await?;
-    let outcomes = commit.offsets.iter().map(|offset| {
-        let there = written.contains(&offset.partition.0);
-        if there {
-            OffsetCommitOutcome::Committed
-        } else {
-            OffsetCommitOutcome::UnknownPartition
-        }
-    });
+    let outcomes = commit.offsets.iter();
+    let outcomes = outcomes.map(|offset| offset_outcome(written.contains(&offset.partition.0)));
     Ok(outcomes.collect())
 }
 
@@ -224,36 +197,16 @@ pub(super) async fn group_lags(
          ORDER BY lag DESC, g.group_id COLLATE \"C\", t.name COLLATE \"C\" LIMIT $2",
     )
     .bind(slots)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(row_limit(limit))
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(group_lag).collect())
-}
-
-#[derive(sqlx::FromRow)]
-struct OffsetColumns {
-    name: String,
-    partition: i32,
-    id: i64,
-    committed_offset: i64,
-    leader_epoch: i32,
-    metadata: String,
-    committed_at: i64,
 }
 
 pub(super) async fn fetch_offsets(
     conn: &mut StoreConnection,
     group_id: &str,
 ) -> TransactionResult<Vec<CommittedOffset>> {
-    let rows: Vec<OffsetColumns> = query_as(FETCH_OFFSETS).bind(group_id).fetch_all(conn).await?;
-    let offsets = rows.into_iter().map(|row| CommittedOffset {
-        topic: row.name,
-        partition: row.partition,
-        uid: PartitionUid(row.id),
-        offset: row.committed_offset,
-        leader_epoch: row.leader_epoch,
-        metadata: row.metadata,
-        committed_at_ms: row.committed_at,
-    });
-    Ok(offsets.collect())
+    let rows: Vec<CommittedOffsetRow> = query_as(FETCH_OFFSETS).bind(group_id).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(CommittedOffset::from).collect())
 }

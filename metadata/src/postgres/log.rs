@@ -6,8 +6,8 @@ use sqlx::{query_as, query_scalar};
 
 use super::StoreConnection;
 use crate::{
-    Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, SpanLocation,
-    rows::{MAX_SPANS, to_unsigned},
+    Error, LogBounds, LogPosition, LogView, PartitionUid,
+    rows::{BoundsRow, MAX_SPANS, SpanRow, row_limit},
     transaction::TransactionResult,
 };
 
@@ -69,82 +69,28 @@ pub(super) async fn bounds(
     partitions: &[PartitionUid],
 ) -> TransactionResult<Vec<(PartitionUid, LogBounds)>> {
     let uids: Vec<i64> = partitions.iter().map(|uid| uid.0).collect();
-    let rows: Vec<(i64, i64, i64, i64, i64)> = query_as(BOUNDS).bind(uids).fetch_all(conn).await?;
+    let rows: Vec<PartitionBoundsRow> = query_as(BOUNDS).bind(uids).fetch_all(conn).await?;
     let found = rows
         .into_iter()
-        .map(|(uid, log_start, rolled, high_watermark, size_bytes)| {
-            (
-                PartitionUid(uid),
-                LogBounds {
-                    log_start,
-                    rolled,
-                    high_watermark,
-                    size_bytes,
-                },
-            )
-        });
+        .map(|row| (PartitionUid(row.id), row.bounds.into()));
     Ok(found.collect())
 }
 
 #[derive(sqlx::FromRow)]
-struct BoundsColumns {
-    log_start: i64,
-    rolled: i64,
-    high_watermark: i64,
-    size_bytes: i64,
+struct PartitionBoundsRow {
+    id: i64,
+    #[sqlx(flatten)]
+    bounds: BoundsRow,
+}
+
+/// The bounds of the partition with one of its spans.
+#[derive(sqlx::FromRow)]
+struct BoundedSpanRow {
+    #[sqlx(flatten)]
+    bounds: BoundsRow,
     now_ms: i64,
     #[sqlx(flatten)]
-    span: SpanColumns,
-}
-
-/// All `NULL` if the partition has no span from the position on.
-#[derive(sqlx::FromRow)]
-struct SpanColumns {
-    base_offset: Option<i64>,
-    end_offset: Option<i64>,
-    max_timestamp: Option<i64>,
-    stored_at_ms: Option<i64>,
-    epoch: Option<i32>,
-    key: Option<String>,
-    incarnation: Option<i64>,
-    sequence: Option<i64>,
-    start: Option<i64>,
-    size: Option<i64>,
-}
-
-impl SpanColumns {
-    fn into_span(self) -> TransactionResult<Option<LogSpan>> {
-        let (Some(base_offset), Some(end_offset), Some(max_timestamp), Some(epoch), Some(size)) = (
-            self.base_offset,
-            self.end_offset,
-            self.max_timestamp,
-            self.epoch,
-            self.size,
-        ) else {
-            return Ok(None);
-        };
-        let size = to_unsigned("a size", size)?;
-        let place = match self.key {
-            Some(key) => SpanLocation::Segment {
-                key,
-                size_bytes: size,
-            },
-            None => SpanLocation::Wal {
-                incarnation: Incarnation(self.incarnation.unwrap_or_default()),
-                sequence: to_unsigned("a sequence", self.sequence.unwrap_or_default())?,
-                position: to_unsigned("a position", self.start.unwrap_or_default())?,
-                length: size,
-            },
-        };
-        Ok(Some(LogSpan {
-            base_offset,
-            end_offset,
-            max_timestamp,
-            stored_at_ms: self.stored_at_ms.unwrap_or_default(),
-            epoch,
-            place,
-        }))
-    }
+    span: SpanRow,
 }
 
 pub(super) async fn read_log(
@@ -157,21 +103,14 @@ pub(super) async fn read_log(
         LogPosition::Offset(offset) => (READ_OFFSET, offset),
         LogPosition::Timestamp(timestamp) => (READ_TIMESTAMP, timestamp),
     };
-    let limit = i64::try_from(limit.min(MAX_SPANS)).unwrap_or(i64::MAX);
-    let rows: Vec<BoundsColumns> = query_as(sql)
+    let rows: Vec<BoundedSpanRow> = query_as(sql)
         .bind(uid.0)
         .bind(from)
-        .bind(limit)
+        .bind(row_limit(limit.min(MAX_SPANS)))
         .fetch_all(conn)
         .await?;
     let first = rows.first().ok_or(Error::UnknownPartition(uid))?;
-    let bounds = LogBounds {
-        log_start: first.log_start,
-        rolled: first.rolled,
-        high_watermark: first.high_watermark,
-        size_bytes: first.size_bytes,
-    };
-    let now_ms = first.now_ms;
+    let (bounds, now_ms) = (first.bounds.into(), first.now_ms);
     let mut spans = Vec::with_capacity(rows.len());
     for row in rows {
         spans.extend(row.span.into_span()?);

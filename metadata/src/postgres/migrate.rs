@@ -82,7 +82,7 @@ pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migra
         let migrated = if conn.is_pooled() {
             migrate_through_pooler(&mut conn).await
         } else {
-            // Not `run`: its future is not `BatchSpec` ("`Acquire` is not general enough").
+            // Not `run`: its future is not `Send` ("`Acquire` is not general enough").
             MIGRATOR.run_direct(None, conn.raw(), false).await
         };
         migrated.map_err(|error| migrate_error(error, store_error))?;

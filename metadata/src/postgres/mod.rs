@@ -18,6 +18,7 @@ mod owners;
 #[cfg(test)]
 mod plans;
 mod pool;
+mod recovery;
 mod segments;
 mod store_call;
 mod tls;
@@ -179,11 +180,11 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn recover(&self, recovery: &RecoveryRequest) -> Result<RecoveryOutcome> {
-        transact!(self, Writes, conn => cluster::recover(conn, recovery))
+        transact!(self, Writes, conn => recovery::recover(conn, recovery))
     }
 
     async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>> {
-        statement!(self, Reads, conn => cluster::unknown_objects(conn, keys))
+        statement!(self, Reads, conn => recovery::unknown_objects(conn, keys))
     }
 
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<AgentIdentity> {

@@ -5,84 +5,55 @@ use uuid::Uuid;
 
 use super::{
     StoreConnection,
-    agents::{increment_version, lock_cluster},
+    cluster::{increment_version, lock_cluster},
 };
 use crate::{
-    Error, Incarnation, NewTopic, TopicChange, TopicEntry,
+    Error, NewTopic, TopicChange, TopicEntry,
     keys::topic_folder,
     leases::assign_holders,
     rows::{
-        added_partition_count, apply_config_change, config_json, group_partitions_by_topic,
-        initial_partition_count, parse_config, partition_entry, readable_config, to_unsigned,
+        TopicPartitionRow, TopicRow, assemble_topics, config_json, initial_partition_count,
+        plan_topic_change, to_unsigned, topic_to_delete,
     },
     transaction::TransactionResult,
 };
 
-type TopicColumns = (Uuid, String, String, bool, String, i64);
-
-fn topic_entry(
-    (topic_id, name, folder, internal, config, created_at_ms): TopicColumns,
-) -> TransactionResult<TopicEntry> {
-    Ok(TopicEntry {
-        topic_id,
-        folder,
-        internal,
-        config: readable_config(&name, &config),
-        name,
-        created_at_ms,
-        partitions: Vec::new(),
-    })
-}
-
 /// Returns every topic that is not deleted, by name.
 pub(super) async fn read_topics(conn: &mut StoreConnection) -> TransactionResult<Vec<TopicEntry>> {
-    let topics: Vec<TopicColumns> = query_as(
-        "SELECT topic_id, name, folder, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint
+    let topics: Vec<TopicRow> = query_as(
+        "SELECT topic_id, name, folder, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
          FROM topics WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"",
     )
     .fetch_all(&mut *conn)
     .await?;
-    let topics = topics
-        .into_iter()
-        .map(topic_entry)
-        .collect::<TransactionResult<Vec<_>>>()?;
-    let partitions: Vec<(Uuid, i64, Option<i64>, i32)> = query_as(
+    let partitions: Vec<TopicPartitionRow> = query_as(
         "SELECT p.topic_id, p.id, a.incarnation, p.epoch
          FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
          WHERE NOT p.deleted ORDER BY p.topic_id, p.partition",
     )
     .fetch_all(conn)
     .await?;
-    let partitions = partitions
-        .into_iter()
-        .map(|(topic, uid, holder, epoch)| (topic, partition_entry(uid, holder, epoch)));
-    Ok(group_partitions_by_topic(topics, partitions.collect()))
+    Ok(assemble_topics(topics, partitions))
 }
 
 async fn read_topic(conn: &mut StoreConnection, topic_id: Uuid) -> TransactionResult<TopicEntry> {
-    let topic: TopicColumns = query_as(
-        "SELECT topic_id, name, folder, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint
+    let topic: TopicRow = query_as(
+        "SELECT topic_id, name, folder, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
          FROM topics WHERE topic_id = $1",
     )
     .bind(topic_id)
     .fetch_one(&mut *conn)
     .await?;
-    let partitions: Vec<(i64, Option<i64>, i32)> = query_as(
-        "SELECT p.id, a.incarnation, p.epoch
+    let partitions: Vec<TopicPartitionRow> = query_as(
+        "SELECT p.topic_id, p.id, a.incarnation, p.epoch
          FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
          WHERE p.topic_id = $1 ORDER BY p.partition",
     )
     .bind(topic_id)
     .fetch_all(conn)
     .await?;
-    let partitions = partitions
-        .into_iter()
-        .map(|(uid, holder, epoch)| partition_entry(uid, holder, epoch))
-        .collect();
-    Ok(TopicEntry {
-        partitions,
-        ..topic_entry(topic)?
-    })
+    let mut topics = assemble_topics(vec![topic], partitions);
+    Ok(topics.remove(0))
 }
 
 /// Adds `count` partitions after the `present` ones, distributed over the live agents.
@@ -99,15 +70,6 @@ async fn add_partitions(
     )
     .fetch_all(&mut *conn)
     .await?;
-    let loads = loads
-        .into_iter()
-        .map(|(agent, load)| (Incarnation(agent), load))
-        .collect();
-    let mut holders: Vec<Option<i64>> = assign_holders(count, loads)
-        .into_iter()
-        .map(|holder| holder.map(|holder| holder.0))
-        .collect();
-    holders.resize(count, None);
     query(
         "INSERT INTO partitions (topic_id, partition, holder, epoch)
          SELECT $1, $2::integer + u.n::integer - 1, u.holder, CASE WHEN u.holder IS NULL THEN 0 ELSE 1 END
@@ -115,7 +77,7 @@ async fn add_partitions(
     )
     .bind(topic_id)
     .bind(i32::try_from(present).unwrap_or(i32::MAX))
-    .bind(holders)
+    .bind(assign_holders(count, loads))
     .execute(conn)
     .await?;
     Ok(())
@@ -199,14 +161,13 @@ pub(super) async fn alter_topic(
     .fetch_optional(&mut *conn)
     .await?;
     let (topic_id, config, present) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
-    let present = usize::try_from(present).unwrap_or_default();
-    let added = added_partition_count(present, change)?;
-    if added > 0 {
-        add_partitions(conn, topic_id, present, added).await?;
+    let plan = plan_topic_change(&config, present, change)?;
+    if plan.added > 0 {
+        add_partitions(conn, topic_id, plan.present, plan.added).await?;
     }
     query("UPDATE topics SET config = $2::jsonb WHERE topic_id = $1")
         .bind(topic_id)
-        .bind(config_json(&apply_config_change(parse_config(&config)?, change))?)
+        .bind(plan.config)
         .execute(&mut *conn)
         .await?;
     increment_version(conn).await?;
@@ -215,18 +176,16 @@ pub(super) async fn alter_topic(
 
 pub(super) async fn delete_topic(conn: &mut StoreConnection, name: &str) -> TransactionResult<()> {
     lock_cluster(conn).await?;
-    let found: Option<(Uuid, bool)> = query_as(
+    let found = query_as(
         "SELECT topic_id, deleted_at IS NOT NULL FROM topics WHERE name = $1 AND NOT internal
          ORDER BY deleted_at DESC NULLS FIRST LIMIT 1",
     )
     .bind(name)
     .fetch_optional(&mut *conn)
     .await?;
-    let (topic_id, deleted) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
-    if deleted {
-        // A repeated call: the deletion is in progress.
+    let Some(topic_id) = topic_to_delete(name, found)? else {
         return Ok(());
-    }
+    };
     query("UPDATE topics SET deleted_at = clock_timestamp() WHERE topic_id = $1")
         .bind(topic_id)
         .execute(&mut *conn)

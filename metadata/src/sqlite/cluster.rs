@@ -1,15 +1,17 @@
-//! The cluster as a whole: its timeline, and recovery when the bucket is ahead of this store.
+//! The row of `cluster`: the version of the snapshot, and the timeline.
 
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
-use uuid::Uuid;
 
-use super::{agents::increment_version, current_time_ms, topics::assign_new_folder};
-use crate::{
-    ClusterState, Error, Incarnation, RecoveryOutcome, RecoveryRequest, Timeline,
-    keys::parse_wal_key,
-    rows::{to_signed, to_unsigned},
-    transaction::TransactionResult,
-};
+use super::current_time_ms;
+use crate::{ClusterState, Timeline, rows, transaction::TransactionResult};
+
+/// Increments the version of the snapshot.
+pub(super) async fn increment_version(conn: &mut SqliteConnection) -> TransactionResult<()> {
+    query("UPDATE cluster SET version = version + 1")
+        .execute(conn)
+        .await?;
+    Ok(())
+}
 
 async fn read_timeline(conn: &mut SqliteConnection) -> TransactionResult<Timeline> {
     let (number, incarnation, producer_id): (i64, i64, i64) = query_as(
@@ -18,38 +20,25 @@ async fn read_timeline(conn: &mut SqliteConnection) -> TransactionResult<Timelin
     )
     .fetch_one(conn)
     .await?;
-    Ok(Timeline {
-        number: to_unsigned("the timeline", number)?,
-        incarnation: Incarnation(incarnation),
-        producer_id,
-    })
+    Ok(rows::timeline(number, incarnation, producer_id)?)
 }
 
 pub(super) async fn cluster_state(conn: &mut SqliteConnection) -> TransactionResult<ClusterState> {
-    let (cluster_id, diverged, has_topics): (String, bool, bool) = query_as(
+    let cluster = query_as(
         "SELECT cluster_id, diverged_at IS NOT NULL, EXISTS (SELECT 1 FROM topics WHERE NOT internal) FROM cluster",
     )
     .fetch_one(&mut *conn)
     .await?;
     let timeline = read_timeline(conn).await?;
-    Ok(ClusterState {
-        cluster_id,
-        timeline,
-        diverged,
-        in_use: has_topics || timeline.incarnation.0 > 0,
-    })
+    Ok(rows::cluster_state(cluster, timeline))
 }
 
 /// Refuses a store with a reported divergence.
 pub(super) async fn check_not_diverged(conn: &mut SqliteConnection) -> TransactionResult<()> {
-    let diverged: bool = query_scalar("SELECT diverged_at IS NOT NULL FROM cluster")
+    let diverged = query_scalar("SELECT diverged_at IS NOT NULL FROM cluster")
         .fetch_one(conn)
         .await?;
-    if diverged {
-        Err(Error::Diverged.into())
-    } else {
-        Ok(())
-    }
+    Ok(rows::check_not_diverged(diverged)?)
 }
 
 /// Raises the timeline.
@@ -72,113 +61,4 @@ pub(super) async fn report_divergence(conn: &mut SqliteConnection) -> Transactio
         .execute(conn)
         .await?;
     Ok(())
-}
-
-pub(super) async fn recover(
-    conn: &mut SqliteConnection,
-    recovery: &RecoveryRequest,
-) -> TransactionResult<RecoveryOutcome> {
-    let now = current_time_ms(conn).await?;
-    let live = query_scalar(
-        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= ?1 LIMIT 1",
-    );
-    if let Some(agent_id) = live.bind(now).fetch_optional(&mut *conn).await? {
-        return Err(Error::AgentHoldsLease(agent_id).into());
-    }
-    // They are not swept again: their objects may belong to another history.
-    let incarnations = query(
-        "UPDATE agents SET sealed_at = coalesce(sealed_at, ?1), swept_at = coalesce(swept_at, ?1), last_look = 1
-         WHERE swept_at IS NULL OR NOT last_look",
-    )
-    .bind(now)
-    .execute(&mut *conn)
-    .await?
-    .rows_affected();
-    let intents = query("DELETE FROM segment_intents").execute(&mut *conn).await?;
-    query("DELETE FROM abandoned_segments")
-        .execute(&mut *conn)
-        .await?;
-    for (name, &uses) in &recovery.topic_name_uses {
-        query(
-            "INSERT INTO topic_names (name, uses) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET uses = max(topic_names.uses, excluded.uses)",
-        )
-        .bind(name)
-        .bind(to_signed("the uses of a name", uses)?)
-        .execute(&mut *conn)
-        .await?;
-    }
-    let topics: Vec<Uuid> = query_scalar("SELECT topic_id FROM topics WHERE deleted_at IS NULL")
-        .fetch_all(&mut *conn)
-        .await?;
-    for &topic in &topics {
-        assign_new_folder(conn, topic).await?;
-    }
-    raise_sequences(conn, &recovery.observed).await?;
-    increment_version(conn).await?;
-    Ok(RecoveryOutcome {
-        timeline: increment_timeline(conn).await?,
-        topics: topics.len() as u64,
-        intents: intents.rows_affected(),
-        incarnations,
-    })
-}
-
-/// Advances the timeline and the sequences of incarnations and producer ids beyond those of another
-/// history.
-async fn raise_sequences(conn: &mut SqliteConnection, beyond: &Timeline) -> TransactionResult<()> {
-    query(
-        "UPDATE cluster SET timeline = max(timeline, ?1), last_producer_id = max(last_producer_id, ?2), diverged_at = NULL",
-    )
-    .bind(to_signed("the timeline", beyond.number)?)
-    .bind(beyond.producer_id)
-    .execute(&mut *conn)
-    .await?;
-    let moved = query("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'agents'")
-        .bind(beyond.incarnation.0)
-        .execute(&mut *conn)
-        .await?;
-    if moved.rows_affected() == 0 {
-        query("INSERT INTO sqlite_sequence (name, seq) VALUES ('agents', ?1)")
-            .bind(beyond.incarnation.0)
-            .execute(conn)
-            .await?;
-    }
-    Ok(())
-}
-
-pub(super) async fn unknown_objects(
-    conn: &mut SqliteConnection,
-    keys: &[String],
-) -> TransactionResult<Vec<String>> {
-    let mut unknown = Vec::new();
-    for key in keys {
-        let known: bool =
-            match parse_wal_key(key) {
-                Some((incarnation, sequence)) => match i64::try_from(sequence) {
-                    Ok(sequence) => query_scalar(
-                        "SELECT EXISTS (SELECT 1 FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2)",
-                    )
-                    .bind(incarnation.0)
-                    .bind(sequence)
-                    .fetch_one(&mut *conn)
-                    .await?,
-                    Err(_) => false,
-                },
-                None => {
-                    query_scalar(
-                        "SELECT EXISTS (SELECT 1 FROM segments WHERE key = ?1)
-                         OR EXISTS (SELECT 1 FROM segment_intents WHERE key = ?1)
-                         OR EXISTS (SELECT 1 FROM deletions WHERE key = ?1)",
-                    )
-                    .bind(key)
-                    .fetch_one(&mut *conn)
-                    .await?
-                }
-            };
-        if !known {
-            unknown.push(key.clone());
-        }
-    }
-    Ok(unknown)
 }

@@ -1,5 +1,5 @@
-//! The commit of a WAL object: reads the rows, plans the commit with [`decide`](crate::decide), and
-//! writes the result.
+//! The commit of a WAL object: reads the rows, plans the commit with [`plan_commit`], and writes
+//! the result.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,8 @@ use sqlx::{SqliteConnection, query, query_as};
 
 use super::current_time_ms;
 use crate::{
-    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid, commit_outcome,
+    CommitOutcome, ObjectCommit, PartitionUid,
+    commit_outcome::{encode_outcome, find_outcome},
     commit_plan::{CommitPlan, PartitionRow, ProducerStates, plan_commit, producer_keys},
     producers::ProducerState,
     rows::to_signed,
@@ -19,7 +20,7 @@ pub(super) async fn commit_object(
     commit: &ObjectCommit,
 ) -> TransactionResult<CommitOutcome> {
     let sequence = to_signed("the sequence", commit.sequence)?;
-    let known: Option<(bool, i64, Option<Vec<u8>>)> = query_as(
+    let earlier = query_as(
         "SELECT a.sealed_at IS NOT NULL, a.forgotten_sequence, w.outcome
          FROM agents a LEFT JOIN wal_objects w ON w.incarnation = a.incarnation AND w.sequence = ?2
          WHERE a.incarnation = ?1",
@@ -28,19 +29,14 @@ pub(super) async fn commit_object(
     .bind(sequence)
     .fetch_optional(&mut *conn)
     .await?;
-    match known {
-        Some((_, _, Some(bytes))) => return Ok(commit_outcome::decode_outcome(&bytes)?),
-        Some((_, forgotten, None)) if sequence <= forgotten => {
-            return Err(commit_outcome::expired_outcome_error(commit).into());
-        }
-        Some((false, _, None)) => {}
-        _ => return Err(Error::Sealed(commit.incarnation).into()),
+    if let Some(outcome) = find_outcome(commit, sequence, earlier)? {
+        return Ok(outcome);
     }
     let rows = read_partitions(conn, commit).await?;
     let producers = read_producers(conn, commit).await?;
-    let decision = plan_commit(commit, rows, producers);
-    write_commit(conn, commit, sequence, &decision).await?;
-    Ok(decision.outcome())
+    let plan = plan_commit(commit, rows, producers);
+    write_commit(conn, commit, sequence, &plan).await?;
+    Ok(plan.outcome())
 }
 
 async fn read_partitions(
@@ -49,25 +45,13 @@ async fn read_partitions(
 ) -> TransactionResult<HashMap<PartitionUid, PartitionRow>> {
     let mut rows = HashMap::with_capacity(commit.partitions.len());
     for part in &commit.partitions {
-        let row: Option<(Option<i64>, i32, i64, i64, bool)> = query_as(
+        let row = query_as(
             "SELECT holder, epoch, log_start, high_watermark, deleted FROM partitions WHERE id = ?1",
         )
         .bind(part.partition.0)
         .fetch_optional(&mut *conn)
         .await?;
-        if let Some((holder, epoch, log_start, high_watermark, deleted)) = row {
-            let holder = holder.map(Incarnation);
-            rows.insert(
-                part.partition,
-                PartitionRow {
-                    holder,
-                    epoch,
-                    log_start,
-                    high_watermark,
-                    deleted,
-                },
-            );
-        }
+        rows.extend(row.map(|row| (part.partition, row)));
     }
     Ok(rows)
 }
@@ -97,10 +81,10 @@ async fn write_commit(
     conn: &mut SqliteConnection,
     commit: &ObjectCommit,
     sequence: i64,
-    decision: &CommitPlan,
+    plan: &CommitPlan,
 ) -> TransactionResult<()> {
     let now = current_time_ms(conn).await?;
-    for range in &decision.ranges {
+    for range in &plan.ranges {
         query(
             "INSERT INTO ranges (partition_id, end_offset, base_offset, incarnation, sequence, position, length, epoch,
                                  max_timestamp, stored_at)
@@ -119,7 +103,7 @@ async fn write_commit(
         .execute(&mut *conn)
         .await?;
     }
-    for advance in &decision.high_watermarks {
+    for advance in &plan.high_watermarks {
         query("UPDATE partitions SET high_watermark = ?2, size_bytes = size_bytes + ?3 WHERE id = ?1")
             .bind(advance.partition.0)
             .bind(advance.high_watermark)
@@ -127,7 +111,7 @@ async fn write_commit(
             .execute(&mut *conn)
             .await?;
     }
-    for (partition, id, state) in &decision.producers {
+    for (partition, id, state) in &plan.producers {
         query(
             "INSERT INTO producer_state (partition_id, producer_id, epoch, batches, last_used)
              VALUES (?1, ?2, ?3, ?4, ?5 - ?5 % 60000)
@@ -142,7 +126,7 @@ async fn write_commit(
         .execute(&mut *conn)
         .await?;
     }
-    let live_ranges = i64::try_from(decision.ranges.len()).unwrap_or(i64::MAX);
+    let live_ranges = i64::try_from(plan.ranges.len()).unwrap_or(i64::MAX);
     query(
         "INSERT INTO wal_objects (incarnation, sequence, size_bytes, live_ranges, outcome, committed_at, unreferenced_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, iif(?4 = 0, ?6, NULL))",
@@ -151,7 +135,7 @@ async fn write_commit(
     .bind(sequence)
     .bind(to_signed("the object's size", commit.size_bytes)?)
     .bind(live_ranges)
-    .bind(commit_outcome::encode_outcome(&decision.outcome())?)
+    .bind(encode_outcome(&plan.outcome())?)
     .bind(now)
     .execute(conn)
     .await?;

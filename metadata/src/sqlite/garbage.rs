@@ -1,20 +1,25 @@
 //! Garbage collection in small steps.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use sqlx::{AssertSqlSafe, SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    agents::increment_version,
+    agents::is_sealed,
+    cluster::increment_version,
     current_time_ms,
     segments::{abandon_intents, queue_deletions, release_objects},
 };
 use crate::{
-    Error, GarbageBatch, GarbagePolicy, Incarnation,
-    garbage_limits::{MAX_COUNTED_OBJECTS, MAX_DELETED_ROWS},
-    keys::{parse_wal_key, wal_key},
-    rows::{AbandonedSegmentRow, DeletedRangeRow, millis, sum_deleted_ranges, to_signed, to_unsigned},
+    GarbageBatch, GarbagePolicy, Incarnation,
+    garbage_step::{
+        MAX_COUNTED_OBJECTS, MAX_DELETED_ROWS, garbage_batch, greatest_sequences, is_full_step,
+        orphan_sequences, storable_sequences,
+    },
+    keys::parse_wal_key,
+    rows::{check_sealed, millis, row_limit, to_signed},
+    segment_plan::{AbandonedSegmentRow, DeletedRangeRow, sum_deleted_ranges},
     transaction::TransactionResult,
 };
 
@@ -30,9 +35,8 @@ pub(super) async fn collect_garbage(
     more |= delete_swept_incarnations(conn, now - millis(policy.incarnation_retention)).await?;
     let due = now - millis(policy.object_grace);
     more |= queue_abandoned(conn, due).await?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found: Vec<(i64, Option<String>, i64, i64)> = query_as(
-        "SELECT since, key, incarnation, sequence FROM (
+    let objects = query_as(
+        "SELECT key, incarnation, sequence FROM (
              SELECT unreferenced_at AS since, NULL AS key, incarnation, sequence FROM wal_objects
              WHERE unreferenced_at IS NOT NULL AND unreferenced_at <= ?1
              UNION ALL
@@ -40,17 +44,10 @@ pub(super) async fn collect_garbage(
          ORDER BY since, key, incarnation, sequence LIMIT ?2",
     )
     .bind(due)
-    .bind(limit)
+    .bind(row_limit(limit))
     .fetch_all(&mut *conn)
     .await?;
-    let mut keys = Vec::with_capacity(found.len());
-    for (_, key, incarnation, sequence) in found {
-        keys.push(match key {
-            Some(key) => key,
-            None => wal_key(Incarnation(incarnation), to_unsigned("a sequence", sequence)?),
-        });
-    }
-    let waiting: i64 = query_scalar(
+    let waiting = query_scalar(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM wal_objects WHERE unreferenced_at > ?1 LIMIT ?2))
               + (SELECT count(*) FROM (SELECT 1 FROM deletions WHERE queued_at > ?1 LIMIT ?2))",
     )
@@ -58,11 +55,10 @@ pub(super) async fn collect_garbage(
     .bind(MAX_COUNTED_OBJECTS)
     .fetch_one(conn)
     .await?;
-    more |= i64::try_from(keys.len()).unwrap_or(i64::MAX) >= limit && limit > 0;
+    let batch = garbage_batch(objects, waiting, limit)?;
     Ok(GarbageBatch {
-        keys,
-        waiting: to_unsigned("a count", waiting)?,
-        more,
+        more: more | batch.more,
+        ..batch
     })
 }
 
@@ -160,7 +156,7 @@ async fn expire_producers(conn: &mut SqliteConnection, due: i64) -> TransactionR
     .bind(MAX_DELETED_ROWS)
     .execute(conn)
     .await?;
-    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
+    Ok(is_full_step(deleted.rows_affected()))
 }
 
 /// Deletes the offsets, and then the rows, of groups without members that committed nothing since
@@ -203,7 +199,7 @@ async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> TransactionRes
             }
         }
     }
-    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
+    Ok(is_full_step(groups.len() as u64))
 }
 
 /// Queues segments that an incarnation may have uploaded late, if it was sealed before `due` or its
@@ -288,11 +284,11 @@ async fn delete_swept_incarnations(conn: &mut SqliteConnection, due: i64) -> Tra
     if unlooked {
         increment_version(conn).await?;
     }
-    Ok(forgotten >= MAX_DELETED_ROWS)
+    Ok(is_full_step(forgotten))
 }
 
 pub(super) async fn confirm_deleted(conn: &mut SqliteConnection, keys: &[String]) -> TransactionResult<()> {
-    let mut forgotten: BTreeMap<Incarnation, i64> = BTreeMap::new();
+    let mut gone: Vec<(i64, i64)> = Vec::new();
     for key in keys {
         let Some((incarnation, sequence)) = parse_wal_key(key) else {
             query("DELETE FROM deletions WHERE key = ?1")
@@ -309,13 +305,12 @@ pub(super) async fn confirm_deleted(conn: &mut SqliteConnection, keys: &[String]
                 .execute(&mut *conn)
                 .await?;
         if deleted.rows_affected() > 0 {
-            let greatest = forgotten.entry(incarnation).or_insert(sequence);
-            *greatest = sequence.max(*greatest);
+            gone.push((incarnation.0, sequence));
         }
     }
-    for (incarnation, sequence) in forgotten {
+    for (incarnation, sequence) in greatest_sequences(&gone) {
         query("UPDATE agents SET forgotten_sequence = max(forgotten_sequence, ?2) WHERE incarnation = ?1")
-            .bind(incarnation.0)
+            .bind(incarnation)
             .bind(sequence)
             .execute(&mut *conn)
             .await?;
@@ -328,39 +323,25 @@ pub(super) async fn orphans(
     incarnation: Incarnation,
     sequences: &[u64],
 ) -> TransactionResult<Vec<u64>> {
-    if super::agents::is_sealed(conn, incarnation).await? != Some(true) {
-        return Err(Error::NotSealed(incarnation).into());
-    }
-    let mut known = HashSet::new();
-    for &sequence in sequences {
-        let Ok(number) = i64::try_from(sequence) else {
-            continue;
-        };
+    check_sealed(incarnation, is_sealed(conn, incarnation).await?)?;
+    let mut known = Vec::new();
+    for sequence in storable_sequences(sequences) {
         let row: Option<i64> =
-            query_scalar("SELECT 1 FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2")
+            query_scalar("SELECT sequence FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2")
                 .bind(incarnation.0)
-                .bind(number)
+                .bind(sequence)
                 .fetch_optional(&mut *conn)
                 .await?;
-        if row.is_some() {
-            known.insert(sequence);
-        }
+        known.extend(row);
     }
-    Ok(sequences
-        .iter()
-        .copied()
-        .filter(|sequence| !known.contains(sequence))
-        .collect())
+    Ok(orphan_sequences(sequences, known))
 }
 
 pub(super) async fn mark_swept(
     conn: &mut SqliteConnection,
     incarnation: Incarnation,
 ) -> TransactionResult<()> {
-    match super::agents::is_sealed(conn, incarnation).await? {
-        Some(true) => {}
-        _ => return Err(Error::NotSealed(incarnation).into()),
-    }
+    check_sealed(incarnation, is_sealed(conn, incarnation).await?)?;
     let now = current_time_ms(conn).await?;
     let swept = query("UPDATE agents SET swept_at = ?2 WHERE incarnation = ?1 AND swept_at IS NULL")
         .bind(incarnation.0)

@@ -4,9 +4,12 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::{agents::read_leased_partition, current_time_ms};
 use crate::{
-    CommittedOffset, Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome,
-    PartitionUid, PersistedGroup,
-    rows::{check_slot, group_lag},
+    CommittedOffset, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome,
+    PersistedGroup,
+    rows::{
+        CommittedOffsetRow, GroupColumns, check_commit_generation, check_put_generation, check_slot,
+        group_lag, offset_outcome, persisted_group, row_limit,
+    },
     transaction::TransactionResult,
 };
 
@@ -14,8 +17,7 @@ pub(super) async fn groups(
     conn: &mut SqliteConnection,
     which: &GroupQuery,
 ) -> TransactionResult<Vec<PersistedGroup>> {
-    type Columns = (String, i32, i32, Vec<u8>);
-    let rows: Vec<Columns> = match which {
+    let rows: Vec<GroupColumns> = match which {
         GroupQuery::Slot(slot) => query_as(
             "SELECT group_id, slot, generation, state FROM consumer_groups WHERE slot = ?1 ORDER BY group_id",
         )
@@ -34,15 +36,7 @@ pub(super) async fn groups(
                 .await?
         }
     };
-    let records = rows
-        .into_iter()
-        .map(|(group_id, slot, generation, state)| PersistedGroup {
-            group_id,
-            slot,
-            generation,
-            state,
-        });
-    Ok(records.collect())
+    Ok(rows.into_iter().map(persisted_group).collect())
 }
 
 async fn stored_generation(conn: &mut SqliteConnection, group_id: &str) -> TransactionResult<Option<i32>> {
@@ -59,15 +53,8 @@ pub(super) async fn put_group(
     group: &GroupWrite,
 ) -> TransactionResult<()> {
     check_slot(lease, &read_leased_partition(conn, lease).await?, group.slot)?;
-    if let Some(stored) = stored_generation(conn, &group.group_id).await?
-        && group.generation < stored
-    {
-        return Err(Error::IllegalGeneration {
-            given: group.generation,
-            stored,
-        }
-        .into());
-    }
+    let stored = stored_generation(conn, &group.group_id).await?;
+    check_put_generation(group.generation, stored)?;
     let Some(state) = &group.state else {
         query("DELETE FROM consumer_offsets WHERE group_id = ?1")
             .bind(&group.group_id)
@@ -104,15 +91,7 @@ pub(super) async fn commit_offsets(
     check_slot(lease, &read_leased_partition(conn, lease).await?, commit.slot)?;
     let now = current_time_ms(conn).await?;
     let stored = stored_generation(conn, &commit.group_id).await?;
-    if let Some(given) = commit.generation
-        && stored != Some(given)
-    {
-        return Err(Error::IllegalGeneration {
-            given,
-            stored: stored.unwrap_or(-1),
-        }
-        .into());
-    }
+    check_commit_generation(commit.generation, stored)?;
     if stored.is_none() {
         query(
             "INSERT INTO consumer_groups (group_id, slot, generation, state, updated_at, idle_since)
@@ -140,12 +119,7 @@ pub(super) async fn commit_offsets(
         .bind(now)
         .execute(&mut *conn)
         .await?;
-        let there = written.rows_affected() > 0;
-        outcomes.push(if there {
-            OffsetCommitOutcome::Committed
-        } else {
-            OffsetCommitOutcome::UnknownPartition
-        });
+        outcomes.push(offset_outcome(written.rows_affected() > 0));
     }
     Ok(outcomes)
 }
@@ -167,28 +141,17 @@ pub(super) async fn group_lags(
          GROUP BY g.group_id, t.name ORDER BY lag DESC, g.group_id, t.name LIMIT ?2",
     )
     .bind(format!("[{}]", slots.join(",")))
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(row_limit(limit))
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(group_lag).collect())
-}
-
-#[derive(sqlx::FromRow)]
-struct OffsetColumns {
-    name: String,
-    partition: i32,
-    id: i64,
-    committed_offset: i64,
-    leader_epoch: i32,
-    metadata: String,
-    committed_at: i64,
 }
 
 pub(super) async fn fetch_offsets(
     conn: &mut SqliteConnection,
     group_id: &str,
 ) -> TransactionResult<Vec<CommittedOffset>> {
-    let rows: Vec<OffsetColumns> = query_as(
+    let rows: Vec<CommittedOffsetRow> = query_as(
         "SELECT t.name, p.partition, p.id, o.committed_offset, o.leader_epoch, o.metadata, o.committed_at
          FROM consumer_offsets o
          JOIN partitions p ON p.id = o.partition_id AND NOT p.deleted
@@ -198,14 +161,5 @@ pub(super) async fn fetch_offsets(
     .bind(group_id)
     .fetch_all(conn)
     .await?;
-    let offsets = rows.into_iter().map(|row| CommittedOffset {
-        topic: row.name,
-        partition: row.partition,
-        uid: PartitionUid(row.id),
-        offset: row.committed_offset,
-        leader_epoch: row.leader_epoch,
-        metadata: row.metadata,
-        committed_at_ms: row.committed_at,
-    });
-    Ok(offsets.collect())
+    Ok(rows.into_iter().map(CommittedOffset::from).collect())
 }

@@ -4,8 +4,8 @@ use sqlx::{SqliteConnection, query_as, query_scalar};
 
 use super::current_time_ms;
 use crate::{
-    Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, SpanLocation,
-    rows::{MAX_SPANS, to_unsigned},
+    Error, LogBounds, LogPosition, LogView, PartitionUid,
+    rows::{BoundsRow, MAX_SPANS, SpanRow, row_limit},
     transaction::TransactionResult,
 };
 
@@ -18,20 +18,13 @@ pub(super) async fn allocate_producer_id(conn: &mut SqliteConnection) -> Transac
 }
 
 async fn read_bounds(conn: &mut SqliteConnection, uid: PartitionUid) -> TransactionResult<Option<LogBounds>> {
-    let row: Option<(i64, i64, i64, i64)> = query_as(
+    let row: Option<BoundsRow> = query_as(
         "SELECT log_start, rolled, high_watermark, size_bytes FROM partitions WHERE id = ?1 AND NOT deleted",
     )
     .bind(uid.0)
     .fetch_optional(conn)
     .await?;
-    Ok(
-        row.map(|(log_start, rolled, high_watermark, size_bytes)| LogBounds {
-            log_start,
-            rolled,
-            high_watermark,
-            size_bytes,
-        }),
-    )
+    Ok(row.map(LogBounds::from))
 }
 
 pub(super) async fn bounds(
@@ -78,19 +71,6 @@ async fn offset_for_timestamp(
     Ok(range.unwrap_or(bounds.high_watermark))
 }
 
-#[derive(sqlx::FromRow)]
-struct RangeColumns {
-    base_offset: i64,
-    end_offset: i64,
-    max_timestamp: i64,
-    stored_at: i64,
-    epoch: i32,
-    incarnation: i64,
-    sequence: i64,
-    position: i64,
-    length: i64,
-}
-
 pub(super) async fn read_log(
     conn: &mut SqliteConnection,
     uid: PartitionUid,
@@ -106,55 +86,30 @@ pub(super) async fn read_log(
     };
     let from = from.max(bounds.log_start);
     let limit = limit.min(MAX_SPANS);
-    let segments: Vec<(i64, i64, i64, i64, String, i64)> = query_as(
-        "SELECT base_offset, end_offset, max_timestamp, created_at, key, size_bytes FROM segments
-         WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT ?3",
+    let mut rows: Vec<SpanRow> = query_as(
+        "SELECT base_offset, end_offset, max_timestamp, created_at AS stored_at_ms, 0 AS epoch, key,
+                0 AS incarnation, 0 AS sequence, 0 AS start, size_bytes AS size
+         FROM segments WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT ?3",
     )
     .bind(uid.0)
     .bind(from)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(row_limit(limit))
     .fetch_all(&mut *conn)
     .await?;
-    let mut spans = Vec::with_capacity(segments.len());
-    for (base_offset, end_offset, max_timestamp, stored_at_ms, key, size_bytes) in segments {
-        let place = SpanLocation::Segment {
-            key,
-            size_bytes: to_unsigned("a segment's size", size_bytes)?,
-        };
-        spans.push(LogSpan {
-            base_offset,
-            end_offset,
-            max_timestamp,
-            stored_at_ms,
-            epoch: 0,
-            place,
-        });
-    }
-    let ranges: Vec<RangeColumns> = query_as(
-        "SELECT base_offset, end_offset, max_timestamp, stored_at, epoch, incarnation, sequence, position, length
-         FROM ranges
-         WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT ?3",
+    let ranges: Vec<SpanRow> = query_as(
+        "SELECT base_offset, end_offset, max_timestamp, stored_at AS stored_at_ms, epoch, NULL AS key,
+                incarnation, sequence, position AS start, length AS size
+         FROM ranges WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT ?3",
     )
     .bind(uid.0)
     .bind(from)
-    .bind(i64::try_from(limit - spans.len()).unwrap_or(i64::MAX))
+    .bind(row_limit(limit - rows.len()))
     .fetch_all(&mut *conn)
     .await?;
-    for row in ranges {
-        let place = SpanLocation::Wal {
-            incarnation: Incarnation(row.incarnation),
-            sequence: to_unsigned("a sequence", row.sequence)?,
-            position: to_unsigned("a position", row.position)?,
-            length: to_unsigned("a length", row.length)?,
-        };
-        spans.push(LogSpan {
-            base_offset: row.base_offset,
-            end_offset: row.end_offset,
-            max_timestamp: row.max_timestamp,
-            stored_at_ms: row.stored_at,
-            epoch: row.epoch,
-            place,
-        });
+    rows.extend(ranges);
+    let mut spans = Vec::with_capacity(rows.len());
+    for row in rows {
+        spans.extend(row.into_span()?);
     }
     Ok(LogView {
         bounds,

@@ -8,9 +8,11 @@ mod cluster;
 mod commit;
 mod garbage;
 mod groups;
+mod leases;
 mod log;
 mod migrate;
 mod owners;
+mod recovery;
 mod segments;
 mod topics;
 
@@ -210,11 +212,11 @@ impl MetadataStore for SqliteStore {
     }
 
     async fn recover(&self, recovery: &RecoveryRequest) -> Result<RecoveryOutcome> {
-        transact!(self.call_limit, self.begin_write(), classify_error, tx => cluster::recover(&mut tx, recovery))
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => recovery::recover(&mut tx, recovery))
     }
 
     async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>> {
-        transact!(self.call_limit, self.begin_read(), classify_error, tx => cluster::unknown_objects(&mut tx, keys))
+        transact!(self.call_limit, self.begin_read(), classify_error, tx => recovery::unknown_objects(&mut tx, keys))
     }
 
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<AgentIdentity> {
@@ -238,11 +240,11 @@ impl MetadataStore for SqliteStore {
     }
 
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<ClusterSnapshot>> {
-        transact!(self.call_limit, self.begin_read(), classify_error, tx => agents::snapshot(&mut tx, known))
+        transact!(self.call_limit, self.begin_read(), classify_error, tx => leases::snapshot(&mut tx, known))
     }
 
     async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<LeaseMoveOutcome>> {
-        transact!(self.call_limit, self.begin_write(), classify_error, tx => agents::move_leases(&mut tx, moves))
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => leases::move_leases(&mut tx, moves))
     }
 
     async fn create_topic(&self, topic: &NewTopic) -> Result<TopicEntry> {

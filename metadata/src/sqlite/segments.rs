@@ -5,11 +5,12 @@ use uuid::Uuid;
 
 use super::{agents::read_leased_partition, current_time_ms, topics::assign_new_folder};
 use crate::{
-    Error, Lease, NewSegment, SegmentIntent,
+    Lease, NewSegment, SegmentIntent,
     keys::segment_key,
-    rows::{
-        AbandonedSegmentRow, DeletedRangeRow, DeletedRanges, SegmentIntentRow, check_segment,
-        sum_deleted_ranges, to_signed,
+    rows::to_signed,
+    segment_plan::{
+        AbandonedSegmentRow, DeletedRangeRow, DeletedRanges, IntentPlan, SegmentIntentRow, check_segment,
+        is_stored, plan_intent, plan_log_start, plan_reassigned_key, sum_deleted_ranges,
     },
     transaction::TransactionResult,
 };
@@ -20,25 +21,9 @@ pub(super) async fn begin_segment(
     base_offset: i64,
 ) -> TransactionResult<SegmentIntent> {
     let row = read_leased_partition(conn, lease).await?;
-    if base_offset != row.bounds.rolled {
-        let message = format!(
-            "it begins at offset {base_offset}, but {} is the first offset without a segment",
-            row.bounds.rolled
-        );
-        return Err(Error::SegmentConflict(message).into());
-    }
     let left = find_intent(conn, lease, base_offset).await?;
-    let inherited = left.is_some();
-    let key = match left {
-        Some(left) => {
-            let key = left.key.clone();
-            if left.incarnation != lease.incarnation.0 {
-                record_abandoned(conn, row.topic_id, &[left.into_abandoned(lease.partition)]).await?;
-            }
-            key
-        }
-        None => segment_key(&row.folder, row.partition, base_offset),
-    };
+    let IntentPlan { intent, abandoned } = plan_intent(lease, &row, base_offset, left)?;
+    record_abandoned(conn, row.topic_id, abandoned.as_slice()).await?;
     let now = current_time_ms(conn).await?;
     query(
         "INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -46,12 +31,12 @@ pub(super) async fn begin_segment(
     )
     .bind(lease.partition.0)
     .bind(base_offset)
-    .bind(&key)
+    .bind(&intent.key)
     .bind(lease.incarnation.0)
     .bind(now)
     .execute(conn)
     .await?;
-    Ok(SegmentIntent { key, inherited })
+    Ok(intent)
 }
 
 async fn find_intent(
@@ -80,20 +65,13 @@ pub(super) async fn reassign_segment_key(
 ) -> TransactionResult<SegmentIntent> {
     let row = read_leased_partition(conn, lease).await?;
     let found = find_intent(conn, lease, base_offset).await?;
-    if base_offset != row.bounds.rolled
-        || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0)
-    {
-        let message = format!("this agent has no segment intent at offset {base_offset}");
-        return Err(Error::SegmentConflict(message).into());
-    }
-    let mut key = segment_key(&row.folder, row.partition, base_offset);
-    if key == taken {
-        key = segment_key(
-            &assign_new_folder(conn, row.topic_id).await?,
-            row.partition,
-            base_offset,
-        );
-    }
+    let key = match plan_reassigned_key(lease, &row, base_offset, found, taken)? {
+        Some(key) => key,
+        None => {
+            let folder = assign_new_folder(conn, row.topic_id).await?;
+            segment_key(&folder, row.partition, base_offset)
+        }
+    };
     for sql in [
         "DELETE FROM abandoned_segments WHERE key = ?1",
         "DELETE FROM deletions WHERE key = ?1",
@@ -118,13 +96,13 @@ pub(super) async fn finish_segment(
     segment: &NewSegment,
 ) -> TransactionResult<()> {
     let row = read_leased_partition(conn, lease).await?;
-    let stored: Option<(i64, String)> =
+    let stored =
         query_as("SELECT base_offset, key FROM segments WHERE partition_id = ?1 AND end_offset = ?2")
             .bind(lease.partition.0)
             .bind(segment.end_offset)
             .fetch_optional(&mut *conn)
             .await?;
-    if stored.is_some_and(|(base_offset, key)| base_offset == segment.base_offset && key == segment.key) {
+    if is_stored(stored, segment) {
         // A repeated call: the segment is stored already.
         return Ok(());
     }
@@ -135,10 +113,7 @@ pub(super) async fn finish_segment(
         segment,
     )?;
     let freed = delete_ranges(conn, lease.partition.0, segment.end_offset).await?;
-    if freed.end_offset != Some(segment.end_offset) {
-        let message = format!("offset {} is not the end of a WAL range", segment.end_offset);
-        return Err(Error::SegmentConflict(message).into());
-    }
+    freed.check_end(segment)?;
     let size_bytes = to_signed("the segment's size", segment.size_bytes)?;
     let now = current_time_ms(conn).await?;
     query(
@@ -216,10 +191,9 @@ pub(super) async fn advance_log_start(
     log_start: i64,
 ) -> TransactionResult<i64> {
     let row = read_leased_partition(conn, lease).await?;
-    let log_start = log_start.min(row.bounds.high_watermark);
-    if log_start <= row.bounds.log_start {
+    let Some(log_start) = plan_log_start(row.bounds, log_start) else {
         return Ok(row.bounds.log_start);
-    }
+    };
     let partition = lease.partition.0;
     let segments: Vec<(String, i64)> = query_as(
         "DELETE FROM segments WHERE partition_id = ?1 AND end_offset <= ?2 RETURNING key, size_bytes",
@@ -231,7 +205,7 @@ pub(super) async fn advance_log_start(
     let (keys, sizes): (Vec<String>, Vec<i64>) = segments.into_iter().unzip();
     queue_deletions(conn, row.topic_id, &keys).await?;
     let freed = delete_ranges(conn, partition, log_start).await?;
-    let rolled = freed.end_offset.unwrap_or(0).max(row.bounds.rolled);
+    let rolled = freed.rolled_after(row.bounds.rolled);
     drop_stale_intents(conn, lease, row.topic_id, rolled).await?;
     let removed = freed.bytes + sizes.iter().sum::<i64>();
     query("UPDATE partitions SET log_start = ?2, rolled = ?3, size_bytes = size_bytes - ?4 WHERE id = ?1")

@@ -3,81 +3,52 @@
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{agents::increment_version, current_time_ms};
+use super::{cluster::increment_version, current_time_ms};
 use crate::{
-    Error, Incarnation, NewTopic, TopicChange, TopicEntry,
+    Error, NewTopic, TopicChange, TopicEntry,
     keys::topic_folder,
     leases::assign_holders,
     rows::{
-        added_partition_count, apply_config_change, config_json, group_partitions_by_topic,
-        initial_partition_count, parse_config, partition_entry, readable_config, to_unsigned,
+        TopicPartitionRow, TopicRow, assemble_topics, config_json, initial_partition_count,
+        plan_topic_change, to_unsigned, topic_to_delete,
     },
     transaction::TransactionResult,
 };
 
-type TopicColumns = (Uuid, String, String, bool, String, i64);
-
-fn topic_entry(
-    (topic_id, name, folder, internal, config, created_at_ms): TopicColumns,
-) -> TransactionResult<TopicEntry> {
-    Ok(TopicEntry {
-        topic_id,
-        folder,
-        internal,
-        config: readable_config(&name, &config),
-        name,
-        created_at_ms,
-        partitions: Vec::new(),
-    })
-}
-
 /// Returns every topic that is not deleted, by name.
 pub(super) async fn read_topics(conn: &mut SqliteConnection) -> TransactionResult<Vec<TopicEntry>> {
-    let topics: Vec<TopicColumns> = query_as(
-        "SELECT topic_id, name, folder, internal, config, created_at FROM topics WHERE deleted_at IS NULL ORDER BY name",
+    let topics: Vec<TopicRow> = query_as(
+        "SELECT topic_id, name, folder, internal, config, created_at AS created_at_ms FROM topics WHERE deleted_at IS NULL ORDER BY name",
     )
     .fetch_all(&mut *conn)
     .await?;
-    let topics = topics
-        .into_iter()
-        .map(topic_entry)
-        .collect::<TransactionResult<Vec<_>>>()?;
-    let partitions: Vec<(Uuid, i64, Option<i64>, i32)> = query_as(
+    let partitions: Vec<TopicPartitionRow> = query_as(
         "SELECT p.topic_id, p.id, a.incarnation, p.epoch
          FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
          WHERE NOT p.deleted ORDER BY p.topic_id, p.partition",
     )
     .fetch_all(conn)
     .await?;
-    let partitions = partitions
-        .into_iter()
-        .map(|(topic, uid, holder, epoch)| (topic, partition_entry(uid, holder, epoch)));
-    Ok(group_partitions_by_topic(topics, partitions.collect()))
+    Ok(assemble_topics(topics, partitions))
 }
 
 async fn read_topic(conn: &mut SqliteConnection, topic_id: Uuid) -> TransactionResult<TopicEntry> {
-    let topic: TopicColumns = query_as(
-        "SELECT topic_id, name, folder, internal, config, created_at FROM topics WHERE topic_id = ?1",
+    let topic: TopicRow = query_as(
+        "SELECT topic_id, name, folder, internal, config, created_at AS created_at_ms FROM topics WHERE topic_id = ?1",
     )
     .bind(topic_id)
     .fetch_one(&mut *conn)
     .await?;
-    let partitions: Vec<(i64, Option<i64>, i32)> = query_as(
-        "SELECT p.id, a.incarnation, p.epoch
+    let partitions: Vec<TopicPartitionRow> = query_as(
+        "SELECT p.topic_id, p.id, a.incarnation, p.epoch
          FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
          WHERE p.topic_id = ?1 ORDER BY p.partition",
     )
     .bind(topic_id)
     .fetch_all(conn)
     .await?;
-    let partitions = partitions
-        .into_iter()
-        .map(|(uid, holder, epoch)| partition_entry(uid, holder, epoch))
-        .collect();
-    Ok(TopicEntry {
-        partitions,
-        ..topic_entry(topic)?
-    })
+    let mut topics = assemble_topics(vec![topic], partitions);
+    Ok(topics.remove(0))
 }
 
 /// Adds `count` partitions after the `present` ones, distributed over the live agents.
@@ -96,20 +67,11 @@ async fn add_partitions(
     .bind(now)
     .fetch_all(&mut *conn)
     .await?;
-    let loads = loads
-        .into_iter()
-        .map(|(agent, load)| (Incarnation(agent), load))
-        .collect();
-    for (n, holder) in assign_holders(count, loads)
-        .into_iter()
-        .chain(std::iter::repeat(None))
-        .take(count)
-        .enumerate()
-    {
+    for (n, holder) in assign_holders(count, loads).into_iter().enumerate() {
         query("INSERT INTO partitions (topic_id, partition, holder, epoch) VALUES (?1, ?2, ?3, ?4)")
             .bind(topic_id)
             .bind(i64::try_from(present + n).unwrap_or(i64::MAX))
-            .bind(holder.map(|holder| holder.0))
+            .bind(holder)
             .bind(i32::from(holder.is_some()))
             .execute(&mut *conn)
             .await?;
@@ -188,35 +150,26 @@ pub(super) async fn create_topic(
     read_topic(conn, topic_id).await
 }
 
-/// Returns the id and the settings of a topic that exists and is not internal.
-async fn find_topic(conn: &mut SqliteConnection, name: &str) -> TransactionResult<(Uuid, String)> {
-    let found: Option<(Uuid, String)> = query_as(
-        "SELECT topic_id, config FROM topics WHERE name = ?1 AND deleted_at IS NULL AND NOT internal",
-    )
-    .bind(name)
-    .fetch_optional(conn)
-    .await?;
-    Ok(found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?)
-}
-
 pub(super) async fn alter_topic(
     conn: &mut SqliteConnection,
     name: &str,
     change: &TopicChange,
 ) -> TransactionResult<TopicEntry> {
-    let (topic_id, config) = find_topic(conn, name).await?;
-    let present: i64 = query_scalar("SELECT count(*) FROM partitions WHERE topic_id = ?1")
-        .bind(topic_id)
-        .fetch_one(&mut *conn)
-        .await?;
-    let present = usize::try_from(present).unwrap_or_default();
-    let added = added_partition_count(present, change)?;
-    if added > 0 {
-        add_partitions(conn, topic_id, present, added).await?;
+    let found: Option<(Uuid, String, i64)> = query_as(
+        "SELECT topic_id, config, (SELECT count(*) FROM partitions p WHERE p.topic_id = t.topic_id)
+         FROM topics t WHERE name = ?1 AND deleted_at IS NULL AND NOT internal",
+    )
+    .bind(name)
+    .fetch_optional(&mut *conn)
+    .await?;
+    let (topic_id, config, present) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
+    let plan = plan_topic_change(&config, present, change)?;
+    if plan.added > 0 {
+        add_partitions(conn, topic_id, plan.present, plan.added).await?;
     }
     query("UPDATE topics SET config = ?2 WHERE topic_id = ?1")
         .bind(topic_id)
-        .bind(config_json(&apply_config_change(parse_config(&config)?, change))?)
+        .bind(plan.config)
         .execute(&mut *conn)
         .await?;
     increment_version(conn).await?;
@@ -224,18 +177,16 @@ pub(super) async fn alter_topic(
 }
 
 pub(super) async fn delete_topic(conn: &mut SqliteConnection, name: &str) -> TransactionResult<()> {
-    let found: Option<(Uuid, bool)> = query_as(
+    let found = query_as(
         "SELECT topic_id, deleted_at IS NOT NULL FROM topics WHERE name = ?1 AND NOT internal
          ORDER BY deleted_at DESC NULLS FIRST LIMIT 1",
     )
     .bind(name)
     .fetch_optional(&mut *conn)
     .await?;
-    let (topic_id, deleted) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
-    if deleted {
-        // A repeated call: the deletion is in progress.
+    let Some(topic_id) = topic_to_delete(name, found)? else {
         return Ok(());
-    }
+    };
     let now = current_time_ms(conn).await?;
     query("UPDATE topics SET deleted_at = ?2 WHERE topic_id = ?1")
         .bind(topic_id)

@@ -112,12 +112,12 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &[
                 "commit_outcome",
                 "commit_plan",
-                "garbage_limits",
+                "garbage_step",
                 "leases",
-                "rows",
+                "segment_plan",
             ],
-            &["transaction", "producers", "schema"],
-            &["error", "keys", "types"],
+            &["method_list", "producers", "rows", "schema", "transaction"],
+            &["error", "keys", "options", "types"],
         ],
     ),
     (
@@ -176,8 +176,6 @@ pub(crate) const KNOWN_LEVEL_BREACHES: &[KnownImport] = &[
     ("client", "consumer", "client"),
     ("client", "producer", "client"),
     ("client", "reachability", "client"),
-    ("metadata", "postgres", "connect"),
-    ("metadata", "sqlite", "connect"),
     ("operator", "cli", "settings"),
 ];
 
@@ -227,25 +225,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "core/src/batch/structure.rs",
         "core/src/batch/view.rs",
     ],
-    &[
-        "metadata/src/connect.rs",
-        "metadata/src/postgres/connection.rs",
-        "metadata/src/postgres/migrate.rs",
-        "metadata/src/postgres/mod.rs",
-        "metadata/src/postgres/tls.rs",
-        "metadata/src/sqlite/migrate.rs",
-        "metadata/src/sqlite/mod.rs",
-    ],
-    &[
-        "metadata/src/postgres/agents.rs",
-        "metadata/src/postgres/cluster.rs",
-        "metadata/src/postgres/topics.rs",
-    ],
-    &[
-        "metadata/src/sqlite/agents.rs",
-        "metadata/src/sqlite/cluster.rs",
-        "metadata/src/sqlite/topics.rs",
-    ],
     &["operator/src/cli.rs", "operator/src/settings.rs"],
     &["operator/src/topic/pass.rs", "operator/src/topic/reconciler.rs"],
 ];
@@ -280,8 +259,8 @@ pub(crate) const NAMES: &[NameLimits] = &[
     },
     NameLimits {
         krate: "metadata",
-        one_word_percent: 6,
-        repeated: 6,
+        one_word_percent: 4,
+        repeated: 0,
     },
     NameLimits {
         krate: "operator",
