@@ -151,6 +151,7 @@ impl CoordinatorSlots for GroupCoordinator {
         self.slots.write().insert(number, slot.clone());
         match slot.load().await {
             Ok(groups) => {
+                tokio::spawn(ticker::run(slot));
                 tracing::debug!(
                     slot = number,
                     epoch = lease.epoch,

@@ -189,13 +189,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
     ],
     &["agent/src/fetch/tail.rs", "agent/src/partition.rs"],
     &[
-        "agent/src/groups/coordinator/change.rs",
-        "agent/src/groups/coordinator/slot.rs",
-        "agent/src/groups/coordinator/ticker.rs",
-    ],
-    &["agent/src/segment/format.rs", "agent/src/segment/index.rs"],
-    &["agent/src/store/open.rs", "agent/src/store/s3.rs"],
-    &[
         "client/src/admin.rs",
         "client/src/client.rs",
         "client/src/consumer/builder.rs",
