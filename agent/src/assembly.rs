@@ -41,7 +41,7 @@ use crate::{
     memory::ReadMemoryBudgets,
     metrics::AgentMetrics,
     node::AgentNode,
-    ownership::{self, OwnershipState, identity},
+    ownership::{OwnershipDeps, OwnershipVerifier, identity},
     process,
     produce::WriterSettings,
     server::ServerPorts,
@@ -258,11 +258,19 @@ fn build_node(
         misses: metrics.cache_misses.clone(),
         held_bytes: metrics.cache_bytes.clone(),
     };
+    let (entropy, health) = (system_entropy(), store_health.health().clone());
+    let ownership = OwnershipVerifier::new(OwnershipDeps {
+        metadata: deferred.clone(),
+        store: store.clone(),
+        entropy: entropy.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+    });
     AgentNode {
         metadata: deferred,
         directory: Arc::new(ClusterDirectory::default()),
         clock: system_clock(),
-        entropy: system_entropy(),
+        entropy,
         blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK_SIZE, block_metrics),
         store,
         foreign_logs: Arc::default(),
@@ -270,11 +278,11 @@ fn build_node(
         memory: ReadMemoryBudgets::new(&budgets),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
-        health: store_health.health().clone(),
+        health,
         store_health,
         stalled_write: parking_lot::Mutex::default(),
         traces: AgentTraces::new(traces, settings.metadata_url.expose()),
-        ownership: OwnershipState::default(),
+        ownership: Arc::new(ownership),
         failpoints: Arc::new(FailPointRegistry::default()),
         session: arc_swap::ArcSwapOption::empty(),
         settings,
@@ -426,11 +434,11 @@ async fn run_lease_keeper(
 async fn run_directory_watch(node: Arc<AgentNode>, deferred: Arc<DeferredMetadataStore>) {
     if deferred.is_connected() {
         // Tests connect the store before the agent starts.
-        ownership::wait_for_proof(&node, deferred.as_ref()).await;
+        node.ownership.wait_for_proof(deferred.as_ref()).await;
     } else {
         let metadata = connect_metadata(&node).await;
         node.health.set_met(ReadinessCondition::Metadata);
-        ownership::wait_for_proof(&node, metadata.as_ref()).await;
+        node.ownership.wait_for_proof(metadata.as_ref()).await;
         deferred.set_store(metadata);
     }
     node.directory.request_refresh();

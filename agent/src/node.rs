@@ -25,7 +25,7 @@ use crate::{
     health::{AgentHealth, ReadinessCondition},
     memory::ReadMemoryBudgets,
     metrics::{AgentMetrics, MemoryUse, PartitionKind, WriteStage},
-    ownership::OwnershipState,
+    ownership::OwnershipVerifier,
     partition::LedPartitions,
     produce::WalWriter,
     store::{ObjectStore, blocks::BlockCache, health::StoreHealth},
@@ -84,8 +84,8 @@ pub struct AgentNode {
     pub health: Arc<AgentHealth>,
     /// Starts the agent's trace spans.
     pub traces: AgentTraces,
-    /// Whether the two stores belong to the same cluster.
-    pub ownership: OwnershipState,
+    /// Verifies that the two stores belong to the same cluster.
+    pub ownership: Arc<OwnershipVerifier>,
     /// Fail points of tests.
     pub failpoints: Arc<FailPointRegistry>,
     /// The active incarnation; `None` between incarnations and after a drain.

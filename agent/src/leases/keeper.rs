@@ -23,7 +23,6 @@ use crate::{
     health::ReadinessCondition,
     metrics::{BackgroundJob, WriteStage},
     node::{AgentNode, AgentSession},
-    ownership,
     partition::LedPartitions,
     produce::{WalWriter, WriteStall, WriterDeps, WriterSettings},
 };
@@ -220,7 +219,10 @@ impl LeaseKeeper {
         loop {
             let problem = match timeout(self.lease_ttl() / 2, self.find_rival()).await {
                 Ok(Ok(None)) => {
-                    match ownership::register_agent(&self.node, &self.registration, self.lease_ttl() / 2)
+                    match self
+                        .node
+                        .ownership
+                        .register_agent(&self.registration, self.lease_ttl() / 2)
                         .await
                     {
                         Ok(registered) => return registered,

@@ -3,10 +3,7 @@
 //! unnoticed only by what happened since the last mark: one round.
 
 use super::JobError;
-use crate::{
-    node::{AgentNode, AgentSession},
-    ownership,
-};
+use crate::node::{AgentNode, AgentSession};
 
 /// A fingerprint of the led logs; equal fingerprints mean that nothing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +50,7 @@ impl TimelineMarker {
         if self.marked == Some(now) {
             return Ok(());
         }
-        match ownership::advance(node).await {
+        match node.ownership.advance().await {
             Ok(()) => {
                 self.marked = Some(now);
                 Ok(())
@@ -63,7 +60,10 @@ impl TimelineMarker {
                 if let Err(unsealed) = node.metadata.seal(life.incarnation).await {
                     tracing::warn!(%unsealed, "could not seal this incarnation; it ends when its lease expires");
                 }
-                let outcome = ownership::report_outcome(node, Err(error)).map_err(JobError::Foreign);
+                let outcome = node
+                    .ownership
+                    .report_outcome(Err(error))
+                    .map_err(JobError::Foreign);
                 life.ended.cancel();
                 outcome
             }
