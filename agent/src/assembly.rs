@@ -33,17 +33,17 @@ use crate::{
     deferred_metadata::DeferredMetadataStore,
     directory::ClusterDirectory,
     failpoint::FailPointRegistry,
-    fetch::tail::TailBudget,
-    groups::{GroupCoordinator, GroupGrpcService},
+    groups::{CoordinatorDeps, GroupCoordinator, GroupGrpcService, GroupLimits},
     health::{AgentHealth, ReadinessCondition},
-    leases::{LeaseKeeper, watch},
+    leases::{LeaseDeps, LeaseKeeper, watch},
     maintenance,
     memory::ReadMemoryBudgets,
     metrics::AgentMetrics,
     node::AgentNode,
     ownership::{OwnershipDeps, OwnershipVerifier, identity},
+    partition::tail::TailBudget,
     process,
-    produce::WriterSettings,
+    produce::{CurrentWriter, ProduceDeps, WriterDeps, WriterSettings},
     server::ServerPorts,
     store::{
         self, ObjectStore, StoreSettings, blocks,
@@ -143,13 +143,19 @@ impl Agent {
         ));
         let ports = ServerPorts::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
         let addresses = ports.addresses()?;
-        let coordinator = GroupCoordinator::new(node.clone());
+        let coordinator = GroupCoordinator::new(CoordinatorDeps {
+            store: node.metadata.clone(),
+            entropy: node.entropy.clone(),
+            cluster: node.directory.clone(),
+            metrics: node.metrics.clone(),
+            limits: GroupLimits::for_mode(node.settings.dev),
+        });
         let registration = registration(&node.settings, addresses);
         let groups = GroupGrpcService::new(coordinator.clone());
         let reporting = coordinator.clone();
+        let leases = Arc::new(lease_deps(&node, coordinator));
         let keeper = Arc::new(LeaseKeeper::new(
-            node.clone(),
-            coordinator,
+            leases.clone(),
             registration,
             writer_settings(&node.settings),
         ));
@@ -159,6 +165,7 @@ impl Agent {
         let working = tokio::spawn(run_background_tasks(
             node.clone(),
             deferred,
+            leases,
             keeper.clone(),
             reporting,
             stop.clone(),
@@ -228,9 +235,8 @@ impl Agent {
         self.serving.abort();
         let _ = (&mut self.working).await;
         let _ = (&mut self.serving).await;
-        if let Some(session) = self.node.session.swap(None) {
-            session.ended.cancel();
-        }
+        self.node.session.end();
+        self.node.writer.end();
     }
 }
 
@@ -238,6 +244,31 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.stop.cancel();
         self.working.abort();
+    }
+}
+
+fn lease_deps(node: &AgentNode, groups: Arc<GroupCoordinator>) -> LeaseDeps {
+    LeaseDeps {
+        metadata: node.metadata.clone(),
+        ownership: node.ownership.clone(),
+        store_health: node.store_health.clone(),
+        directory: node.directory.clone(),
+        groups,
+        writer_deps: WriterDeps {
+            metadata: node.metadata.clone(),
+            store: node.store.clone(),
+            entropy: node.entropy.clone(),
+            tails: node.tails.clone(),
+            metrics: node.metrics.clone(),
+            traces: node.traces.clone(),
+            failpoints: node.failpoints.clone(),
+        },
+        session: node.session.clone(),
+        writer: node.writer.clone(),
+        clock: node.clock.clone(),
+        entropy: node.entropy.clone(),
+        health: node.health.clone(),
+        metrics: node.metrics.clone(),
     }
 }
 
@@ -266,10 +297,21 @@ fn build_node(
         health: health.clone(),
         metrics: metrics.clone(),
     });
+    let (directory, clock) = (Arc::new(ClusterDirectory::default()), system_clock());
+    let writer = Arc::new(CurrentWriter::default());
+    let traces = AgentTraces::new(traces, settings.metadata_url.expose());
+    let produce = ProduceDeps {
+        writer: writer.clone(),
+        directory: directory.clone(),
+        clock: clock.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+        traces: traces.clone(),
+    };
     AgentNode {
         metadata: deferred,
-        directory: Arc::new(ClusterDirectory::default()),
-        clock: system_clock(),
+        directory,
+        clock,
         entropy,
         blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK_SIZE, block_metrics),
         store,
@@ -280,11 +322,12 @@ fn build_node(
         metrics,
         health,
         store_health,
-        stalled_write: parking_lot::Mutex::default(),
-        traces: AgentTraces::new(traces, settings.metadata_url.expose()),
+        traces,
         ownership: Arc::new(ownership),
         failpoints: Arc::new(FailPointRegistry::default()),
-        session: arc_swap::ArcSwapOption::empty(),
+        session: Arc::default(),
+        writer,
+        produce,
         settings,
     }
 }
@@ -392,6 +435,7 @@ fn advertised_address(bound: SocketAddr, dev: bool, host: Option<&str>) -> Strin
 async fn run_background_tasks(
     node: Arc<AgentNode>,
     deferred: Arc<DeferredMetadataStore>,
+    leases: Arc<LeaseDeps>,
     keeper: Arc<LeaseKeeper>,
     coordinator: Arc<GroupCoordinator>,
     stop: CancellationToken,
@@ -400,7 +444,7 @@ async fn run_background_tasks(
     tokio::select! {
         () = stop.cancelled() => {}
         () = run_lease_keeper(node.clone(), deferred.clone(), keeper) => {}
-        () = run_directory_watch(node.clone(), deferred) => {}
+        () = run_directory_watch(node.clone(), deferred, leases) => {}
         () = coordinator.run_reports() => {}
         () = maintenance::run(node.clone(), every, stop.clone()) => {}
         () = recheck_object_store(&node) => {}
@@ -431,7 +475,11 @@ async fn run_lease_keeper(
 
 /// Keeps the directory up to date once the metadata store is reached and verified to belong to this
 /// bucket.
-async fn run_directory_watch(node: Arc<AgentNode>, deferred: Arc<DeferredMetadataStore>) {
+async fn run_directory_watch(
+    node: Arc<AgentNode>,
+    deferred: Arc<DeferredMetadataStore>,
+    leases: Arc<LeaseDeps>,
+) {
     if deferred.is_connected() {
         // Tests connect the store before the agent starts.
         node.ownership.wait_for_proof(deferred.as_ref()).await;
@@ -442,7 +490,7 @@ async fn run_directory_watch(node: Arc<AgentNode>, deferred: Arc<DeferredMetadat
         deferred.set_store(metadata);
     }
     node.directory.request_refresh();
-    watch::run(&node).await;
+    watch::run(&leases).await;
 }
 
 /// Connects to the metadata store, however long that takes.

@@ -33,6 +33,7 @@ pub mod purge;
 pub mod recover;
 pub mod segment;
 pub mod server;
+pub mod session;
 pub mod store;
 pub mod tls;
 pub mod topics;

@@ -1,52 +1,29 @@
 //! Owns what the components of one agent share: the stores, the cluster directory, the replaceable
 //! clock and entropy, and the current [`AgentSession`].
-//!
-//! A [`AgentSession`] is one registration with the metadata store. It ends when the lease is lost;
-//! the lease keeper then registers again. What belongs to one registration (led partitions, the
-//! writer) is never used by the next: its writes are fenced.
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
 use streamhouse_core::{
-    Incarnation,
     settings::AgentSettings,
     time::{Clock, Entropy},
 };
 use streamhouse_metadata::MetadataStore;
-use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
 
 use crate::{
     directory::ClusterDirectory,
     failpoint::FailPointRegistry,
-    fetch::{foreign_logs::ForeignLogWatcher, tail::TailBudget},
-    health::{AgentHealth, ReadinessCondition},
+    fetch::foreign_logs::ForeignLogWatcher,
+    health::AgentHealth,
     memory::ReadMemoryBudgets,
-    metrics::{AgentMetrics, MemoryUse, PartitionKind, WriteStage},
+    metrics::{AgentMetrics, MemoryUse, PartitionKind},
     ownership::OwnershipVerifier,
-    partition::LedPartitions,
-    produce::WalWriter,
+    partition::tail::TailBudget,
+    produce::{CurrentWriter, ProduceDeps},
+    session::{AgentSession, CurrentSession},
     store::{ObjectStore, blocks::BlockCache, health::StoreHealth},
     traces::AgentTraces,
 };
-
-/// One registration of this agent, from its incarnation's start until the lease is lost or
-/// released.
-#[derive(Debug)]
-pub struct AgentSession {
-    /// The incarnation that fences every write.
-    pub incarnation: Incarnation,
-    /// Numeric id of the agent (Kafka's broker id).
-    pub node_id: i32,
-    /// Partitions that this incarnation leads.
-    pub partitions: Arc<LedPartitions>,
-    /// Writes record batches to the object store.
-    pub writer: WalWriter,
-    /// Cancelled when the incarnation has ended: nothing may be acknowledged after that.
-    pub ended: CancellationToken,
-}
 
 /// Components shared by the parts of one agent.
 #[derive(Debug)]
@@ -59,9 +36,6 @@ pub struct AgentNode {
     pub store: Arc<dyn ObjectStore>,
     /// Whether the object store accepts writes.
     pub store_health: Arc<StoreHealth>,
-    /// The stage in which writes of the previous incarnation stalled, and since when; `None` while
-    /// an incarnation is active.
-    pub stalled_write: Mutex<Option<(WriteStage, Instant)>>,
     /// The cluster as of the newest snapshot.
     pub directory: Arc<ClusterDirectory>,
     /// Wall clock.
@@ -89,30 +63,17 @@ pub struct AgentNode {
     /// Fail points of tests.
     pub failpoints: Arc<FailPointRegistry>,
     /// The active incarnation; `None` between incarnations and after a drain.
-    pub session: ArcSwapOption<AgentSession>,
+    pub session: Arc<CurrentSession>,
+    /// The writer of the active incarnation.
+    pub writer: Arc<CurrentWriter>,
+    /// Dependencies of produce.
+    pub produce: ProduceDeps,
 }
 
 impl AgentNode {
     /// Returns the active incarnation, if there is one.
     pub fn session(&self) -> Option<Arc<AgentSession>> {
-        self.session.load_full()
-    }
-
-    /// Returns why this agent cannot store records, if a store is the cause.
-    pub fn storage_problem(&self) -> Option<String> {
-        let causes = [
-            ReadinessCondition::ObjectStore,
-            ReadinessCondition::Writes,
-            ReadinessCondition::Metadata,
-        ];
-        causes.into_iter().find_map(|condition| {
-            let why = self.health.reason(condition)?;
-            Some(match condition {
-                ReadinessCondition::ObjectStore => format!("the object store: {why}"),
-                ReadinessCondition::Metadata => format!("the metadata store: {why}"),
-                _ => why,
-            })
-        })
+        self.session.get()
     }
 
     /// Updates the gauges before a scrape.
@@ -122,18 +83,8 @@ impl AgentNode {
         self.metrics
             .active_partitions
             .set(session.as_ref().map_or(0, |life| gauge(life.partitions.len())));
-        self.metrics.queue_bytes.set(
-            session
-                .as_ref()
-                .map_or(0, |life| gauge(life.writer.queued_bytes())),
-        );
-        let oldest = session.as_ref().and_then(|life| life.writer.oldest_write());
-        // A stalled write is as old as the stall that ended its incarnation.
-        let stalled = self
-            .stalled_write
-            .lock()
-            .map(|(stage, since)| (stage, since.elapsed()));
-        self.metrics.set_write_age(oldest.or(stalled));
+        self.metrics.queue_bytes.set(gauge(self.writer.queued_bytes()));
+        self.metrics.set_write_age(self.writer.oldest_write());
         let stored = session.as_ref().map_or(0, |life| life.partitions.size_bytes());
         self.metrics.stored_bytes.set(stored);
         self.metrics.tail_bytes.set(gauge(self.tails.bytes()));

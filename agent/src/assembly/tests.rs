@@ -110,7 +110,7 @@ async fn produce(
         topic_id: String::new(),
     };
     let pending = handler::accept(
-        &agent.node,
+        &agent.node.produce,
         v1::ProduceRequest {
             request_id: 1,
             partitions: vec![part],
@@ -118,7 +118,7 @@ async fn produce(
         },
     )
     .await;
-    let result = pending.finish(&agent.node).await.partitions.remove(0);
+    let result = pending.finish(&agent.node.produce).await.partitions.remove(0);
     result
         .error
         .map_or(Ok(result.base_offset), |error| Err(error.into()))

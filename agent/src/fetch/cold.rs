@@ -13,13 +13,11 @@ use streamhouse_core::{
 };
 use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, SpanLocation, keys};
 
-use super::{
-    budget::{self, RESPONSE_COPIES},
-    tail::{TailRun, copy_stamped},
-};
+use super::budget::{self, RESPONSE_COPIES};
 use crate::{
     invariant::Invariant,
     node::AgentNode,
+    partition::tail::{TailRun, copy_stamped},
     segment::reader,
     store::{StoreError, StoreErrorKind},
 };

@@ -10,7 +10,6 @@ mod bounds;
 mod budget;
 pub mod cold;
 pub mod foreign_logs;
-pub mod tail;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::select_all};
@@ -30,7 +29,11 @@ use self::{
     cold::ColdRead,
     foreign_logs::{LogObservation, ObservationReceiver},
 };
-use crate::{invariant::Invariant, node::AgentNode, partition::LedPartition};
+use crate::{
+    invariant::Invariant,
+    node::AgentNode,
+    partition::{LedPartition, tail},
+};
 
 /// Maximum number of partitions in one fetch.
 const MAX_FETCH_PARTITIONS: usize = 10_000;

@@ -16,10 +16,7 @@ use std::sync::Arc;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    metrics::BackgroundJob,
-    node::{AgentNode, AgentSession},
-};
+use crate::{metrics::BackgroundJob, node::AgentNode, session::AgentSession};
 
 /// Why a job failed; it runs again in the next round.
 #[derive(Debug, thiserror::Error)]

@@ -5,11 +5,7 @@
 use streamhouse_metadata::{LogPosition, LogSpan, LogView, SpanLocation};
 
 use super::JobError;
-use crate::{
-    fetch::adopt_bounds,
-    node::{AgentNode, AgentSession},
-    partition::LedPartition,
-};
+use crate::{fetch::adopt_bounds, node::AgentNode, partition::LedPartition, session::AgentSession};
 
 /// Spans read in one step.
 const SPANS_PER_STEP: usize = 500;

@@ -22,12 +22,12 @@ use crate::{
         adopt_bounds,
         cold::{self, SpanError},
         read_bounds,
-        tail::copy_stamped,
     },
     invariant::Invariant,
-    node::{AgentNode, AgentSession},
-    partition::LedPartition,
+    node::AgentNode,
+    partition::{LedPartition, tail::copy_stamped},
     segment::{SegmentError, SegmentIdentity, SegmentIndex, SegmentSummary, SegmentWriter, verify_segment},
+    session::AgentSession,
     store::{GetRange, RetryPolicy, StoreErrorKind, put_settled},
 };
 

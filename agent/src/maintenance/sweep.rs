@@ -9,11 +9,7 @@ use streamhouse_metadata::keys;
 use tokio::time::Duration;
 
 use super::JobError;
-use crate::{
-    failpoint::FailPoint,
-    invariant::Invariant,
-    node::{AgentNode, AgentSession},
-};
+use crate::{failpoint::FailPoint, invariant::Invariant, node::AgentNode, session::AgentSession};
 
 /// Objects per listing.
 const LIST_PAGE_SIZE: usize = 1000;

@@ -3,7 +3,7 @@
 //! unnoticed only by what happened since the last mark: one round.
 
 use super::JobError;
-use crate::node::{AgentNode, AgentSession};
+use crate::{node::AgentNode, session::AgentSession};
 
 /// A fingerprint of the led logs; equal fingerprints mean that nothing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

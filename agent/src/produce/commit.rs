@@ -27,7 +27,10 @@ use super::{
     verify::{self, BrokenOutcome},
 };
 use crate::{
-    failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, ownership, partition::LedPartition,
+    failpoint::FailPoint,
+    metrics::WriteStage,
+    ownership,
+    partition::{LedPartition, tail::TailRun},
     traces,
 };
 
@@ -88,7 +91,7 @@ impl WalCommitter {
         }
         shared.set_oldest(Some(OldestWrite::new_commit(bytes)));
         let commit = ObjectCommit {
-            incarnation: shared.deps.incarnation,
+            incarnation: shared.session.incarnation,
             sequence,
             size_bytes: bytes as u64,
             partitions: commits,
@@ -172,7 +175,7 @@ async fn wait_until_stored(shared: &WriterState, uploaded: oneshot::Receiver<boo
     tokio::select! {
         biased;
         stored = uploaded => stored.unwrap_or(false),
-        () = shared.deps.session_ended.cancelled() => false,
+        () = shared.session.ended.cancelled() => false,
     }
 }
 
@@ -306,7 +309,7 @@ fn publish_and_answer(
                 send_results(shared, appends, &batches, log_start);
             }
             PartitionOutcome::Fenced => {
-                shared.deps.partitions.remove(part.partition, part.epoch);
+                shared.session.partitions.remove(part.partition, part.epoch);
                 for append in appends {
                     let _ = append.ticket.send(Err(not_leader_error()));
                 }

@@ -201,10 +201,10 @@ async fn serve_produce_stream(
             request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
                 Some(Ok(request)) => {
                     let timer = node.metrics.start_request("Produce");
-                    let pending = handler::accept(&node, request).await;
+                    let pending = handler::accept(&node.produce, request).await;
                     let node = node.clone();
                     waiting.push_back(async move {
-                        let answer = pending.finish(&node).await;
+                        let answer = pending.finish(&node.produce).await;
                         drop(timer);
                         answer
                     }.boxed());

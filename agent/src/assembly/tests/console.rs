@@ -81,9 +81,9 @@ async fn produce_batch(agent: &Agent, topic: &str, values: &[Vec<u8>]) {
         partitions: vec![part],
         ..v1::ProduceRequest::default()
     };
-    let result = handler::accept(&agent.node, request)
+    let result = handler::accept(&agent.node.produce, request)
         .await
-        .finish(&agent.node)
+        .finish(&agent.node.produce)
         .await;
     assert_eq!(result.partitions[0].error, None);
 }

@@ -192,7 +192,7 @@ async fn stop_at_fail_point(point: FailPoint, crashes: bool) {
     drop(hold);
     let _either = work.await;
     if let Some(pending) = pending
-        && let Ok(offset) = single_offset(pending.finish(&node).await)
+        && let Ok(offset) = single_offset(pending.finish(&node.produce).await)
     {
         // Acknowledged by both, as the same record.
         assert_eq!(

@@ -41,8 +41,8 @@ async fn produce_bytes(agent: &Agent, topic: &str, records: Bytes) -> Result<i64
         partitions: vec![part],
         ..Default::default()
     };
-    let pending = handler::accept(&agent.node, request).await;
-    let result = pending.finish(&agent.node).await.partitions.remove(0);
+    let pending = handler::accept(&agent.node.produce, request).await;
+    let result = pending.finish(&agent.node.produce).await.partitions.remove(0);
     result
         .error
         .map_or(Ok(result.base_offset), |error| Err(error.into()))
