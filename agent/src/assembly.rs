@@ -33,10 +33,12 @@ use crate::{
     deferred_metadata::DeferredMetadataStore,
     directory::ClusterDirectory,
     failpoint::FailPointRegistry,
+    fetch::{FetchDeps, FetchLimits},
     groups::{CoordinatorDeps, GroupCoordinator, GroupGrpcService, GroupLimits},
     health::{AgentHealth, ReadinessCondition},
     leases::{LeaseDeps, LeaseKeeper, watch},
-    maintenance,
+    log::LogReader,
+    maintenance::{self, MaintenanceDeps, MaintenanceLimits},
     memory::ReadMemoryBudgets,
     metrics::AgentMetrics,
     node::AgentNode,
@@ -45,11 +47,13 @@ use crate::{
     process,
     produce::{CurrentWriter, ProduceDeps, WriterDeps, WriterSettings},
     server::ServerPorts,
+    session::CurrentSession,
     store::{
         self, ObjectStore, StoreSettings, blocks,
         health::{StoreHealth, WatchedStore},
     },
     tls::ListenerCertificates,
+    topics::TopicDeps,
     traces::AgentTraces,
 };
 
@@ -298,8 +302,23 @@ fn build_node(
         metrics: metrics.clone(),
     });
     let (directory, clock) = (Arc::new(ClusterDirectory::default()), system_clock());
-    let writer = Arc::new(CurrentWriter::default());
+    let (session, writer) = (Arc::<CurrentSession>::default(), Arc::<CurrentWriter>::default());
     let traces = AgentTraces::new(traces, settings.metadata_url.expose());
+    let (memory, failpoints) = (
+        ReadMemoryBudgets::new(&budgets),
+        Arc::new(FailPointRegistry::default()),
+    );
+    let blocks = blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK_SIZE, block_metrics);
+    let metadata: Arc<dyn MetadataStore> = deferred;
+    let ownership = Arc::new(ownership);
+    let log = LogReader {
+        metadata: metadata.clone(),
+        blocks: blocks.clone(),
+        turns: Arc::new(Semaphore::new(MAX_CONCURRENT_COLD_READS)),
+        memory: memory.cold_reads.clone(),
+        session: session.clone(),
+        metrics: metrics.clone(),
+    };
     let produce = ProduceDeps {
         writer: writer.clone(),
         directory: directory.clone(),
@@ -308,26 +327,63 @@ fn build_node(
         metrics: metrics.clone(),
         traces: traces.clone(),
     };
+    let fetch = FetchDeps {
+        log: log.clone(),
+        directory: directory.clone(),
+        session: session.clone(),
+        foreign_logs: Arc::default(),
+        memory: memory.fetch.clone(),
+        metrics: metrics.clone(),
+        limits: FetchLimits {
+            max_response_bytes: settings.max_fetch_bytes.as_usize(),
+            max_batch_bytes: settings.max_request_bytes.as_usize(),
+        },
+    };
+    let topics = TopicDeps {
+        metadata: metadata.clone(),
+        directory: directory.clone(),
+        session: session.clone(),
+        log: log.clone(),
+    };
+    let maintenance = MaintenanceDeps {
+        metadata: metadata.clone(),
+        store: store.clone(),
+        log,
+        ownership: ownership.clone(),
+        directory: directory.clone(),
+        session: session.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        memory: memory.roll.clone(),
+        metrics: metrics.clone(),
+        failpoints: failpoints.clone(),
+        limits: MaintenanceLimits {
+            object_grace: settings.object_grace,
+            offsets_retention: settings.offsets_retention,
+            max_object_bytes: settings.flush_bytes.as_usize() + settings.max_request_bytes.as_usize(),
+        },
+    };
     AgentNode {
-        metadata: deferred,
+        metadata,
         directory,
         clock,
         entropy,
-        blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK_SIZE, block_metrics),
+        blocks,
         store,
-        foreign_logs: Arc::default(),
-        cold_reads: Semaphore::new(MAX_CONCURRENT_COLD_READS),
-        memory: ReadMemoryBudgets::new(&budgets),
+        memory,
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
         health,
         store_health,
         traces,
-        ownership: Arc::new(ownership),
-        failpoints: Arc::new(FailPointRegistry::default()),
-        session: Arc::default(),
+        ownership,
+        failpoints,
+        session,
         writer,
         produce,
+        fetch,
+        topics,
+        maintenance,
         settings,
     }
 }
@@ -446,7 +502,7 @@ async fn run_background_tasks(
         () = run_lease_keeper(node.clone(), deferred.clone(), keeper) => {}
         () = run_directory_watch(node.clone(), deferred, leases) => {}
         () = coordinator.run_reports() => {}
-        () = maintenance::run(node.clone(), every, stop.clone()) => {}
+        () = maintenance::run(node.maintenance.clone(), every, stop.clone()) => {}
         () = recheck_object_store(&node) => {}
     }
 }

@@ -21,6 +21,7 @@ pub mod health;
 pub mod inspect;
 pub mod invariant;
 pub mod leases;
+pub mod log;
 pub mod maintenance;
 pub mod memory;
 pub mod metrics;

@@ -8,13 +8,13 @@ use streamhouse_core::{
     time::{Clock, Entropy},
 };
 use streamhouse_metadata::MetadataStore;
-use tokio::sync::Semaphore;
 
 use crate::{
     directory::ClusterDirectory,
     failpoint::FailPointRegistry,
-    fetch::foreign_logs::ForeignLogWatcher,
+    fetch::FetchDeps,
     health::AgentHealth,
+    maintenance::MaintenanceDeps,
     memory::ReadMemoryBudgets,
     metrics::{AgentMetrics, MemoryUse, PartitionKind},
     ownership::OwnershipVerifier,
@@ -22,6 +22,7 @@ use crate::{
     produce::{CurrentWriter, ProduceDeps},
     session::{AgentSession, CurrentSession},
     store::{ObjectStore, blocks::BlockCache, health::StoreHealth},
+    topics::TopicDeps,
     traces::AgentTraces,
 };
 
@@ -44,10 +45,6 @@ pub struct AgentNode {
     pub entropy: Arc<dyn Entropy>,
     /// Cache of older batches read from the object store.
     pub blocks: BlockCache,
-    /// Polls the logs of partitions that other agents lead, once for all waiting readers.
-    pub foreign_logs: Arc<ForeignLogWatcher>,
-    /// One permit for each cold read that may run concurrently.
-    pub cold_reads: Semaphore,
     /// Memory budgets of readers and of the segment roller.
     pub memory: ReadMemoryBudgets,
     /// Budget of the newest batches, which are kept in memory.
@@ -68,6 +65,12 @@ pub struct AgentNode {
     pub writer: Arc<CurrentWriter>,
     /// Dependencies of produce.
     pub produce: ProduceDeps,
+    /// Dependencies of fetch.
+    pub fetch: FetchDeps,
+    /// Dependencies of the topic calls.
+    pub topics: TopicDeps,
+    /// Dependencies of the background jobs.
+    pub maintenance: MaintenanceDeps,
 }
 
 impl AgentNode {

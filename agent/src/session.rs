@@ -1,6 +1,6 @@
-//! Owns the registration of this agent with the metadata store: the [`AgentSession`], which ends when
-//! the lease is lost. The lease keeper then registers again. What belongs to one registration (led
-//! partitions, the writer) is never used by the next: its writes are fenced.
+//! Owns the registration of this agent with the metadata store: the [`AgentSession`], which ends
+//! when the lease is lost. The lease keeper then registers again. What belongs to one registration
+//! (led partitions, the writer) is never used by the next: its writes are fenced.
 //!
 //! Set by the lease keeper; read by every part that serves led partitions.
 

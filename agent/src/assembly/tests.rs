@@ -89,7 +89,7 @@ async fn create_topic(agent: &Agent, name: &str, partitions: i32) -> v1::TopicDe
         partitions,
         ..v1::CreateTopicRequest::default()
     };
-    topics::create(&agent.node, request).await.unwrap()
+    topics::create(&agent.node.topics, request).await.unwrap()
 }
 
 async fn produce(
@@ -258,7 +258,7 @@ async fn producing_goes_on_through_a_drain_and_nothing_acked_is_lost() {
     draining.await.unwrap();
     let expected: Vec<i64> = (0..acked.len() as i64).collect();
     assert_eq!(acked, expected, "gap-free, in order, none twice");
-    let description = topics::describe(&other.node, "orders").await.unwrap();
+    let description = topics::describe(&other.node.topics, "orders").await.unwrap();
     assert_eq!(description.partitions[0].high_watermark, acked.len() as i64);
     assert!(node.session().is_none());
     other.drain().await;
@@ -373,11 +373,18 @@ async fn a_deleted_topic_is_let_go_and_new_partitions_are_taken_up() {
         partitions: 4,
         ..v1::AlterTopicRequest::default()
     };
-    assert_eq!(topics::alter(&one.node, grown).await.unwrap().partitions.len(), 4);
+    assert_eq!(
+        topics::alter(&one.node.topics, grown)
+            .await
+            .unwrap()
+            .partitions
+            .len(),
+        4
+    );
     assert_eq!(led_count(&one), 7);
-    topics::delete(&one.node, "payments").await.unwrap();
+    topics::delete(&one.node.topics, "payments").await.unwrap();
     wait_until("its partitions are released", || led_count(&one) == 4).await;
-    let error = topics::describe(&one.node, "payments").await.unwrap_err();
+    let error = topics::describe(&one.node.topics, "payments").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition);
     one.drain().await;
 }

@@ -58,7 +58,7 @@ struct AgentRow {
 
 pub(super) async fn list_agents(State(console): State<Arc<ConsoleState>>) -> ApiResult<AgentListPage> {
     let node = &console.node;
-    let view = require_view(node).await?;
+    let view = require_view(&node.directory).await?;
     let me = node.session().map(|life| life.incarnation);
     let leases = count_leases(&view);
     let mut agents: Vec<AgentRow> = view
@@ -139,7 +139,7 @@ struct LeaseRow {
 pub(super) async fn get_agent(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<AgentDetails> {
     let wanted: AgentDetailsQuery = parse_query(&uri)?;
     let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
-    let view = require_view(&console.node).await?;
+    let view = require_view(&console.node.directory).await?;
     let agent = view.agents().find(|agent| agent.agent_id == wanted.id);
     let agent = agent.ok_or_else(|| {
         let message = format!(

@@ -109,14 +109,14 @@ pub(super) async fn get_records(State(console): State<Arc<ConsoleState>>, uri: U
             return Err(invalid_request("give either an offset or a timestamp, not both").into());
         }
         (Some(offset), None) => offset,
-        (None, Some(time)) => fetch::cold::find_timestamp(node, record.uid, time).await?.0,
+        (None, Some(time)) => fetch::find_timestamp(&node.fetch, record.uid, time).await?.0,
         (None, None) => high_watermark
             .saturating_sub_unsigned(limit as u64)
             .max(log_start),
     };
     if from > high_watermark {
         // A leader's cached high watermark may lag behind the last commit.
-        let stored = fetch::read_bounds(node, record.uid).await?;
+        let stored = node.fetch.log.read_bounds(record.uid).await?;
         (log_start, high_watermark) = (stored.log_start, stored.high_watermark);
     }
     if !(log_start..=high_watermark).contains(&from) {
@@ -145,7 +145,7 @@ pub(super) async fn get_records(State(console): State<Arc<ConsoleState>>, uri: U
 }
 
 async fn find_partition(node: &AgentNode, wanted: &RecordsQuery) -> Result<PartitionEntry, Error> {
-    let view = require_view(node).await?;
+    let view = require_view(&node.directory).await?;
     let topic = view.topic(&wanted.topic).filter(|topic| !topic.record.internal);
     let found = topic.and_then(|topic| {
         topic
@@ -164,7 +164,7 @@ async fn partition_bounds(node: &AgentNode, record: &PartitionEntry) -> Result<(
     if let Some(held) = node.session().and_then(|life| life.partitions.get(record.uid)) {
         return Ok((held.log_start(), held.high_watermark()));
     }
-    let bounds = fetch::read_bounds(node, record.uid).await?;
+    let bounds = node.fetch.log.read_bounds(record.uid).await?;
     Ok((bounds.log_start, bounds.high_watermark))
 }
 
@@ -181,7 +181,7 @@ async fn fill_page(node: &AgentNode, mut page: RecordPage, limit: usize) -> Resu
             break;
         }
         let request = fetch_request(&page, u32::try_from(budget.read).unwrap_or(u32::MAX));
-        let (answer, memory) = fetch::fetch(node, request).await?;
+        let (answer, memory) = fetch::fetch(&node.fetch, request).await?;
         let read = answer.partitions.into_iter().next().unwrap_or_default();
         if let Some(error) = read.error {
             let error = Error::from(error);

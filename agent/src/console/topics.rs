@@ -183,7 +183,7 @@ pub(super) async fn get_topic(State(console): State<Arc<ConsoleState>>, uri: Uri
     let wanted: TopicDetailsQuery = parse_query(&uri)?;
     let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
     let node = &console.node;
-    let view = require_view(node).await?;
+    let view = require_view(&node.directory).await?;
     let topic = view.topic(&wanted.name).ok_or_else(|| {
         let message = format!("topic {:?} does not exist; it may have been deleted", wanted.name);
         Error::new(ErrorCode::UnknownTopicOrPartition, message)

@@ -32,7 +32,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::CreateTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
-            topics::create(&self.node, request.into_inner()).await?,
+            topics::create(&self.node.topics, request.into_inner()).await?,
         ))
     }
 
@@ -41,7 +41,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::ListTopicsRequest>,
     ) -> AdminResult<v1::ListTopicsResponse> {
         Ok(Response::new(
-            topics::list(&self.node, request.into_inner().include_internal).await?,
+            topics::list(&self.node.topics, request.into_inner().include_internal).await?,
         ))
     }
 
@@ -50,7 +50,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::DescribeTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
-            topics::describe(&self.node, &request.into_inner().name).await?,
+            topics::describe(&self.node.topics, &request.into_inner().name).await?,
         ))
     }
 
@@ -59,7 +59,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::AlterTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
-            topics::alter(&self.node, request.into_inner()).await?,
+            topics::alter(&self.node.topics, request.into_inner()).await?,
         ))
     }
 
@@ -67,7 +67,7 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> AdminResult<v1::DeleteTopicResponse> {
-        topics::delete(&self.node, &request.into_inner().name).await?;
+        topics::delete(&self.node.topics, &request.into_inner().name).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
 
@@ -75,7 +75,7 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteRecordsRequest>,
     ) -> AdminResult<v1::DeleteRecordsResponse> {
-        let log_start_offset = topics::delete_records(&self.node, request.into_inner()).await?;
+        let log_start_offset = topics::delete_records(&self.node.topics, request.into_inner()).await?;
         Ok(Response::new(v1::DeleteRecordsResponse { log_start_offset }))
     }
 
@@ -83,7 +83,7 @@ impl AdminService for AgentAdminService {
         &self,
         _: Request<v1::DescribeClusterRequest>,
     ) -> AdminResult<v1::DescribeClusterResponse> {
-        let view = topics::require_view(&self.node).await?;
+        let view = topics::require_view(&self.node.directory).await?;
         let counted = view.topics().filter(|topic| !topic.record.internal);
         let (topics, partitions) = counted.fold((0, 0), |(topics, partitions), topic| {
             (

@@ -54,7 +54,7 @@ impl DataService for AgentDataService {
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let _timer = self.node.metrics.start_request("Fetch");
-        let (answer, memory) = fetch::fetch(&self.node, request.into_inner()).await?;
+        let (answer, memory) = fetch::fetch(&self.node.fetch, request.into_inner()).await?;
         let mut response = Response::new(answer);
         if let Some(memory) = memory {
             response.extensions_mut().insert(memory);
@@ -157,7 +157,7 @@ impl AgentDataService {
     ) -> Result<(i64, i64), Error> {
         let uid = view.find_partition(topic, topic_id, index)?.uid;
         if let Some(Position::TimestampMs(timestamp)) = position {
-            return fetch::cold::find_timestamp(&self.node, uid, timestamp).await;
+            return fetch::find_timestamp(&self.node.fetch, uid, timestamp).await;
         }
         // The metadata store is asked instead of this agent's memory: a returned offset must never
         // be ahead of what another agent returns.

@@ -152,7 +152,7 @@ pub(super) async fn fetch_values(
         max_bytes,
         ..Default::default()
     };
-    let (mut response, _memory) = fetch::fetch(node, request).await?;
+    let (mut response, _memory) = fetch::fetch(&node.fetch, request).await?;
     let part = response.partitions.remove(0);
     if let Some(error) = part.error {
         return Err(error.into());

@@ -105,9 +105,9 @@ pub(crate) async fn run_jobs_until_idle(stores: &FaultyStores, node: &AgentNode)
     loop {
         let session = node.session().expect("the agent is registered");
         let round = async {
-            roll::roll_all(node, &session).await?;
-            delete::run(node).await?;
-            sweep::run(node, &session).await
+            roll::roll_all(&node.maintenance, &session).await?;
+            delete::run(&node.maintenance).await?;
+            sweep::run(&node.maintenance, &session).await
         };
         let done = round.await;
         let snapshot = stores.metadata.inner().snapshot(None).await.unwrap().unwrap();
