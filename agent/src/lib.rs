@@ -2,7 +2,7 @@
 //! producers, consumers and consumer groups.
 //!
 //! ```text
-//! server -> { produce, fetch, groups, topics } -> { tail, segment, store } -> { clock, metrics }
+//! server -> { produce, fetch, groups, topics } -> { log, partition, segment, store } -> { clock, metrics }
 //!              ^ leases decide what it leads      maintenance works beside produce
 //! ```
 
@@ -16,6 +16,7 @@ pub mod failpoint;
 #[cfg(test)]
 pub(crate) mod faulty_metadata;
 pub mod fetch;
+pub mod gauges;
 pub mod groups;
 pub mod health;
 pub mod inspect;
@@ -25,7 +26,6 @@ pub mod log;
 pub mod maintenance;
 pub mod memory;
 pub mod metrics;
-pub mod node;
 pub mod ownership;
 pub mod partition;
 pub mod process;

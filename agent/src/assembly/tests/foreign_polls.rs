@@ -49,11 +49,11 @@ async fn polls_of_a_partition_that_another_agent_leads_share_one_look() {
                 max_wait_ms: 60_000,
                 partitions: vec![wanted],
             };
-            tokio::spawn(async move { crate::fetch::fetch(&node.fetch, request).await })
+            tokio::spawn(async move { crate::fetch::fetch(&node.fetch(), request).await })
         })
         .collect();
     wait_until("all wait", || {
-        two.node.fetch.foreign_logs.waiter_count(uid) == POLL_COUNT
+        two.node.foreign_logs.waiter_count(uid) == POLL_COUNT
     })
     .await;
     assert_eq!(produce(&one, "orders", partition, "x").await, Ok(0));
@@ -70,7 +70,7 @@ async fn polls_of_a_partition_that_another_agent_leads_share_one_look() {
     );
     // The poller ends with the last waiting fetch.
     wait_until("the looking ends", || {
-        two.node.fetch.foreign_logs.waiter_count(uid) == 0
+        two.node.foreign_logs.waiter_count(uid) == 0
     })
     .await;
     two.drain().await;
