@@ -115,6 +115,23 @@ impl AgentHealth {
         self.changed.send_replace(());
     }
 
+    /// Returns why this agent cannot store records, if a store is the cause.
+    pub fn storage_problem(&self) -> Option<String> {
+        let causes = [
+            ReadinessCondition::ObjectStore,
+            ReadinessCondition::Writes,
+            ReadinessCondition::Metadata,
+        ];
+        causes.into_iter().find_map(|condition| {
+            let why = self.reason(condition)?;
+            Some(match condition {
+                ReadinessCondition::ObjectStore => format!("the object store: {why}"),
+                ReadinessCondition::Metadata => format!("the metadata store: {why}"),
+                _ => why,
+            })
+        })
+    }
+
     /// Returns why a condition is unmet; `None` if it is met.
     pub fn reason(&self, condition: ReadinessCondition) -> Option<String> {
         self.unmet.lock().get(&condition).cloned()

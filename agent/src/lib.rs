@@ -2,7 +2,7 @@
 //! producers, consumers and consumer groups.
 //!
 //! ```text
-//! server -> { produce, fetch, groups, topics } -> { tail, segment, store } -> { clock, metrics }
+//! server -> { produce, fetch, groups, topics } -> { log, partition, segment, store } -> { clock, metrics }
 //!              ^ leases decide what it leads      maintenance works beside produce
 //! ```
 
@@ -16,15 +16,16 @@ pub mod failpoint;
 #[cfg(test)]
 pub(crate) mod faulty_metadata;
 pub mod fetch;
+pub mod gauges;
 pub mod groups;
 pub mod health;
 pub mod inspect;
 pub mod invariant;
 pub mod leases;
+pub mod log;
 pub mod maintenance;
 pub mod memory;
 pub mod metrics;
-pub mod node;
 pub mod ownership;
 pub mod partition;
 pub mod process;
@@ -33,6 +34,7 @@ pub mod purge;
 pub mod recover;
 pub mod segment;
 pub mod server;
+pub mod session;
 pub mod store;
 pub mod tls;
 pub mod topics;

@@ -153,7 +153,7 @@ async fn serve(
     let mut agent = Agent::start_traced(settings, traces).await?;
     let (grpc, http) = agent.addresses();
     print_line(&format!("listening grpc={grpc} http={http}"));
-    let mut ready = agent.node().health.subscribe();
+    let mut ready = agent.health().subscribe();
     let announced = async {
         if ready.wait_for(|ready| *ready).await.is_ok() {
             print_line("ready");

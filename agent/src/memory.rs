@@ -65,7 +65,7 @@ impl ByteBudget {
 }
 
 /// The budgets of readers and of the segment roller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ReadMemoryBudgets {
     /// Fetch responses, at twice their size, from the read until the last byte has left.
     pub fetch: ByteBudget,

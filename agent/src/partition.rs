@@ -2,6 +2,7 @@
 //! keeper; produce appends to its partitions, fetch reads from them, maintenance iterates over
 //! them.
 
+pub mod tail;
 mod unrolled;
 
 use std::{
@@ -18,11 +19,8 @@ use streamhouse_core::PartitionUid;
 use streamhouse_metadata::{Lease, LogBounds};
 use tokio::sync::watch;
 
-use self::unrolled::UnrolledBytes;
-use crate::{
-    fetch::tail::PartitionTail,
-    metrics::{AgentMetrics, TopicTraffic},
-};
+use self::{tail::PartitionTail, unrolled::UnrolledBytes};
+use crate::metrics::{AgentMetrics, TopicTraffic};
 
 /// A partition that this agent leads, in one leader epoch.
 #[derive(Debug)]

@@ -10,13 +10,13 @@ use streamhouse_core::{
     protocol::v1,
     topic_config::{self, TopicConfig},
 };
-use streamhouse_metadata::{LogBounds, NewTopic, TopicChange, TopicEntry};
+use streamhouse_metadata::{LogBounds, MetadataStore, NewTopic, TopicChange, TopicEntry};
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    directory::{ClusterView, DirectoryTopic},
-    fetch,
-    node::AgentNode,
+    directory::{ClusterDirectory, ClusterView, DirectoryTopic},
+    log::LogReader,
+    session::CurrentSession,
 };
 
 /// Maximum number of partitions of one topic.
@@ -26,13 +26,26 @@ pub const MAX_CLUSTER_PARTITIONS: usize = 50_000;
 /// How long to wait for this agent's view to show a change before the response is sent anyway.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Dependencies of the topic calls.
+#[derive(Debug, Clone)]
+pub struct TopicDeps {
+    /// Where topics are created, changed and deleted.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// The cluster as of the newest snapshot.
+    pub directory: Arc<ClusterDirectory>,
+    /// The active session, which must lead a partition whose records are deleted.
+    pub session: Arc<CurrentSession>,
+    /// Reads the bounds of a log.
+    pub log: LogReader,
+}
+
 /// Creates a topic, or with `validate_only` only checks whether it could be created.
 ///
 /// # Errors
 /// If the name, the partitions or the settings are invalid, the topic exists, or the metadata store
 /// fails.
 pub async fn create(
-    node: &AgentNode,
+    deps: &TopicDeps,
     request: v1::CreateTopicRequest,
 ) -> Result<v1::TopicDescription, Error> {
     let v1::CreateTopicRequest {
@@ -44,17 +57,17 @@ pub async fn create(
     if let Some(problem) = topic_name_problem(&name) {
         return Err(Error::new(ErrorCode::InvalidTopic, problem));
     }
-    let view = require_view(node).await?;
+    let view = require_view(&deps.directory).await?;
     let config: BTreeMap<String, String> = config.into_iter().collect();
     TopicConfig::from_overrides(&config)?;
     check_partitions(&view, partitions, partitions)?;
     if validate_only {
-        if node.directory.refresh().await.topic(&name).is_some() {
+        if deps.directory.refresh().await.topic(&name).is_some() {
             return Err(streamhouse_metadata::Error::TopicAlreadyExists(name).into());
         }
         return Ok(planned_description(name, partitions, &config));
     }
-    let record = node
+    let record = deps
         .metadata
         .create_topic(&NewTopic {
             name,
@@ -63,21 +76,21 @@ pub async fn create(
         })
         .await?;
     tracing::info!(topic = record.name, partitions, "topic created");
-    let view = wait_until_visible(node, |view| {
+    let view = wait_until_visible(deps, |view| {
         let topic = view
             .topic(&record.name)
             .filter(|topic| topic.record.topic_id == record.topic_id);
-        topic.is_some_and(|topic| is_fully_led(node, view, topic))
+        topic.is_some_and(|topic| is_fully_led(deps, view, topic))
     });
     view.await;
-    describe_record(node, &record).await
+    describe_record(deps, &record).await
 }
 
 /// Returns whether every partition has a leader, as far as agents are available, and this agent has
 /// taken up those that it leads.
-fn is_fully_led(node: &AgentNode, view: &ClusterView, topic: &DirectoryTopic) -> bool {
+fn is_fully_led(deps: &TopicDeps, view: &ClusterView, topic: &DirectoryTopic) -> bool {
     let anybody = view.agents().any(|agent| !agent.draining);
-    let session = node.session();
+    let session = deps.session.get();
     topic
         .record
         .partitions
@@ -95,8 +108,8 @@ fn is_fully_led(node: &AgentNode, view: &ClusterView, topic: &DirectoryTopic) ->
 ///
 /// # Errors
 /// `MetadataUnavailable` if this agent has not reached the metadata store.
-pub async fn list(node: &AgentNode, include_internal: bool) -> Result<v1::ListTopicsResponse, Error> {
-    let view = require_view(node).await?;
+pub async fn list(deps: &TopicDeps, include_internal: bool) -> Result<v1::ListTopicsResponse, Error> {
+    let view = require_view(&deps.directory).await?;
     let shown = view
         .topics()
         .filter(|topic| include_internal || !topic.record.internal);
@@ -118,9 +131,9 @@ fn listing(record: &TopicEntry) -> v1::TopicListing {
 ///
 /// # Errors
 /// If the topic does not exist, or the metadata store fails.
-pub async fn describe(node: &AgentNode, name: &str) -> Result<v1::TopicDescription, Error> {
-    let topic = find_topic(node, name).await?;
-    describe_record(node, &topic.record).await
+pub async fn describe(deps: &TopicDeps, name: &str) -> Result<v1::TopicDescription, Error> {
+    let topic = find_topic(deps, name).await?;
+    describe_record(deps, &topic.record).await
 }
 
 /// Adds partitions to a topic or changes its settings, or with `validate_only` only checks whether
@@ -128,7 +141,7 @@ pub async fn describe(node: &AgentNode, name: &str) -> Result<v1::TopicDescripti
 ///
 /// # Errors
 /// If the topic does not exist or is internal, the change is invalid, or the metadata store fails.
-pub async fn alter(node: &AgentNode, request: v1::AlterTopicRequest) -> Result<v1::TopicDescription, Error> {
+pub async fn alter(deps: &TopicDeps, request: v1::AlterTopicRequest) -> Result<v1::TopicDescription, Error> {
     let v1::AlterTopicRequest {
         name,
         partitions,
@@ -136,7 +149,7 @@ pub async fn alter(node: &AgentNode, request: v1::AlterTopicRequest) -> Result<v
         reset_config,
         validate_only,
     } = request;
-    let topic = find_topic(node, &name).await?;
+    let topic = find_topic(deps, &name).await?;
     refuse_internal(&topic.record)?;
     // Only the new values are validated: an existing value that is no longer valid must not block
     // changes of others.
@@ -148,7 +161,7 @@ pub async fn alter(node: &AgentNode, request: v1::AlterTopicRequest) -> Result<v
             let message = format!("topic {name:?} has {old} partitions; the count can only grow");
             return Err(Error::new(ErrorCode::InvalidPartitions, message));
         }
-        check_partitions(&node.directory.view(), partitions, partitions - old)?;
+        check_partitions(&deps.directory.view(), partitions, partitions - old)?;
     }
     if validate_only {
         let partitions = if partitions == 0 { old } else { partitions };
@@ -158,36 +171,36 @@ pub async fn alter(node: &AgentNode, request: v1::AlterTopicRequest) -> Result<v
         partitions: (partitions > old).then_some(partitions),
         config: changes,
     };
-    let record = node.metadata.alter_topic(&name, &change).await?;
+    let record = deps.metadata.alter_topic(&name, &change).await?;
     tracing::info!(
         topic = name,
         partitions = partition_count(&record),
         "topic altered"
     );
-    wait_until_visible(node, |view| {
+    wait_until_visible(deps, |view| {
         view.topic(&name).is_none_or(|topic| {
             let newer = topic.record.topic_id != record.topic_id;
             newer
                 || (topic.record.config == record.config
-                    && is_fully_led(node, view, topic)
+                    && is_fully_led(deps, view, topic)
                     && partition_count(&topic.record) >= partitions)
         })
     })
     .await;
-    describe_record(node, &record).await
+    describe_record(deps, &record).await
 }
 
 /// Deletes a topic. Its name can be reused at once; its objects are deleted later.
 ///
 /// # Errors
 /// If the topic does not exist or is internal, or the metadata store fails.
-pub async fn delete(node: &AgentNode, name: &str) -> Result<(), Error> {
-    let topic = find_topic(node, name).await?;
+pub async fn delete(deps: &TopicDeps, name: &str) -> Result<(), Error> {
+    let topic = find_topic(deps, name).await?;
     refuse_internal(&topic.record)?;
-    node.metadata.delete_topic(name).await?;
+    deps.metadata.delete_topic(name).await?;
     tracing::info!(topic = name, "topic deleted");
     let id = topic.record.topic_id;
-    wait_until_visible(node, |view| {
+    wait_until_visible(deps, |view| {
         view.topic(name).is_none_or(|topic| topic.record.topic_id != id)
     })
     .await;
@@ -200,15 +213,15 @@ pub async fn delete(node: &AgentNode, name: &str) -> Result<(), Error> {
 /// # Errors
 /// `NotLeader` on any other agent, `OffsetOutOfRange` beyond the end, and errors of the metadata
 /// store.
-pub async fn delete_records(node: &AgentNode, request: v1::DeleteRecordsRequest) -> Result<i64, Error> {
+pub async fn delete_records(deps: &TopicDeps, request: v1::DeleteRecordsRequest) -> Result<i64, Error> {
     let v1::DeleteRecordsRequest {
         topic,
         partition: index,
         before_offset,
     } = request;
-    let found = find_topic(node, &topic).await?;
+    let found = find_topic(deps, &topic).await?;
     refuse_internal(&found.record)?;
-    let uid = node
+    let uid = deps
         .directory
         .view()
         .partition(&topic, index)
@@ -219,8 +232,9 @@ pub async fn delete_records(node: &AgentNode, request: v1::DeleteRecordsRequest)
                 format!("there is no partition {topic}-{index}"),
             )
         })?;
-    let partition = node
-        .session()
+    let partition = deps
+        .session
+        .get()
         .and_then(|life| life.partitions.get(uid))
         .ok_or_else(|| {
             Error::new(
@@ -230,8 +244,8 @@ pub async fn delete_records(node: &AgentNode, request: v1::DeleteRecordsRequest)
         })?;
     // The store is asked because memory may be behind the last commit.
     let known = partition.high_watermark();
-    let bounds = fetch::read_bounds(node, uid).await?;
-    fetch::adopt_bounds(node, &partition, known, &bounds)?;
+    let bounds = deps.log.read_bounds(uid).await?;
+    deps.log.adopt_bounds(&partition, known, &bounds)?;
     let end = bounds.high_watermark;
     let before = if before_offset == -1 { end } else { before_offset };
     if !(0..=end).contains(&before) {
@@ -239,7 +253,7 @@ pub async fn delete_records(node: &AgentNode, request: v1::DeleteRecordsRequest)
             format!("offset {before} is not in {topic}-{index}, which ends at {end}; use -1 for all records");
         return Err(Error::new(ErrorCode::OffsetOutOfRange, message));
     }
-    let log_start = node.metadata.advance_log_start(partition.lease, before).await?;
+    let log_start = deps.metadata.advance_log_start(partition.lease, before).await?;
     partition.advance_log_start(log_start);
     tracing::info!(topic, partition = index, log_start, "records deleted");
     Ok(log_start)
@@ -249,10 +263,10 @@ pub async fn delete_records(node: &AgentNode, request: v1::DeleteRecordsRequest)
 ///
 /// # Errors
 /// `MetadataUnavailable` if it was not.
-pub async fn require_view(node: &AgentNode) -> Result<Arc<ClusterView>, Error> {
-    let mut view = node.directory.view();
+pub async fn require_view(directory: &ClusterDirectory) -> Result<Arc<ClusterView>, Error> {
+    let mut view = directory.view();
     if view.version == 0 {
-        view = node.directory.refresh().await;
+        view = directory.refresh().await;
     }
     if view.version == 0 {
         let error = Error::new(
@@ -264,10 +278,10 @@ pub async fn require_view(node: &AgentNode) -> Result<Arc<ClusterView>, Error> {
     Ok(view)
 }
 
-async fn find_topic(node: &AgentNode, name: &str) -> Result<Arc<DirectoryTopic>, Error> {
-    let mut view = require_view(node).await?;
+async fn find_topic(deps: &TopicDeps, name: &str) -> Result<Arc<DirectoryTopic>, Error> {
+    let mut view = require_view(&deps.directory).await?;
     if view.topic(name).is_none() {
-        view = node.directory.refresh().await;
+        view = deps.directory.refresh().await;
     }
     view.topic(name)
         .cloned()
@@ -326,10 +340,10 @@ fn merged_config(
 }
 
 /// Waits until this agent's view shows a change that is in the metadata store.
-async fn wait_until_visible(node: &AgentNode, shown: impl Fn(&ClusterView) -> bool) {
+async fn wait_until_visible(deps: &TopicDeps, shown: impl Fn(&ClusterView) -> bool) {
     let until = Instant::now() + VISIBILITY_TIMEOUT;
-    while !shown(&node.directory.view()) && Instant::now() < until {
-        node.directory.refresh().await;
+    while !shown(&deps.directory.view()) && Instant::now() < until {
+        deps.directory.refresh().await;
     }
 }
 
@@ -357,15 +371,15 @@ fn planned_description(
     }
 }
 
-async fn describe_record(node: &AgentNode, record: &TopicEntry) -> Result<v1::TopicDescription, Error> {
-    let view = node.directory.view();
+async fn describe_record(deps: &TopicDeps, record: &TopicEntry) -> Result<v1::TopicDescription, Error> {
+    let view = deps.directory.view();
     // The view has newer leaders than the result of the change.
     let newer = view
         .topic(&record.name)
         .filter(|topic| topic.record.topic_id == record.topic_id);
     let record = newer.map_or(record, |topic| &topic.record);
     let uids: Vec<PartitionUid> = record.partitions.iter().map(|partition| partition.uid).collect();
-    let bounds: BTreeMap<PartitionUid, LogBounds> = node.metadata.bounds(&uids).await?.into_iter().collect();
+    let bounds: BTreeMap<PartitionUid, LogBounds> = deps.metadata.bounds(&uids).await?.into_iter().collect();
     let mut description = planned_description(record.name.clone(), 0, &record.config);
     for (partition, found) in (0_i32..).zip(&record.partitions) {
         let bounds = bounds.get(&found.uid).copied().unwrap_or_default();

@@ -29,10 +29,12 @@ use streamhouse_core::{
     protocol::v1,
     settings::{AgentInvocation, load},
 };
+use streamhouse_metadata::AgentRegistration;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
-use super::*;
-use crate::{failpoint::FailPoint, produce::handler, topics};
+use super::{settings::registration, *};
+use crate::{failpoint::FailPoint, health::ReadinessCondition, produce::handler, topics};
 
 /// Long enough for a busy machine; no test waits for it to elapse.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -89,7 +91,7 @@ async fn create_topic(agent: &Agent, name: &str, partitions: i32) -> v1::TopicDe
         partitions,
         ..v1::CreateTopicRequest::default()
     };
-    topics::create(&agent.node, request).await.unwrap()
+    topics::create(&agent.node.topics(), request).await.unwrap()
 }
 
 async fn produce(
@@ -110,7 +112,7 @@ async fn produce(
         topic_id: String::new(),
     };
     let pending = handler::accept(
-        &agent.node,
+        &agent.node.produce(),
         v1::ProduceRequest {
             request_id: 1,
             partitions: vec![part],
@@ -118,7 +120,7 @@ async fn produce(
         },
     )
     .await;
-    let result = pending.finish(&agent.node).await.partitions.remove(0);
+    let result = pending.finish(&agent.node.produce()).await.partitions.remove(0);
     result
         .error
         .map_or(Ok(result.base_offset), |error| Err(error.into()))
@@ -161,7 +163,7 @@ async fn one_agent_leads_everything_when_the_topic_is_created() {
 
 /// Returns the values of an agent's series, as a scrape shows them.
 fn scrape_values<const N: usize>(agent: &Agent, series: [&str; N]) -> [f64; N] {
-    agent.node.update_gauges();
+    agent.node.gauges().update();
     let text = agent.node.metrics.render().unwrap();
     series.map(|series| {
         let series = format!("streamhouse_agent_{series} ");
@@ -258,7 +260,7 @@ async fn producing_goes_on_through_a_drain_and_nothing_acked_is_lost() {
     draining.await.unwrap();
     let expected: Vec<i64> = (0..acked.len() as i64).collect();
     assert_eq!(acked, expected, "gap-free, in order, none twice");
-    let description = topics::describe(&other.node, "orders").await.unwrap();
+    let description = topics::describe(&other.node.topics(), "orders").await.unwrap();
     assert_eq!(description.partitions[0].high_watermark, acked.len() as i64);
     assert!(node.session().is_none());
     other.drain().await;
@@ -373,28 +375,20 @@ async fn a_deleted_topic_is_let_go_and_new_partitions_are_taken_up() {
         partitions: 4,
         ..v1::AlterTopicRequest::default()
     };
-    assert_eq!(topics::alter(&one.node, grown).await.unwrap().partitions.len(), 4);
+    assert_eq!(
+        topics::alter(&one.node.topics(), grown)
+            .await
+            .unwrap()
+            .partitions
+            .len(),
+        4
+    );
     assert_eq!(led_count(&one), 7);
-    topics::delete(&one.node, "payments").await.unwrap();
+    topics::delete(&one.node.topics(), "payments").await.unwrap();
     wait_until("its partitions are released", || led_count(&one) == 4).await;
-    let error = topics::describe(&one.node, "payments").await.unwrap_err();
+    let error = topics::describe(&one.node.topics(), "payments")
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition);
     one.drain().await;
-}
-
-#[test]
-fn clients_are_told_an_address_that_they_can_reach() {
-    let everywhere = "0.0.0.0:50051".parse().unwrap();
-    assert_eq!(
-        advertised_address(everywhere, false, Some("agent-0")),
-        "agent-0:50051"
-    );
-    assert_eq!(
-        advertised_address(everywhere, true, Some("agent-0")),
-        "127.0.0.1:50051"
-    );
-    assert_eq!(
-        advertised_address("10.0.0.7:1".parse().unwrap(), false, Some("agent-0")),
-        "10.0.0.7:1"
-    );
 }

@@ -57,9 +57,9 @@ struct AgentRow {
 }
 
 pub(super) async fn list_agents(State(console): State<Arc<ConsoleState>>) -> ApiResult<AgentListPage> {
-    let node = &console.node;
-    let view = require_view(node).await?;
-    let me = node.session().map(|life| life.incarnation);
+    let deps = &console.deps;
+    let view = require_view(&deps.directory).await?;
+    let me = deps.session.get().map(|life| life.incarnation);
     let leases = count_leases(&view);
     let mut agents: Vec<AgentRow> = view
         .agents()
@@ -74,9 +74,9 @@ pub(super) async fn list_agents(State(console): State<Arc<ConsoleState>>) -> Api
     agents.sort_by(|a, b| a.agent_id.cmp(&b.agent_id));
     Ok(Json(AgentListPage {
         agents,
-        lease_ttl_ms: millis(node.settings.lease_ttl),
-        own_renewal_ms: node.metrics.job_last_success_ms(BackgroundJob::Renew),
-        now_ms: node.clock.now_ms(),
+        lease_ttl_ms: millis(deps.lease_ttl),
+        own_renewal_ms: deps.metrics.job_last_success_ms(BackgroundJob::Renew),
+        now_ms: deps.clock.now_ms(),
         ended_lives: view.snapshot.unswept.len(),
     }))
 }
@@ -139,7 +139,7 @@ struct LeaseRow {
 pub(super) async fn get_agent(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<AgentDetails> {
     let wanted: AgentDetailsQuery = parse_query(&uri)?;
     let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
-    let view = require_view(&console.node).await?;
+    let view = require_view(&console.deps.directory).await?;
     let agent = view.agents().find(|agent| agent.agent_id == wanted.id);
     let agent = agent.ok_or_else(|| {
         let message = format!(
@@ -169,6 +169,10 @@ pub(super) async fn get_agent(State(console): State<Arc<ConsoleState>>, uri: Uri
         total: counts.0 + counts.1,
         part,
         partitions: part.select(led),
-        agent: agent_row(agent, console.node.session().map(|life| life.incarnation), counts),
+        agent: agent_row(
+            agent,
+            console.deps.session.get().map(|life| life.incarnation),
+            counts,
+        ),
     }))
 }

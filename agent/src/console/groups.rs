@@ -20,12 +20,11 @@ use streamhouse_core::{
 use streamhouse_metadata::{CommittedOffset, LogBounds};
 
 use super::{
-    CACHE_TTL, ConsoleState,
+    CACHE_TTL, ConsoleDeps, ConsoleState,
     api::{ApiResult, PageRange, name_contains, parse_query},
     new_cache,
     ttl_cache::TtlCache,
 };
-use crate::node::AgentNode;
 
 /// Rows of groups in one response, default and maximum: each costs a query.
 const GROUP_ROWS: (usize, usize) = (25, 50);
@@ -106,13 +105,13 @@ async fn load_group_page(
     part: PageRange,
 ) -> Result<GroupListPage, Error> {
     let ask = async {
-        let mut groups = console.coordinator.list_groups().await?.groups;
+        let mut groups = console.deps.coordinator.list_groups().await?.groups;
         groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
         Ok(groups)
     };
     let all = console.groups.listing.get_or_fetch(&(), ask).await?;
     let matched = || all.iter().filter(|group| name_contains(&group.group_id, filter));
-    let store = &console.node.metadata;
+    let store = &console.deps.metadata;
     let shown = stream::iter(part.select(matched().cloned()))
         .map(|group| async move {
             let offsets = store.fetch_offsets(&group.group_id).await?;
@@ -122,7 +121,7 @@ async fn load_group_page(
         .try_collect::<Vec<_>>()
         .await?;
     let committed = shown.iter().flat_map(|(_, offsets)| offsets);
-    let bounds = read_bounds(&console.node, committed.map(|offset| offset.uid)).await?;
+    let bounds = read_bounds(&console.deps, committed.map(|offset| offset.uid)).await?;
     let groups = shown.iter().map(|(group, offsets)| GroupRow {
         group_id: group.group_id.clone(),
         state: group.state.clone(),
@@ -143,7 +142,7 @@ async fn load_group_page(
 }
 
 async fn read_bounds(
-    node: &AgentNode,
+    deps: &ConsoleDeps,
     partitions: impl Iterator<Item = PartitionUid>,
 ) -> Result<HashMap<PartitionUid, LogBounds>, Error> {
     let partitions: BTreeSet<PartitionUid> = partitions.collect();
@@ -151,7 +150,7 @@ async fn read_bounds(
     if partitions.is_empty() {
         return Ok(HashMap::new());
     }
-    Ok(node.metadata.bounds(&partitions).await?.into_iter().collect())
+    Ok(deps.metadata.bounds(&partitions).await?.into_iter().collect())
 }
 
 /// Returns the number of records between the group's next offset and the high watermark; 0 if the
@@ -275,9 +274,9 @@ struct GroupPartition {
 }
 
 async fn load_group(console: &ConsoleState, id: &str) -> Result<GroupWithProgress, Error> {
-    let group = console.coordinator.describe_or_load(id).await?;
-    let committed = console.node.metadata.fetch_offsets(id).await?;
-    let view = console.node.directory.view();
+    let group = console.deps.coordinator.describe_or_load(id).await?;
+    let committed = console.deps.metadata.fetch_offsets(id).await?;
+    let view = console.deps.directory.view();
     let mut partitions: BTreeMap<(String, i32), GroupPartition> = BTreeMap::new();
     for offset in committed {
         let found = GroupPartition {
@@ -299,7 +298,7 @@ async fn load_group(console: &ConsoleState, id: &str) -> Result<GroupWithProgres
             found.reader.clone_from(&member.member_id);
         }
     }
-    let bounds = read_bounds(&console.node, partitions.values().filter_map(|found| found.uid)).await?;
+    let bounds = read_bounds(&console.deps, partitions.values().filter_map(|found| found.uid)).await?;
     let places = partitions.into_iter().map(|((topic, partition), found)| {
         let bounds = found.uid.and_then(|uid| bounds.get(&uid));
         let committed = found.committed.as_ref();

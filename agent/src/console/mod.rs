@@ -10,6 +10,7 @@
 mod agents;
 mod api;
 mod assets;
+mod deps;
 mod field;
 mod groups;
 mod guard;
@@ -32,10 +33,10 @@ use tokio::{
     time::{Duration, Instant},
 };
 
+pub use self::deps::ConsoleDeps;
 #[cfg(test)]
 pub(crate) use self::rates::EXPOSED_METRICS;
 use self::{api::ApiError, guard::ConsoleGuard, ttl_cache::TtlCache};
-use crate::{groups::GroupCoordinator, node::AgentNode};
 
 /// Time to live of shared responses; a page refreshes every two seconds.
 const CACHE_TTL: Duration = Duration::from_millis(1500);
@@ -47,8 +48,7 @@ const CONCURRENT_RECORD_READS: usize = 2;
 /// The shared state of all request handlers.
 #[derive(Debug)]
 struct ConsoleState {
-    node: Arc<AgentNode>,
-    coordinator: Arc<GroupCoordinator>,
+    deps: ConsoleDeps,
     started: Instant,
     topics: topics::TopicPageCache,
     groups: groups::GroupPageCache,
@@ -57,10 +57,9 @@ struct ConsoleState {
 
 /// Builds the console's routes. `only_local` says that the port is bound to a loopback address;
 /// then only host names of this machine are accepted.
-pub fn router(node: Arc<AgentNode>, coordinator: Arc<GroupCoordinator>, only_local: bool) -> Router {
+pub fn router(deps: ConsoleDeps, only_local: bool) -> Router {
     let console = Arc::new(ConsoleState {
-        node,
-        coordinator,
+        deps,
         started: Instant::now(),
         topics: topics::TopicPageCache::default(),
         groups: groups::GroupPageCache::default(),

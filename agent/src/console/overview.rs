@@ -7,7 +7,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 
 use super::{ConsoleState, api::ApiResult};
-use crate::{health::ReadinessCondition, node::AgentNode};
+use crate::health::ReadinessCondition;
 
 #[derive(Debug, Serialize)]
 pub(super) struct ClusterOverview {
@@ -51,8 +51,8 @@ struct ConditionRow {
 }
 
 pub(super) async fn get_overview(State(console): State<Arc<ConsoleState>>) -> ApiResult<ClusterOverview> {
-    let node = &console.node;
-    let view = node.directory.view();
+    let deps = &console.deps;
+    let view = deps.directory.view();
     let (led, leaderless) = view.count_led(false);
     let counts = ClusterCounts {
         agents: view.agents().count(),
@@ -60,7 +60,7 @@ pub(super) async fn get_overview(State(console): State<Arc<ConsoleState>>) -> Ap
         partitions: led + leaderless,
         leaderless,
     };
-    let unmet = node.health.reasons();
+    let unmet = deps.health.reasons();
     let conditions = ReadinessCondition::ALL.into_iter().map(|condition| {
         let reason = unmet.iter().find(|(other, _)| *other == condition);
         ConditionRow {
@@ -71,38 +71,30 @@ pub(super) async fn get_overview(State(console): State<Arc<ConsoleState>>) -> Ap
     });
     Ok(Json(ClusterOverview {
         cluster_id: view.cluster_id.clone(),
-        now_ms: node.clock.now_ms(),
+        now_ms: deps.clock.now_ms(),
         changed_ms_ago: millis(view.age()),
         counts,
         agent: serving_agent(&console),
         ready: unmet.is_empty(),
         conditions: conditions.collect(),
-        object_store: node.store.describe(),
-        metadata_store: metadata_store_kind(node),
+        object_store: deps.object_store.clone(),
+        metadata_store: deps.metadata_store,
     }))
 }
 
 /// Describes the serving agent. Pages use it to notice that another agent serves them.
 pub(super) fn serving_agent(console: &ConsoleState) -> ServingAgent {
-    let incarnation = console.node.session().map_or(0, |life| life.incarnation.0);
+    let incarnation = console.deps.session.get().map_or(0, |life| life.incarnation.0);
     let registered = console
-        .node
-        .session()
-        .and_then(|life| console.node.directory.view().agent(life.incarnation).cloned());
+        .deps
+        .session
+        .get()
+        .and_then(|life| console.deps.directory.view().agent(life.incarnation).cloned());
     ServingAgent {
-        agent_id: registered.map_or_else(|| console.node.settings.agent_id.clone(), |agent| agent.agent_id),
+        agent_id: registered.map_or_else(|| console.deps.agent_id.clone(), |agent| agent.agent_id),
         incarnation,
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: millis(console.started.elapsed()),
-    }
-}
-
-/// Returns the kind of the database. Its address and user are not exposed.
-fn metadata_store_kind(node: &AgentNode) -> &'static str {
-    if node.settings.metadata_url.expose().starts_with("sqlite:") {
-        "SQLite"
-    } else {
-        "PostgreSQL"
     }
 }
 

@@ -9,11 +9,11 @@ use prometheus::proto::{MetricFamily, MetricType};
 use serde::Serialize;
 
 use super::{
-    ConsoleState,
+    ConsoleDeps, ConsoleState,
     api::ApiResult,
     overview::{ServingAgent, serving_agent},
 };
-use crate::{node::AgentNode, process};
+use crate::process;
 
 /// The metrics that the page shows: the JSON key, the metric's name, and the label value to select,
 /// if not all series are summed.
@@ -58,8 +58,8 @@ struct AppendLatency {
 }
 
 pub(super) async fn get_rates(State(console): State<Arc<ConsoleState>>) -> ApiResult<CounterSnapshot> {
-    let node = &console.node;
-    let families = gather_families(node);
+    let deps = &console.deps;
+    let families = gather_families(deps);
     let values = EXPOSED_METRICS
         .iter()
         .filter_map(|(name, metric, label)| Some((*name, sum_series(families.get(*metric)?, *label))));
@@ -76,9 +76,9 @@ pub(super) async fn get_rates(State(console): State<Arc<ConsoleState>>) -> ApiRe
 }
 
 /// Gathers all metrics by name, without the common prefix.
-fn gather_families(node: &AgentNode) -> BTreeMap<String, MetricFamily> {
-    node.update_gauges();
-    let families = node.metrics.registry().gather().into_iter();
+fn gather_families(deps: &ConsoleDeps) -> BTreeMap<String, MetricFamily> {
+    deps.gauges.update();
+    let families = deps.metrics.registry().gather().into_iter();
     families
         .map(|family| {
             let name = family.name();

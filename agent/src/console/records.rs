@@ -15,11 +15,11 @@ use streamhouse_core::{
 use streamhouse_metadata::PartitionEntry;
 
 use super::{
-    ConsoleState,
+    ConsoleDeps, ConsoleState,
     api::{ApiResult, parse_query},
     field::RenderedField,
 };
-use crate::{fetch, node::AgentNode, topics::require_view};
+use crate::{fetch, topics::require_view};
 
 /// Records of one page: the default and the maximum.
 const RECORD_ROWS: (usize, usize) = (20, 100);
@@ -101,22 +101,22 @@ pub(super) async fn get_records(State(console): State<Arc<ConsoleState>>, uri: U
     let wanted: RecordsQuery = parse_query(&uri)?;
     let limit = wanted.limit.unwrap_or(RECORD_ROWS.0).clamp(1, RECORD_ROWS.1);
     let _turn = console.reads.acquire().await.map_err(|_| shutting_down())?;
-    let node = &console.node;
-    let record = find_partition(node, &wanted).await?;
-    let (mut log_start, mut high_watermark) = partition_bounds(node, &record).await?;
+    let deps = &console.deps;
+    let record = find_partition(deps, &wanted).await?;
+    let (mut log_start, mut high_watermark) = partition_bounds(deps, &record).await?;
     let from = match (wanted.offset, wanted.timestamp) {
         (Some(_), Some(_)) => {
             return Err(invalid_request("give either an offset or a timestamp, not both").into());
         }
         (Some(offset), None) => offset,
-        (None, Some(time)) => fetch::cold::find_timestamp(node, record.uid, time).await?.0,
+        (None, Some(time)) => fetch::find_timestamp(&deps.fetch, record.uid, time).await?.0,
         (None, None) => high_watermark
             .saturating_sub_unsigned(limit as u64)
             .max(log_start),
     };
     if from > high_watermark {
         // A leader's cached high watermark may lag behind the last commit.
-        let stored = fetch::read_bounds(node, record.uid).await?;
+        let stored = deps.fetch.log.read_bounds(record.uid).await?;
         (log_start, high_watermark) = (stored.log_start, stored.high_watermark);
     }
     if !(log_start..=high_watermark).contains(&from) {
@@ -136,7 +136,7 @@ pub(super) async fn get_records(State(console): State<Arc<ConsoleState>>, uri: U
         unreadable: Vec::new(),
         stopped: None,
     };
-    let mut page = fill_page(node, page, limit).await?;
+    let mut page = fill_page(deps, page, limit).await?;
     if page.stopped.is_none() && page.records.len() < limit {
         let end = page.next >= page.high_watermark;
         page.stopped = Some(if end { StopReason::End } else { StopReason::Bytes });
@@ -144,8 +144,8 @@ pub(super) async fn get_records(State(console): State<Arc<ConsoleState>>, uri: U
     Ok(Json(page))
 }
 
-async fn find_partition(node: &AgentNode, wanted: &RecordsQuery) -> Result<PartitionEntry, Error> {
-    let view = require_view(node).await?;
+async fn find_partition(deps: &ConsoleDeps, wanted: &RecordsQuery) -> Result<PartitionEntry, Error> {
+    let view = require_view(&deps.directory).await?;
     let topic = view.topic(&wanted.topic).filter(|topic| !topic.record.internal);
     let found = topic.and_then(|topic| {
         topic
@@ -160,16 +160,20 @@ async fn find_partition(node: &AgentNode, wanted: &RecordsQuery) -> Result<Parti
 }
 
 /// Returns the log start offset and the high watermark.
-async fn partition_bounds(node: &AgentNode, record: &PartitionEntry) -> Result<(i64, i64), Error> {
-    if let Some(held) = node.session().and_then(|life| life.partitions.get(record.uid)) {
+async fn partition_bounds(deps: &ConsoleDeps, record: &PartitionEntry) -> Result<(i64, i64), Error> {
+    if let Some(held) = deps
+        .session
+        .get()
+        .and_then(|life| life.partitions.get(record.uid))
+    {
         return Ok((held.log_start(), held.high_watermark()));
     }
-    let bounds = fetch::read_bounds(node, record.uid).await?;
+    let bounds = deps.fetch.log.read_bounds(record.uid).await?;
     Ok((bounds.log_start, bounds.high_watermark))
 }
 
 /// Reads and renders batches until the page is full.
-async fn fill_page(node: &AgentNode, mut page: RecordPage, limit: usize) -> Result<RecordPage, Error> {
+async fn fill_page(deps: &ConsoleDeps, mut page: RecordPage, limit: usize) -> Result<RecordPage, Error> {
     let mut budget = PageBudget {
         limit,
         read: MAX_READ_BYTES,
@@ -181,7 +185,7 @@ async fn fill_page(node: &AgentNode, mut page: RecordPage, limit: usize) -> Resu
             break;
         }
         let request = fetch_request(&page, u32::try_from(budget.read).unwrap_or(u32::MAX));
-        let (answer, memory) = fetch::fetch(node, request).await?;
+        let (answer, memory) = fetch::fetch(&deps.fetch, request).await?;
         let read = answer.partitions.into_iter().next().unwrap_or_default();
         if let Some(error) = read.error {
             let error = Error::from(error);

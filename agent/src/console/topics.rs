@@ -9,12 +9,12 @@ use streamhouse_core::{Error, ErrorCode, PartitionUid, topic_config};
 use streamhouse_metadata::{LogBounds, TopicSummary, TopicsOverview};
 
 use super::{
-    CACHE_TTL, ConsoleState,
+    CACHE_TTL, ConsoleDeps, ConsoleState,
     api::{ApiResult, PageRange, name_contains, parse_query},
     new_cache,
     ttl_cache::TtlCache,
 };
-use crate::{directory::ClusterView, node::AgentNode, topics::require_view};
+use crate::{directory::ClusterView, topics::require_view};
 
 /// Rows in one response: the default and the maximum.
 const PAGE_ROWS: (usize, usize) = (50, 200);
@@ -37,8 +37,8 @@ impl Default for TopicPageCache {
 }
 
 impl TopicPageCache {
-    async fn overview(&self, node: &AgentNode) -> Result<Arc<TopicsOverview>, Error> {
-        let ask = async { node.metadata.topics_overview().await.map_err(Error::from) };
+    async fn overview(&self, deps: &ConsoleDeps) -> Result<Arc<TopicsOverview>, Error> {
+        let ask = async { deps.metadata.topics_overview().await.map_err(Error::from) };
         self.overview.get_or_fetch(&(), ask).await
     }
 }
@@ -93,7 +93,7 @@ pub(super) async fn list_topics(
 ) -> ApiResult<TopicListPage> {
     let wanted: TopicListQuery = parse_query(&uri)?;
     let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
-    let all = console.topics.overview(&console.node).await?;
+    let all = console.topics.overview(&console.deps).await?;
     let found = all
         .topics
         .iter()
@@ -108,7 +108,7 @@ pub(super) async fn list_topics(
         }
         TopicOrder::Size => found.sort_by_key(|(_, topic)| Reverse(topic.size_bytes)),
     }
-    let view = console.node.directory.view();
+    let view = console.deps.directory.view();
     let rows = part
         .select(found.iter())
         .into_iter()
@@ -182,8 +182,8 @@ struct PartitionRow {
 pub(super) async fn get_topic(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<TopicDetails> {
     let wanted: TopicDetailsQuery = parse_query(&uri)?;
     let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
-    let node = &console.node;
-    let view = require_view(node).await?;
+    let deps = &console.deps;
+    let view = require_view(&deps.directory).await?;
     let topic = view.topic(&wanted.name).ok_or_else(|| {
         let message = format!("topic {:?} does not exist; it may have been deleted", wanted.name);
         Error::new(ErrorCode::UnknownTopicOrPartition, message)
@@ -192,12 +192,12 @@ pub(super) async fn get_topic(State(console): State<Arc<ConsoleState>>, uri: Uri
     let shown = part.select(record.partitions.iter().enumerate());
     let ask = async {
         let uids: Vec<PartitionUid> = shown.iter().map(|(_, partition)| partition.uid).collect();
-        let bounds = node.metadata.bounds(&uids).await?;
+        let bounds = deps.metadata.bounds(&uids).await?;
         Ok::<_, Error>(bounds.into_iter().collect())
     };
     let key = (record.topic_id.to_string(), record.partitions.len(), part);
     let bounds = console.topics.bounds.get_or_fetch(&key, ask).await?;
-    let all = console.topics.overview(node).await?;
+    let all = console.topics.overview(deps).await?;
     let sums = all.topics.get(&record.name);
     let rows = shown.iter().map(|(number, partition)| {
         let bounds = bounds.get(&partition.uid).copied().unwrap_or_default();

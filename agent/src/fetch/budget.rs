@@ -9,7 +9,8 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use crate::node::AgentNode;
+use super::FetchDeps;
+use crate::memory::ByteBudget;
 
 /// Copies of a response in memory: as read, and as encoded for the client.
 pub(super) const RESPONSE_COPIES: usize = 2;
@@ -36,10 +37,10 @@ pub(super) struct MemoryRequest {
 /// Acquires memory for the requested response or, under contention, for a smaller one: waits for a
 /// share of the budget, and refuses the request if none becomes free.
 pub(super) async fn admit_response(
-    node: &AgentNode,
+    deps: &FetchDeps,
     wanted: MemoryRequest,
 ) -> Result<OwnedSemaphorePermit, Error> {
-    let budget = &node.memory.fetch;
+    let budget = &deps.memory;
     let all = wanted
         .max_bytes
         .saturating_mul(RESPONSE_COPIES)
@@ -47,13 +48,9 @@ pub(super) async fn admit_response(
     if let Ok(permit) = budget.try_acquire(all) {
         return Ok(permit);
     }
-    let batch = node
-        .settings
-        .max_request_bytes
-        .as_usize()
-        .saturating_mul(RESPONSE_COPIES);
+    let batch = deps.limits.max_batch_bytes.saturating_mul(RESPONSE_COPIES);
     let share = (budget.capacity() / BUDGET_SHARES).max(batch.min(budget.capacity() / 4));
-    wait_for_permits(node, all.min(share).max(wanted.min_permits)).await
+    wait_for_permits(budget, all.min(share).max(wanted.min_permits)).await
 }
 
 /// Keeps the part of `memory` that a response of this size occupies, and releases the rest. A
@@ -75,10 +72,10 @@ pub(super) fn shrink_to_response(
 
 /// Waits for this many permits, or for all if there are fewer.
 pub(super) async fn wait_for_permits(
-    node: &AgentNode,
+    budget: &ByteBudget,
     permits: usize,
 ) -> Result<OwnedSemaphorePermit, Error> {
-    match timeout(ADMISSION_TIMEOUT, node.memory.fetch.acquire(permits)).await {
+    match timeout(ADMISSION_TIMEOUT, budget.acquire(permits)).await {
         Ok(Ok(permit)) => Ok(permit),
         _ => Err(memory_full_error()),
     }

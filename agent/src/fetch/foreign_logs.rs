@@ -17,7 +17,7 @@ use tokio::{
     time::{Duration, Instant, sleep_until},
 };
 
-use super::cold::MAX_SPANS;
+use crate::log::MAX_SPANS;
 
 /// Time between two rounds.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);

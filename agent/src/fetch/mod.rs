@@ -6,11 +6,10 @@
 //! the metadata store has. The memory of all responses is bounded, from the read until the last
 //! byte has left; a long poll holds no memory while it waits for the first bytes.
 
-mod bounds;
 mod budget;
-pub mod cold;
+mod deps;
 pub mod foreign_logs;
-pub mod tail;
+mod timestamp;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::select_all};
@@ -22,15 +21,19 @@ use tokio::{
 };
 
 pub use self::{
-    bounds::{adopt_bounds, read_bounds},
     budget::ResponseMemory,
+    deps::{FetchDeps, FetchLimits},
+    timestamp::find_timestamp,
 };
 use self::{
     budget::{MemoryRequest, RESPONSE_COPIES},
-    cold::ColdRead,
     foreign_logs::{LogObservation, ObservationReceiver},
 };
-use crate::{invariant::Invariant, node::AgentNode, partition::LedPartition};
+use crate::{
+    invariant::Invariant,
+    log::ColdRead,
+    partition::{LedPartition, tail},
+};
 
 /// Maximum number of partitions in one fetch.
 const MAX_FETCH_PARTITIONS: usize = 10_000;
@@ -60,19 +63,19 @@ enum AppendSignal {
 /// `InvalidRequest` if the number of partitions is out of range, `ResourceExhausted` if there is no
 /// memory. Errors of single partitions are part of the response.
 pub async fn fetch(
-    node: &AgentNode,
+    deps: &FetchDeps,
     request: v1::FetchRequest,
 ) -> Result<(v1::FetchResponse, Option<ResponseMemory>), Error> {
     if request.partitions.is_empty() || request.partitions.len() > MAX_FETCH_PARTITIONS {
         let message = format!("a fetch names between 1 and {MAX_FETCH_PARTITIONS} partitions");
         return Err(Error::new(ErrorCode::InvalidRequest, message));
     }
-    let asked = (request.max_bytes as usize).clamp(1, node.settings.max_fetch_bytes.as_usize());
+    let asked = (request.max_bytes as usize).clamp(1, deps.limits.max_response_bytes);
     let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into()).min(MAX_FETCH_WAIT);
     let mut least = 0;
     loop {
         let gathered = gather(
-            node,
+            deps,
             &request,
             MemoryRequest {
                 max_bytes: asked,
@@ -82,7 +85,7 @@ pub async fn fetch(
         )
         .await?;
         match budget::shrink_to_response(gathered.memory, gathered.bytes) {
-            Ok(kept) => return Ok((build_response(node, &request, gathered.parts), kept)),
+            Ok(kept) => return Ok((build_response(deps, &request, gathered.parts), kept)),
             // No memory is held while waiting for more; otherwise fetches could block each other.
             Err(needed) if least < needed => least = needed,
             Err(_) => return Err(budget::memory_full_error()),
@@ -99,7 +102,7 @@ struct GatheredReads {
 
 /// Reads until there is enough, or the deadline has passed.
 async fn gather(
-    node: &AgentNode,
+    deps: &FetchDeps,
     request: &v1::FetchRequest,
     memory_wanted: MemoryRequest,
     deadline: Instant,
@@ -108,20 +111,20 @@ async fn gather(
     let mut parts: Vec<Option<PartitionRead>> = vec![None; request.partitions.len()];
     let mut bytes = 0;
     let mut memory = None;
-    let view = node.directory.view();
+    let view = deps.directory.view();
     let known = |part: &v1::PartitionFetch| {
         view.find_partition(&part.topic, &part.topic_id, part.partition)
             .is_ok()
     };
     if !request.partitions.iter().all(known) {
         // One refresh for all partitions.
-        node.directory.refresh().await;
+        deps.directory.refresh().await;
     }
     loop {
         let mut waits = Vec::new();
         let mut failed = false;
         if memory.is_none() {
-            let permit = budget::admit_response(node, memory_wanted).await?;
+            let permit = budget::admit_response(deps, memory_wanted).await?;
             // Less than requested under contention.
             max_bytes = memory_wanted
                 .max_bytes
@@ -137,7 +140,7 @@ async fn gather(
             let room = max_bytes
                 .saturating_sub(bytes)
                 .min((wanted.max_bytes as usize).max(1));
-            let (read, wait) = read_partition(node, wanted, room, bytes > 0).await;
+            let (read, wait) = read_partition(deps, wanted, room, bytes > 0).await;
             bytes += read.records.len();
             failed |= read.error.is_some();
             *part = Some(read);
@@ -171,12 +174,12 @@ async fn wait_for_append(mut waits: Vec<AppendSignal>, deadline: Instant) {
 /// Reads one partition; with `only_if_room`, a first batch larger than `room` is left to the next
 /// fetch.
 async fn read_partition(
-    node: &AgentNode,
+    deps: &FetchDeps,
     wanted: &v1::PartitionFetch,
     room: usize,
     only_if_room: bool,
 ) -> (PartitionRead, Option<AppendSignal>) {
-    let view = node.directory.view();
+    let view = deps.directory.view();
     let record = match view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition) {
         Ok(record) if !wanted.topic.starts_with("__") => record,
         Ok(_) => {
@@ -186,10 +189,13 @@ async fn read_partition(
         }
         Err(error) => return (PartitionRead::failed(error), None),
     };
-    let held = node.session().and_then(|life| life.partitions.get(record.uid));
+    let held = deps
+        .session
+        .get()
+        .and_then(|life| life.partitions.get(record.uid));
     let read = match &held {
-        Some(partition) => Ok(read_led(node, partition, wanted.offset, room).await),
-        None => read_foreign(node, record.uid, wanted.offset, room).await,
+        Some(partition) => Ok(read_led(deps, partition, wanted.offset, room).await),
+        None => read_foreign(deps, record.uid, wanted.offset, room).await,
     };
     match read {
         Ok((part, wait)) if only_if_room && part.records.len() > room => (
@@ -204,10 +210,10 @@ async fn read_partition(
                 let records = read.0.next_offset.saturating_sub(wanted.offset);
                 let (records, bytes) = (records.max(0).unsigned_abs(), read.0.records.len() as u64);
                 match held {
-                    Some(partition) => partition.traffic(&node.metrics).record_fetched(records, bytes),
+                    Some(partition) => partition.traffic(&deps.metrics).record_fetched(records, bytes),
                     // The counters are looked up per fetch, which is cheap compared with the
                     // metadata store.
-                    None => node
+                    None => deps
                         .metrics
                         .topic_traffic(&wanted.topic)
                         .record_fetched(records, bytes),
@@ -222,7 +228,7 @@ async fn read_partition(
 /// Reads a partition that this agent leads. It knows the high watermark and returns it also with an
 /// error.
 async fn read_led(
-    node: &AgentNode,
+    deps: &FetchDeps,
     partition: &LedPartition,
     offset: i64,
     room: usize,
@@ -231,7 +237,7 @@ async fn read_led(
     let high_watermark = *watch.borrow_and_update();
     let log_start = partition.log_start();
     if offset > high_watermark {
-        return match read_beyond_known(node, partition, offset, room, high_watermark).await {
+        return match read_beyond_known(deps, partition, offset, room, high_watermark).await {
             Ok(part) => {
                 // The adopted bounds wake the waiter: one more read, then the wait.
                 let wait = part.error.is_none().then_some(AppendSignal::Led(watch));
@@ -240,7 +246,7 @@ async fn read_led(
             Err(error) => (PartitionRead::failed(error), None),
         };
     }
-    let read = read_led_records(node, partition, offset, room, log_start, high_watermark).await;
+    let read = read_led_records(deps, partition, offset, room, log_start, high_watermark).await;
     let wait = read.is_ok().then_some(AppendSignal::Led(watch));
     let ((records, next_offset), error) = match read {
         Ok(read) => (read, None),
@@ -260,21 +266,21 @@ async fn read_led(
 /// whose answer was lost did happen, and other agents already serve it. Only the store can tell
 /// that an offset is out of range.
 async fn read_beyond_known(
-    node: &AgentNode,
+    deps: &FetchDeps,
     partition: &LedPartition,
     offset: i64,
     room: usize,
     high_watermark: i64,
 ) -> Result<PartitionRead, Error> {
-    let read = cold::read_log_range(node, partition.uid(), offset, room).await?;
-    adopt_bounds(node, partition, high_watermark, &read.bounds)?;
+    let read = deps.log.read_range(partition.uid(), offset, room).await?;
+    deps.log.adopt_bounds(partition, high_watermark, &read.bounds)?;
     Ok(part_from_cold_read(read, offset))
 }
 
 /// Reads the newest batches from memory and all others from objects. Returns them with the offset
 /// after the last record.
 async fn read_led_records(
-    node: &AgentNode,
+    deps: &FetchDeps,
     partition: &LedPartition,
     offset: i64,
     room: usize,
@@ -289,8 +295,8 @@ async fn read_led_records(
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
-        let read = cold::read_log_range(node, partition.uid(), offset, room).await?;
-        adopt_bounds(node, partition, high_watermark, &read.bounds)?;
+        let read = deps.log.read_range(partition.uid(), offset, room).await?;
+        deps.log.adopt_bounds(partition, high_watermark, &read.bounds)?;
         let LogBounds { log_start, .. } = read.bounds;
         if offset < log_start {
             return Err(out_of_range_error(offset, log_start, read.bounds.high_watermark));
@@ -307,7 +313,7 @@ async fn read_led_records(
     for run in &runs {
         let copied = tail::copy_stamped(run, offset, room, &mut out);
         let (next, whole) = copied.map_err(|error| {
-            node.metrics.record_violation(Invariant::F1);
+            deps.metrics.record_violation(Invariant::F1);
             Error::new(ErrorCode::StorageCorrupt, error.to_string())
         })?;
         next_offset = next_offset.max(next);
@@ -315,18 +321,18 @@ async fn read_led_records(
             break;
         }
     }
-    node.metrics.tail_reads.inc_by(out.len() as u64);
+    deps.metrics.tail_reads.inc_by(out.len() as u64);
     Ok((out.freeze(), next_offset))
 }
 
 /// Reads a partition that this agent does not lead; the metadata store has its bounds.
 async fn read_foreign(
-    node: &AgentNode,
+    deps: &FetchDeps,
     uid: PartitionUid,
     offset: i64,
     room: usize,
 ) -> Result<(PartitionRead, Option<AppendSignal>), Error> {
-    let (seen, looks) = node.foreign_logs.latest(&node.metadata, uid).await;
+    let (seen, looks) = deps.foreign_logs.latest(&deps.log.metadata, uid).await;
     let read = match &*seen {
         LogObservation::Failed(error) => return Err(error.clone()),
         LogObservation::Log { bounds, .. } if offset == bounds.high_watermark => ColdRead {
@@ -337,11 +343,9 @@ async fn read_foreign(
         LogObservation::Log {
             appended: Some((from, view)),
             ..
-        } if offset == *from => cold::read_view(node, uid, view, offset, room).await?,
+        } if offset == *from => deps.log.read_view(uid, view, offset, room).await?,
         // Older records, or newer ones than were observed.
-        LogObservation::Log { .. } | LogObservation::Gone => {
-            cold::read_log_range(node, uid, offset, room).await?
-        }
+        LogObservation::Log { .. } | LogObservation::Gone => deps.log.read_range(uid, offset, room).await?,
     };
     Ok((
         part_from_cold_read(read, offset),
@@ -386,12 +390,12 @@ impl PartitionRead {
 }
 
 fn build_response(
-    node: &AgentNode,
+    deps: &FetchDeps,
     request: &v1::FetchRequest,
     parts: Vec<Option<PartitionRead>>,
 ) -> v1::FetchResponse {
-    let view = node.directory.view();
-    let me = node.session().map(|life| life.incarnation);
+    let view = deps.directory.view();
+    let me = deps.session.get().map(|life| life.incarnation);
     let results = request.partitions.iter().zip(parts).filter_map(|(wanted, part)| {
         let part = part?;
         let record = view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
@@ -400,7 +404,7 @@ fn build_response(
             .filter(|r| r.holder.is_some() && r.holder != me)
             .map(|record| view.leader(record));
         if let Some(error) = &part.error {
-            node.metrics.record_grpc_error("Fetch", error.code());
+            deps.metrics.record_grpc_error("Fetch", error.code());
         }
         Some(v1::PartitionFetchResult {
             topic: wanted.topic.clone(),

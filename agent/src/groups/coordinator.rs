@@ -24,7 +24,6 @@ use std::{
     },
 };
 
-use async_trait::async_trait;
 use parking_lot::RwLock;
 use streamhouse_core::{Error, ErrorCode, murmur2::group_slot, time::Entropy};
 use streamhouse_metadata::{Error as StoreError, GROUP_SLOTS, Lease, MetadataStore};
@@ -32,7 +31,7 @@ use tokio::time::Instant;
 
 use self::slot::CoordinatorSlot;
 use super::{group_directory::GroupDirectory, limits::GroupLimits, state::MemberId, state::ReplyTicket};
-use crate::{leases::CoordinatorSlots, metrics::AgentMetrics, node::AgentNode};
+use crate::metrics::AgentMetrics;
 
 pub use membership::JoinOutcome;
 
@@ -86,26 +85,10 @@ pub struct GroupCoordinator {
 }
 
 impl GroupCoordinator {
-    /// Creates the coordinator of an agent.
-    pub fn new(node: Arc<AgentNode>) -> Arc<Self> {
-        let limits = if node.settings.dev {
-            GroupLimits::dev()
-        } else {
-            GroupLimits::default()
-        };
-        Self::from_deps(CoordinatorDeps {
-            store: node.metadata.clone(),
-            entropy: node.entropy.clone(),
-            cluster: node.directory.clone(),
-            metrics: node.metrics.clone(),
-            limits,
-        })
-    }
-
     /// Creates a coordinator from its dependencies.
-    pub fn from_deps(parts: CoordinatorDeps) -> Arc<Self> {
+    pub fn new(deps: CoordinatorDeps) -> Arc<Self> {
         let shared = CoordinatorContext {
-            deps: parts,
+            deps,
             start: Instant::now(),
             tickets: AtomicU64::new(1),
             memory_bytes: AtomicUsize::new(0),
@@ -143,14 +126,19 @@ impl GroupCoordinator {
     }
 }
 
-#[async_trait]
-impl CoordinatorSlots for GroupCoordinator {
-    async fn acquire(&self, number: i32, lease: Lease) -> Result<(), StoreError> {
+/// Called by the lease keeper only.
+impl GroupCoordinator {
+    /// Starts to coordinate the slot under this lease; when this returns, its groups are served.
+    ///
+    /// # Errors
+    /// If the slot's groups cannot be loaded; the slot is not served then.
+    pub async fn acquire(&self, number: i32, lease: Lease) -> Result<(), StoreError> {
         self.release(number).await;
         let slot = CoordinatorSlot::new(self.shared.clone(), number, lease);
         self.slots.write().insert(number, slot.clone());
         match slot.load().await {
             Ok(groups) => {
+                tokio::spawn(ticker::run(slot));
                 tracing::debug!(
                     slot = number,
                     epoch = lease.epoch,
@@ -167,7 +155,10 @@ impl CoordinatorSlots for GroupCoordinator {
         }
     }
 
-    async fn release(&self, number: i32) {
+    /// Stops coordinating the slot, which moved or is about to move: when this returns, nothing
+    /// more is written for it. Waits only briefly for writes under way: a store that does not
+    /// respond must not delay the next coordinator.
+    pub async fn release(&self, number: i32) {
         let slot = self.slots.write().remove(&number);
         if let Some(slot) = slot {
             slot.retire().await;

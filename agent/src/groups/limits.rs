@@ -54,6 +54,11 @@ impl Default for GroupLimits {
 }
 
 impl GroupLimits {
+    /// Returns the limits for development mode if `dev`, otherwise the default ones.
+    pub fn for_mode(dev: bool) -> Self {
+        if dev { Self::dev() } else { Self::default() }
+    }
+
     /// Limits for development mode: groups start at once, and tests can use short session timeouts.
     pub fn dev() -> Self {
         Self {

@@ -23,7 +23,7 @@ impl LeaseKeeper {
     ///
     /// Leases not handed over by then move when they expire; acknowledged records are never lost.
     pub async fn drain(&self, deadline: Instant, connected: impl Fn() -> bool) {
-        self.node
+        self.deps
             .health
             .set_unmet(ReadinessCondition::Serving, "draining");
         tracing::info!("draining: handing leases over");
@@ -44,7 +44,7 @@ impl LeaseKeeper {
 
     async fn drain_incarnation(&self, tenure: &LeaseSet, connected: impl Fn() -> bool) {
         let me = tenure.session.incarnation;
-        let metadata = &self.node.metadata;
+        let metadata = &self.deps.metadata;
         match tenure
             .retry_until_answered("draining", || metadata.drain(me))
             .await
@@ -69,7 +69,7 @@ impl LeaseKeeper {
     async fn hand_over_all(&self, tenure: &LeaseSet) -> bool {
         let me = tenure.session.incarnation;
         loop {
-            let view = self.node.directory.refresh().await;
+            let view = self.deps.directory.refresh().await;
             let moves = tenure.planned_handovers(&view, true);
             if moves.is_empty() {
                 let mut records = view.topics().flat_map(|topic| &topic.record.partitions);

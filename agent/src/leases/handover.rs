@@ -28,12 +28,12 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 impl LeaseSet {
     /// Hands over leases that the plan assigns to other agents; never returns.
     pub(super) async fn run_balancing(&self) {
-        let mut versions = self.node.directory.subscribe();
+        let mut versions = self.deps.directory.subscribe();
         let mut settled = None;
         loop {
             versions.mark_unchanged();
-            let view = self.node.directory.view();
-            if settled != Some(view.version) && !self.node.health.is_draining() {
+            let view = self.deps.directory.view();
+            if settled != Some(view.version) && !self.deps.health.is_draining() {
                 let moves = self.planned_handovers(&view, false);
                 if moves.is_empty() {
                     settled = Some(view.version);
@@ -75,7 +75,7 @@ impl LeaseSet {
         let _one_at_a_time = self.handover_lock.lock().await;
         let batch = (moves.len() / TARGET_BATCHES).clamp(MIN_BATCH, MOVES_PER_TRANSACTION);
         for batch in moves.chunks(batch) {
-            if why == LeaseChange::Balanced && self.node.health.is_draining() {
+            if why == LeaseChange::Balanced && self.deps.health.is_draining() {
                 return false;
             }
             if !self.hand_over_batch(batch, why, patience).await {
@@ -99,9 +99,9 @@ impl LeaseSet {
             partition.set_accepting(false);
         }
         let drained = match patience {
-            Some(patience) => timeout(patience, self.session.writer.drain()).await.is_ok(),
+            Some(patience) => timeout(patience, self.writer.drain()).await.is_ok(),
             None => {
-                self.session.writer.drain().await;
+                self.writer.drain().await;
                 true
             }
         };
@@ -118,7 +118,7 @@ impl LeaseSet {
         }
         self.release_moving_slots(batch).await;
         let outcomes = self
-            .retry_until_answered("handing over leases", || self.node.metadata.move_leases(batch))
+            .retry_until_answered("handing over leases", || self.deps.metadata.move_leases(batch))
             .await;
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
@@ -164,17 +164,17 @@ impl LeaseSet {
             }
         }
         tracing::info!(moved, wanted = batch.len(), ?why, "handed leases over");
-        self.node.metrics.record_lease_change(why, partitions);
+        self.deps.metrics.record_lease_change(why, partitions);
         self.resume_accepting(&lost);
         if moved < batch.len() {
             self.recheck.notify_one();
         }
-        self.node.directory.request_refresh();
+        self.deps.directory.request_refresh();
     }
 
     fn resume_accepting(&self, partitions: &[Arc<LedPartition>]) {
         for partition in partitions {
-            partition.set_accepting(!self.node.health.is_draining());
+            partition.set_accepting(!self.deps.health.is_draining());
         }
     }
 }

@@ -15,17 +15,15 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CoordinatorSlots,
+    LeaseDeps,
     lease_set::LeaseSet,
     peers::{self, ProbeResult},
 };
 use crate::{
     health::ReadinessCondition,
     metrics::{BackgroundJob, WriteStage},
-    node::{AgentNode, AgentSession},
-    ownership,
-    partition::LedPartitions,
-    produce::{WalWriter, WriteStall, WriterDeps, WriterSettings},
+    produce::{WalWriter, WriteStall, WriterSettings},
+    session::AgentSession,
 };
 
 /// Back-off between attempts to register: minimum and maximum.
@@ -80,10 +78,9 @@ fn stage_store_name(stage: WriteStage) -> &'static str {
 /// Registers one agent and keeps its leases.
 #[derive(Debug)]
 pub struct LeaseKeeper {
-    pub(super) node: Arc<AgentNode>,
-    groups: Arc<dyn CoordinatorSlots>,
+    pub(super) deps: Arc<LeaseDeps>,
     registration: AgentRegistration,
-    writer: WriterSettings,
+    writer_settings: WriterSettings,
     /// The latest incarnation of this process.
     last_incarnation: Mutex<Option<Incarnation>>,
     pub(super) leases: ArcSwapOption<LeaseSet>,
@@ -93,18 +90,16 @@ pub struct LeaseKeeper {
 
 impl LeaseKeeper {
     /// Creates a keeper that registers with `registration`; each incarnation writes with the
-    /// settings `writer`.
+    /// `writer_settings`.
     pub fn new(
-        node: Arc<AgentNode>,
-        groups: Arc<dyn CoordinatorSlots>,
+        deps: Arc<LeaseDeps>,
         registration: AgentRegistration,
-        writer: WriterSettings,
+        writer_settings: WriterSettings,
     ) -> Self {
         Self {
-            node,
-            groups,
+            deps,
             registration,
-            writer,
+            writer_settings,
             last_incarnation: Mutex::default(),
             leases: ArcSwapOption::empty(),
             finish: CancellationToken::new(),
@@ -128,10 +123,10 @@ impl LeaseKeeper {
             if end == IncarnationEnd::Drained {
                 return;
             }
-            self.node
+            self.deps
                 .health
                 .set_unmet(ReadinessCondition::Joined, end.to_string());
-            self.node
+            self.deps
                 .health
                 .set_unmet(ReadinessCondition::Leases, "no leases: a new incarnation starts");
             if let IncarnationEnd::WritesStalled(stage, _) = end {
@@ -183,35 +178,22 @@ impl LeaseKeeper {
             agent_id = self.registration.agent_id,
             "registered"
         );
-        let (held, over) = (Arc::new(LedPartitions::default()), CancellationToken::new());
-        let deps = WriterDeps {
-            incarnation,
-            metadata: self.node.metadata.clone(),
-            store: self.node.store.clone(),
-            entropy: self.node.entropy.clone(),
-            partitions: held.clone(),
-            tails: self.node.tails.clone(),
-            metrics: self.node.metrics.clone(),
-            traces: self.node.traces.clone(),
-            failpoints: self.node.failpoints.clone(),
-            session_ended: over.clone(),
-        };
-        let writer = WalWriter::start(deps, self.writer);
-        let life = Arc::new(AgentSession {
-            incarnation,
-            node_id,
-            partitions: held,
-            writer,
-            ended: over,
-        });
-        self.node.session.store(Some(life.clone()));
+        let session = Arc::new(AgentSession::new(incarnation, node_id));
+        let writer = WalWriter::start(
+            self.deps.writer_deps.clone(),
+            self.writer_settings,
+            session.clone(),
+        );
+        let writer = Arc::new(writer);
+        self.deps.session.start(session.clone());
         *self.last_incarnation.lock() = Some(incarnation);
-        self.node.stalled_write.lock().take();
-        self.node.health.set_met(ReadinessCondition::Writes);
-        let tenure = Arc::new(LeaseSet::new(self.node.clone(), self.groups.clone(), life));
+        self.deps.writer.start(writer.clone());
+        self.deps.health.set_met(ReadinessCondition::Writes);
+        let tenure = LeaseSet::new(self.deps.clone(), session, writer, self.lease_ttl());
+        let tenure = Arc::new(tenure);
         self.leases.store(Some(tenure.clone()));
-        self.node.health.set_met(ReadinessCondition::Joined);
-        self.node.directory.request_refresh();
+        self.deps.health.set_met(ReadinessCondition::Joined);
+        self.deps.directory.request_refresh();
         (tenure, sent)
     }
 
@@ -220,7 +202,10 @@ impl LeaseKeeper {
         loop {
             let problem = match timeout(self.lease_ttl() / 2, self.find_rival()).await {
                 Ok(Ok(None)) => {
-                    match ownership::register_agent(&self.node, &self.registration, self.lease_ttl() / 2)
+                    match self
+                        .deps
+                        .ownership
+                        .register_agent(&self.registration, self.lease_ttl() / 2)
                         .await
                     {
                         Ok(registered) => return registered,
@@ -232,7 +217,7 @@ impl LeaseKeeper {
                 Err(_) => "the metadata store does not answer".to_owned(),
             };
             self.report_registration_failure(&problem);
-            sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
+            sleep(pause.mul_f64(0.5 + self.deps.entropy.fraction())).await;
             pause = (pause * 2).min(REGISTER_BACKOFF.1);
         }
     }
@@ -242,7 +227,7 @@ impl LeaseKeeper {
     /// the same address, or one that refuses connections.
     async fn find_rival(&self) -> Result<Option<String>, Error> {
         let last = *self.last_incarnation.lock();
-        let Some(snapshot) = self.node.metadata.snapshot(None).await? else {
+        let Some(snapshot) = self.deps.metadata.snapshot(None).await? else {
             return Ok(None);
         };
         let us = &self.registration;
@@ -265,7 +250,7 @@ impl LeaseKeeper {
             ),
         };
         // The address may belong to an unrelated process by now.
-        let metadata = &self.node.metadata;
+        let metadata = &self.deps.metadata;
         let over = metadata
             .seal_if_silent(rival.incarnation, SilenceThreshold::HalfLease)
             .await?;
@@ -274,7 +259,7 @@ impl LeaseKeeper {
 
     fn report_registration_failure(&self, why: &str) {
         tracing::warn!("cannot register yet: {why}; trying again");
-        self.node
+        self.deps
             .health
             .set_unmet(ReadinessCondition::Joined, format!("cannot register: {why}"));
     }
@@ -288,20 +273,20 @@ impl LeaseKeeper {
             () = tenure.session.ended.cancelled() => IncarnationEnd::WriterStopped,
             () = tenure.run_reconciliation(self.lease_ttl()) => IncarnationEnd::WriterStopped,
             () = tenure.run_balancing() => IncarnationEnd::WriterStopped,
-            end = self.watch_writes(&tenure.session) => end,
-            () = peers::watch_peers(&self.node, tenure.session.incarnation) => IncarnationEnd::WriterStopped,
+            end = self.watch_writes(&tenure.writer) => end,
+            () = peers::watch_peers(&self.deps, tenure.session.incarnation) => IncarnationEnd::WriterStopped,
         }
     }
 
     /// Returns when no write completed for the duration of a lease although one was under way
     /// (INV-L2). An upload that may just be slow gets more time, but a bounded one.
-    async fn watch_writes(&self, life: &AgentSession) -> IncarnationEnd {
+    async fn watch_writes(&self, writer: &WalWriter) -> IncarnationEnd {
         let lease = self.lease_ttl();
-        let (health, store) = (&self.node.health, &self.node.store_health);
+        let (health, store) = (&self.deps.health, &self.deps.store_health);
         let tick = (lease / 20).clamp(STALL_CHECK_INTERVAL.0, STALL_CHECK_INTERVAL.1);
         loop {
             sleep(tick).await;
-            let Some(stall) = life.writer.current_stall() else {
+            let Some(stall) = writer.current_stall() else {
                 health.set_met(ReadinessCondition::Writes);
                 continue;
             };
@@ -315,8 +300,8 @@ impl LeaseKeeper {
                 let cause = self.stall_error(stall);
                 health.set_unmet(ReadinessCondition::Writes, cause.message());
                 let since = Instant::now().checked_sub(stall.waited);
-                *self.node.stalled_write.lock() = since.map(|since| (stall.stage, since));
-                life.writer.give_up(cause);
+                self.deps.writer.record_stall(stall.stage, since);
+                writer.give_up(cause);
                 return IncarnationEnd::WritesStalled(stall.stage, stall.waited);
             }
             if stall.waited >= limit / 3 {
@@ -339,8 +324,8 @@ impl LeaseKeeper {
             WriteStage::Commit => ErrorCode::MetadataUnavailable,
         };
         let last_error = match stall.stage {
-            WriteStage::Upload => self.node.store_health.last_error(),
-            WriteStage::Commit => self.node.health.reason(ReadinessCondition::Metadata),
+            WriteStage::Upload => self.deps.store_health.last_error(),
+            WriteStage::Commit => self.deps.health.reason(ReadinessCondition::Metadata),
         };
         if let Some(error) = last_error {
             text = format!("{text}: {error}");
@@ -351,19 +336,19 @@ impl LeaseKeeper {
     /// After stalled writes: seals the incarnation so that other agents take its partitions, and
     /// waits until this agent can write again. For the metadata store, registering proves that.
     async fn wait_for_writes(&self, life: &AgentSession, stage: WriteStage) {
-        let seal = timeout(self.lease_ttl() / 2, self.node.metadata.seal(life.incarnation)).await;
+        let seal = timeout(self.lease_ttl() / 2, self.deps.metadata.seal(life.incarnation)).await;
         if !matches!(seal, Ok(Ok(()))) {
             tracing::warn!("could not seal this incarnation; its partitions move when the lease expires");
         }
-        self.node.directory.request_refresh();
+        self.deps.directory.request_refresh();
         if stage == WriteStage::Upload {
-            let why = self.node.health.reason(ReadinessCondition::Writes);
-            self.node
+            let why = self.deps.health.reason(ReadinessCondition::Writes);
+            self.deps
                 .store_health
                 .mark_doubtful(why.as_deref().unwrap_or("no write was stored in time"));
             tokio::select! {
                 () = self.finish.cancelled() => {}
-                () = self.node.health.wait_met(ReadinessCondition::ObjectStore) => {}
+                () = self.deps.health.wait_met(ReadinessCondition::ObjectStore) => {}
             }
         }
     }
@@ -380,17 +365,17 @@ impl LeaseKeeper {
                 return IncarnationEnd::Expired;
             }
             let attempt = safe_until.min(sent + self.lease_ttl() / 4);
-            let problem = match timeout_at(attempt, self.node.metadata.renew(life.incarnation)).await {
+            let problem = match timeout_at(attempt, self.deps.metadata.renew(life.incarnation)).await {
                 Ok(Ok(renewed)) => {
                     (safe_until, next) = (sent + third * 2, sent + third);
-                    self.node
+                    self.deps
                         .metrics
-                        .record_job_success(BackgroundJob::Renew, self.node.clock.now_ms());
+                        .record_job_success(BackgroundJob::Renew, self.deps.clock.now_ms());
                     if renewed.sealed_others > 0 {
                         tracing::info!(agents = renewed.sealed_others, "other agents' leases expired");
                     }
-                    if renewed.version != self.node.directory.view().version {
-                        self.node.directory.request_refresh();
+                    if renewed.version != self.deps.directory.view().version {
+                        self.deps.directory.request_refresh();
                     }
                     continue;
                 }
@@ -398,7 +383,7 @@ impl LeaseKeeper {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer in time".to_owned(),
             };
-            self.node.metrics.record_job_failure(BackgroundJob::Renew);
+            self.deps.metrics.record_job_failure(BackgroundJob::Renew);
             tracing::warn!(problem, "the lease could not be renewed; trying again");
             next = Instant::now() + self.lease_ttl() / 20;
         }

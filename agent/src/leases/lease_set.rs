@@ -14,11 +14,8 @@ use tokio::{
     time::{Duration, sleep, timeout},
 };
 
-use super::CoordinatorSlots;
-use crate::{
-    metrics::LeaseChange,
-    node::{AgentNode, AgentSession},
-};
+use super::LeaseDeps;
+use crate::{metrics::LeaseChange, produce::WalWriter, session::AgentSession};
 
 /// Back-off between calls to a metadata store that is unreachable: minimum and maximum.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -29,9 +26,12 @@ const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The leases of one incarnation.
 #[derive(Debug)]
 pub struct LeaseSet {
-    pub(super) node: Arc<AgentNode>,
-    pub(super) groups: Arc<dyn CoordinatorSlots>,
+    pub(super) deps: Arc<LeaseDeps>,
     pub(super) session: Arc<AgentSession>,
+    /// Writes the batches of the session.
+    pub(super) writer: Arc<WalWriter>,
+    /// Time limit of one call to the metadata store.
+    call_timeout: Duration,
     /// Acquired coordinator slots with their leases.
     pub(super) slots: Mutex<HashMap<i32, Lease>>,
     /// Leases given away or about to be, with their epochs: an older snapshot must not bring them
@@ -47,14 +47,16 @@ pub struct LeaseSet {
 
 impl LeaseSet {
     pub(super) fn new(
-        node: Arc<AgentNode>,
-        groups: Arc<dyn CoordinatorSlots>,
-        life: Arc<AgentSession>,
+        deps: Arc<LeaseDeps>,
+        session: Arc<AgentSession>,
+        writer: Arc<WalWriter>,
+        lease_ttl: Duration,
     ) -> Self {
         Self {
-            node,
-            groups,
-            session: life,
+            deps,
+            session,
+            writer,
+            call_timeout: lease_ttl.min(MAX_CALL_TIMEOUT),
             slots: Mutex::default(),
             given: Mutex::default(),
             taken: Mutex::default(),
@@ -88,7 +90,7 @@ impl LeaseSet {
 
     /// Bounds one call by the lease duration, so that no task of the keeper waits indefinitely.
     pub(super) async fn call_metadata<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.node.settings.lease_ttl.min(MAX_CALL_TIMEOUT);
+        let limit = self.call_timeout;
         let answered = timeout(limit, call).await;
         answered.unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer within {limit:?}"))))
     }
@@ -105,7 +107,7 @@ impl LeaseSet {
                 match self.call_metadata(call()).await {
                     Err(Error::Unavailable(reason)) => {
                         tracing::warn!(reason, "{what} has to wait for the metadata store");
-                        sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
+                        sleep(pause.mul_f64(0.5 + self.deps.entropy.fraction())).await;
                         pause = (pause * 2).min(RETRY_BACKOFF.1);
                     }
                     answer => return answer,
@@ -122,9 +124,10 @@ impl LeaseSet {
     /// Ends the incarnation: nothing is promised and nothing is led any more.
     pub(super) async fn end_incarnation(&self) {
         self.session.ended.cancel();
-        self.node.session.store(None);
+        self.deps.session.end();
+        self.deps.writer.end();
         let held = self.session.partitions.all();
-        self.node
+        self.deps
             .metrics
             .record_lease_change(LeaseChange::IncarnationEnded, held.len());
         for partition in held {
@@ -136,6 +139,6 @@ impl LeaseSet {
 
     /// Releases coordinator slots concurrently: each may wait briefly for writes under way.
     pub(super) async fn release_slots(&self, slots: &[i32]) {
-        join_all(slots.iter().map(|slot| self.groups.release(*slot))).await;
+        join_all(slots.iter().map(|slot| self.deps.groups.release(*slot))).await;
     }
 }

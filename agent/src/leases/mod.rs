@@ -8,6 +8,7 @@
 //! everything has a leader soon, and that a moving lease is unavailable only for a flush and a
 //! round trip.
 
+mod deps;
 pub mod drain;
 pub mod handover;
 pub mod keeper;
@@ -17,23 +18,5 @@ pub mod plan;
 pub mod reconcile;
 pub mod watch;
 
-use async_trait::async_trait;
-use streamhouse_metadata::{Lease, Result};
-
+pub use deps::LeaseDeps;
 pub use keeper::LeaseKeeper;
-
-/// Serves the groups of the coordinator slots that this agent leads. Called by the lease keeper
-/// only.
-#[async_trait]
-pub trait CoordinatorSlots: Send + Sync + std::fmt::Debug {
-    /// Starts to coordinate the slot under this lease; when this returns, its groups are served.
-    ///
-    /// # Errors
-    /// Fails if the slot's groups cannot be loaded; the slot is not served then.
-    async fn acquire(&self, slot: i32, lease: Lease) -> Result<()>;
-
-    /// Stops coordinating the slot, which moved or is about to move: when this returns, nothing
-    /// more is written for it. Waits only briefly for writes under way: a store that does not
-    /// respond must not delay the next coordinator.
-    async fn release(&self, slot: i32);
-}

@@ -18,7 +18,8 @@ use tokio::{
     time::{Duration, Instant, sleep, timeout},
 };
 
-use crate::{directory::ClusterView, node::AgentNode};
+use super::LeaseDeps;
+use crate::directory::ClusterView;
 
 /// Interval between probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -121,11 +122,11 @@ fn successors(view: &ClusterView, me: Incarnation) -> Vec<(Incarnation, String)>
 }
 
 /// Probes the successors of this incarnation; never returns.
-pub(super) async fn watch_peers(node: &AgentNode, me: Incarnation) {
+pub(super) async fn watch_peers(deps: &LeaseDeps, me: Incarnation) {
     let mut peers: HashMap<Incarnation, PeerHealth> = HashMap::new();
     loop {
         sleep(PROBE_INTERVAL).await;
-        let successors = successors(&node.directory.view(), me);
+        let successors = successors(&deps.directory.view(), me);
         peers.retain(|life, _| successors.iter().any(|(successor, _)| successor == life));
         let begun = Instant::now();
         let found = join_all(successors.iter().map(|(_, address)| probe_address(address))).await;
@@ -134,7 +135,7 @@ pub(super) async fn watch_peers(node: &AgentNode, me: Incarnation) {
             let Some(silence) = peer.record_probe(found, begun) else {
                 continue;
             };
-            if seal_peer(node, *life, address, silence).await {
+            if seal_peer(deps, *life, address, silence).await {
                 peers.remove(life);
             } else {
                 peer.reset_failures();
@@ -144,8 +145,8 @@ pub(super) async fn watch_peers(node: &AgentNode, me: Incarnation) {
 }
 
 /// Seals an incarnation if its lease is as silent as its address.
-async fn seal_peer(node: &AgentNode, life: Incarnation, address: &str, silence: SilenceThreshold) -> bool {
-    match timeout(SEAL_TIMEOUT, node.metadata.seal_if_silent(life, silence)).await {
+async fn seal_peer(deps: &LeaseDeps, life: Incarnation, address: &str, silence: SilenceThreshold) -> bool {
+    match timeout(SEAL_TIMEOUT, deps.metadata.seal_if_silent(life, silence)).await {
         Ok(Ok(true)) => {
             tracing::warn!(
                 incarnation = life.0,
@@ -153,7 +154,7 @@ async fn seal_peer(node: &AgentNode, life: Incarnation, address: &str, silence: 
                 ?silence,
                 "an agent neither responds nor renews its lease: sealed its incarnation"
             );
-            node.directory.request_refresh();
+            deps.directory.request_refresh();
             true
         }
         Ok(Ok(false)) => {

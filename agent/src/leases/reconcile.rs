@@ -42,11 +42,11 @@ impl LeaseSet {
     /// less than its share: other agents may be unable to hand leases over.
     pub(super) async fn run_reconciliation(&self, patience: Duration) {
         let ready_at = Instant::now() + patience;
-        let mut versions = self.node.directory.subscribe();
+        let mut versions = self.deps.directory.subscribe();
         let mut settled = None;
         loop {
             versions.mark_unchanged();
-            let view = self.node.directory.view();
+            let view = self.deps.directory.view();
             // Snapshots from before the registration say nothing about this incarnation.
             if settled != Some(view.version) && view.agent(self.session.incarnation).is_some() {
                 match self.reconcile(&view).await {
@@ -72,7 +72,7 @@ impl LeaseSet {
         let ours = self.own_leases(view);
         self.drop_lost(&ours);
         self.start_leading(&ours).await?;
-        if !self.node.health.is_draining() {
+        if !self.deps.health.is_draining() {
             self.take_unowned(view).await?;
         }
         // Last: a slot whose groups cannot be loaded must not keep partitions without a leader.
@@ -131,7 +131,7 @@ impl LeaseSet {
                 count += 1;
             }
         }
-        self.node.metrics.record_lease_change(LeaseChange::Lost, count);
+        self.deps.metrics.record_lease_change(LeaseChange::Lost, count);
     }
 
     /// Starts leading the received partitions, with their logs as the metadata store has them now:
@@ -146,7 +146,7 @@ impl LeaseSet {
         for chunk in new.chunks(MOVES_PER_TRANSACTION) {
             let uids: Vec<PartitionUid> = chunk.iter().map(|(lease, ..)| lease.partition).collect();
             let bounds: HashMap<_, _> = self
-                .call_metadata(self.node.metadata.bounds(&uids))
+                .call_metadata(self.deps.metadata.bounds(&uids))
                 .await?
                 .into_iter()
                 .collect();
@@ -162,10 +162,10 @@ impl LeaseSet {
                     .entry(&topic.record.name)
                     .or_insert_with(|| topic.record.name.as_str().into());
                 let partition = LedPartition::new(*lease, name.clone(), *index, *bounds);
-                partition.set_accepting(!self.node.health.is_draining());
+                partition.set_accepting(!self.deps.health.is_draining());
                 self.session.partitions.insert(Arc::new(partition));
                 let taken = self.taken.lock().remove(&lease.partition);
-                self.node.metrics.record_lease_change(
+                self.deps.metrics.record_lease_change(
                     if taken {
                         LeaseChange::Taken
                     } else {
@@ -186,7 +186,7 @@ impl LeaseSet {
             .filter(|(slot, lease)| ours.slots.get(slot) != Some(lease))
         {
             self.slots.lock().remove(slot);
-            self.groups.release(*slot).await;
+            self.deps.groups.release(*slot).await;
         }
         let mut outcome = Ok(());
         for (&slot, &lease) in ours
@@ -195,7 +195,7 @@ impl LeaseSet {
             .filter(|(slot, lease)| held.get(slot) != Some(lease))
         {
             // A slot whose groups cannot be loaded must not keep the others without a coordinator.
-            match self.call_metadata(self.groups.acquire(slot, lease)).await {
+            match self.call_metadata(self.deps.groups.acquire(slot, lease)).await {
                 Ok(()) => drop(self.slots.lock().insert(slot, lease)),
                 Err(error) => outcome = Err(error),
             }
@@ -207,7 +207,7 @@ impl LeaseSet {
     async fn take_unowned(&self, view: &ClusterView) -> Result<()> {
         let moves = planned_takes(view, self);
         for chunk in moves.chunks(MOVES_PER_TRANSACTION) {
-            let outcomes = self.call_metadata(self.node.metadata.move_leases(chunk)).await?;
+            let outcomes = self.call_metadata(self.deps.metadata.move_leases(chunk)).await?;
             let moved = chunk
                 .iter()
                 .zip(&outcomes)
@@ -217,7 +217,7 @@ impl LeaseSet {
             self.taken.lock().extend(moved);
         }
         if !moves.is_empty() {
-            self.node.directory.request_refresh();
+            self.deps.directory.request_refresh();
         }
         Ok(())
     }
@@ -225,15 +225,15 @@ impl LeaseSet {
     /// Reports whether this agent leads its share.
     fn report_readiness(&self, view: &ClusterView, patience_is_over: bool) {
         let (held, slots) = (self.session.partitions.len(), self.slots.lock().len());
-        self.node
+        self.deps
             .metrics
             .active_partitions
             .set(i64::try_from(held).unwrap_or(i64::MAX));
-        self.node
+        self.deps
             .metrics
             .coordinator_slots
             .set(i64::try_from(slots).unwrap_or(i64::MAX));
-        if self.node.health.is_ready() {
+        if self.deps.health.is_ready() {
             return;
         }
         let (agents, claims) = (
@@ -243,12 +243,12 @@ impl LeaseSet {
         let share = fair_share(&agents, &claims.data);
         let slot_share = fair_share(&agents, &claims.slots);
         if (held >= share && slots >= slot_share) || patience_is_over {
-            self.node.health.set_met(ReadinessCondition::Leases);
-        } else if !self.node.health.is_ready() {
+            self.deps.health.set_met(ReadinessCondition::Leases);
+        } else if !self.deps.health.is_ready() {
             // Once ready, a new topic or an agent that left does not make this agent unready.
             let why =
                 format!("leads {held} of {share} partitions and {slots} of {slot_share} coordinator slots");
-            self.node.health.set_unmet(ReadinessCondition::Leases, why);
+            self.deps.health.set_unmet(ReadinessCondition::Leases, why);
         }
     }
 }

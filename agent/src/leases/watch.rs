@@ -4,7 +4,8 @@
 
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
-use crate::{health::ReadinessCondition, metrics::BackgroundJob, node::AgentNode};
+use super::LeaseDeps;
+use crate::{health::ReadinessCondition, metrics::BackgroundJob};
 
 /// Interval between polls of the metadata store.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -14,32 +15,32 @@ const MIN_INTERVAL: Duration = Duration::from_millis(20);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until dropped.
-pub async fn run(node: &AgentNode) {
+pub async fn run(deps: &LeaseDeps) {
     let mut known = None;
     loop {
         let started = Instant::now();
-        refresh_directory(node, &mut known).await;
+        refresh_directory(deps, &mut known).await;
         sleep_until(started + MIN_INTERVAL).await;
         tokio::select! {
-            () = node.directory.refresh_requested() => {}
+            () = deps.directory.refresh_requested() => {}
             () = sleep_until(started + POLL_INTERVAL) => {}
         }
     }
 }
 
-async fn refresh_directory(node: &AgentNode, known: &mut Option<u64>) {
-    let problem = match timeout(SNAPSHOT_TIMEOUT, node.metadata.snapshot(*known)).await {
+async fn refresh_directory(deps: &LeaseDeps, known: &mut Option<u64>) {
+    let problem = match timeout(SNAPSHOT_TIMEOUT, deps.metadata.snapshot(*known)).await {
         Ok(Ok(snapshot)) => {
             match snapshot {
                 Some(snapshot) => {
                     *known = Some(snapshot.version);
-                    node.directory.replace(snapshot);
+                    deps.directory.replace(snapshot);
                 }
-                None => node.directory.confirm_newest(),
+                None => deps.directory.confirm_newest(),
             }
-            node.metrics
-                .record_job_success(BackgroundJob::Directory, node.clock.now_ms());
-            if node.health.set_met(ReadinessCondition::Metadata) {
+            deps.metrics
+                .record_job_success(BackgroundJob::Directory, deps.clock.now_ms());
+            if deps.health.set_met(ReadinessCondition::Metadata) {
                 tracing::info!("the metadata store responds");
             }
             return;
@@ -47,8 +48,8 @@ async fn refresh_directory(node: &AgentNode, known: &mut Option<u64>) {
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {SNAPSHOT_TIMEOUT:?}"),
     };
-    node.metrics.record_job_failure(BackgroundJob::Directory);
-    if node
+    deps.metrics.record_job_failure(BackgroundJob::Directory);
+    if deps
         .health
         .set_unmet(ReadinessCondition::Metadata, problem.clone())
     {

@@ -5,8 +5,8 @@
 use streamhouse_metadata::GarbagePolicy;
 use tokio::time::Duration;
 
-use super::JobError;
-use crate::{failpoint::FailPoint, node::AgentNode};
+use super::{JobError, MaintenanceDeps};
+use crate::failpoint::FailPoint;
 
 /// Objects per batch: as many as one delete request takes.
 const BATCH_SIZE: usize = 1000;
@@ -23,29 +23,29 @@ const INCARNATION_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 ///
 /// # Errors
 /// The first failure of a store; what was deleted before it is confirmed.
-pub async fn run(node: &AgentNode) -> Result<(), JobError> {
+pub async fn run(deps: &MaintenanceDeps) -> Result<(), JobError> {
     let policy = GarbagePolicy {
-        object_grace: node.settings.object_grace,
+        object_grace: deps.limits.object_grace,
         producer_expiry: PRODUCER_EXPIRY,
-        offsets_retention: node.settings.offsets_retention,
+        offsets_retention: deps.limits.offsets_retention,
         incarnation_retention: INCARNATION_RETENTION,
     };
     let mut outcome = Ok(());
     for _ in 0..MAX_BATCHES {
-        let garbage = node.metadata.collect_garbage(&policy, BATCH_SIZE).await?;
-        node.metrics
+        let garbage = deps.metadata.collect_garbage(&policy, BATCH_SIZE).await?;
+        deps.metrics
             .garbage_waiting
             .set(i64::try_from(garbage.waiting).unwrap_or(i64::MAX));
         if !garbage.keys.is_empty() {
-            node.failpoints.reach(FailPoint::BeforeDelete).await;
-            let (deleted, failed) = delete_objects(node, &garbage.keys).await;
+            deps.failpoints.reach(FailPoint::BeforeDelete).await;
+            let (deleted, failed) = delete_objects(deps, &garbage.keys).await;
             outcome = failed.and(outcome);
             if deleted.is_empty() {
                 // The next batch would hold the same objects.
                 break;
             }
-            node.failpoints.reach(FailPoint::AfterDelete).await;
-            node.metadata.confirm_deleted(&deleted).await?;
+            deps.failpoints.reach(FailPoint::AfterDelete).await;
+            deps.metadata.confirm_deleted(&deleted).await?;
             tracing::debug!(objects = deleted.len(), "deleted unreferenced objects");
         }
         if !garbage.more {
@@ -58,11 +58,11 @@ pub async fn run(node: &AgentNode) -> Result<(), JobError> {
 /// Deletes the objects with one request, and bisects failing ones, so that a single object that
 /// cannot be deleted does not keep the others. Gives up after several consecutive failures of
 /// single objects: then the store itself fails.
-async fn delete_objects(node: &AgentNode, keys: &[String]) -> (Vec<String>, Result<(), JobError>) {
+async fn delete_objects(deps: &MaintenanceDeps, keys: &[String]) -> (Vec<String>, Result<(), JobError>) {
     let (mut deleted, mut outcome) = (Vec::new(), Ok(()));
     let (mut left, mut in_a_row) = (vec![keys], 0);
     while let Some(keys) = left.pop() {
-        let Err(error) = node.store.delete(keys).await else {
+        let Err(error) = deps.store.delete(keys).await else {
             deleted.extend_from_slice(keys);
             in_a_row = 0;
             continue;

@@ -6,20 +6,17 @@
 //! on two agents at once, neither loses nor leaks anything.
 
 pub mod delete;
+mod deps;
 pub mod retention;
 pub mod roll;
 pub mod sweep;
 pub mod timeline;
 
-use std::sync::Arc;
-
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    metrics::BackgroundJob,
-    node::{AgentNode, AgentSession},
-};
+pub use self::deps::{MaintenanceDeps, MaintenanceLimits};
+use crate::{metrics::BackgroundJob, session::AgentSession};
 
 /// Why a job failed; it runs again in the next round.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +39,7 @@ pub enum JobError {
 }
 
 /// Runs the jobs until `stop` is cancelled.
-pub async fn run(node: Arc<AgentNode>, every: Duration, stop: CancellationToken) {
+pub async fn run(deps: MaintenanceDeps, every: Duration, stop: CancellationToken) {
     let (mut roller, mut marker) = (
         roll::SegmentRoller::default(),
         timeline::TimelineMarker::default(),
@@ -56,17 +53,17 @@ pub async fn run(node: Arc<AgentNode>, every: Duration, stop: CancellationToken)
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let Some(life) = node.session() else { continue };
+        let Some(life) = deps.session.get() else { continue };
         tokio::select! {
             () = stop.cancelled() => return,
             () = life.ended.cancelled() => {}
-            () = run_round(&node, &life, &mut roller, &mut marker, &mut sweeper) => {}
+            () = run_round(&deps, &life, &mut roller, &mut marker, &mut sweeper) => {}
         }
     }
 }
 
 async fn run_round(
-    node: &AgentNode,
+    deps: &MaintenanceDeps,
     life: &AgentSession,
     roller: &mut roll::SegmentRoller,
     marker: &mut timeline::TimelineMarker,
@@ -74,18 +71,18 @@ async fn run_round(
 ) {
     // First, so that changes of the other jobs are ahead of the bucket's timeline mark by one round
     // at most.
-    report_outcome(node, BackgroundJob::Timeline, marker.run(node, life).await);
-    report_outcome(node, BackgroundJob::Roll, roller.run(node, life).await);
-    report_outcome(node, BackgroundJob::Retention, retention::run(node, life).await);
-    report_outcome(node, BackgroundJob::Delete, delete::run(node).await);
-    report_outcome(node, BackgroundJob::Sweep, sweeper.run(node, life).await);
+    report_outcome(deps, BackgroundJob::Timeline, marker.run(deps, life).await);
+    report_outcome(deps, BackgroundJob::Roll, roller.run(deps, life).await);
+    report_outcome(deps, BackgroundJob::Retention, retention::run(deps, life).await);
+    report_outcome(deps, BackgroundJob::Delete, delete::run(deps).await);
+    report_outcome(deps, BackgroundJob::Sweep, sweeper.run(deps, life).await);
 }
 
-fn report_outcome(node: &AgentNode, job: BackgroundJob, outcome: Result<(), JobError>) {
+fn report_outcome(deps: &MaintenanceDeps, job: BackgroundJob, outcome: Result<(), JobError>) {
     match outcome {
-        Ok(()) => node.metrics.record_job_success(job, node.clock.now_ms()),
+        Ok(()) => deps.metrics.record_job_success(job, deps.clock.now_ms()),
         Err(error) => {
-            node.metrics.record_job_failure(job);
+            deps.metrics.record_job_failure(job);
             tracing::warn!(job = job.name(), %error, "a background job has to try again");
         }
     }

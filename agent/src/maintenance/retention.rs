@@ -4,12 +4,8 @@
 
 use streamhouse_metadata::{LogPosition, LogSpan, LogView, SpanLocation};
 
-use super::JobError;
-use crate::{
-    fetch::adopt_bounds,
-    node::{AgentNode, AgentSession},
-    partition::LedPartition,
-};
+use super::{JobError, MaintenanceDeps};
+use crate::{partition::LedPartition, session::AgentSession};
 
 /// Spans read in one step.
 const SPANS_PER_STEP: usize = 500;
@@ -18,8 +14,8 @@ const SPANS_PER_STEP: usize = 500;
 ///
 /// # Errors
 /// The first failure; the other partitions are processed nevertheless.
-pub async fn run(node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
-    let view = node.directory.view();
+pub async fn run(deps: &MaintenanceDeps, life: &AgentSession) -> Result<(), JobError> {
+    let view = deps.directory.view();
     let mut outcome = Ok(());
     for partition in life.partitions.all() {
         let Some((topic, _)) = view.partition_name(partition.uid()) else {
@@ -32,7 +28,7 @@ pub async fn run(node: &AgentNode, life: &AgentSession) -> Result<(), JobError> 
         let too_large = limits.bytes.is_some_and(|limit| partition.size_bytes() > limit);
         if partition.log_start() < partition.high_watermark() && (limits.age_ms.is_some() || too_large) {
             // A failure of one partition must not stop retention of the others.
-            let shortened = apply_retention(node, &partition, limits).await;
+            let shortened = apply_retention(deps, &partition, limits).await;
             if let Err(error) = &shortened {
                 let (topic, partition) = (&*partition.topic, partition.index);
                 tracing::debug!(topic, partition, %error, "retention of a partition failed; it is retried");
@@ -51,23 +47,23 @@ struct RetentionLimits {
 }
 
 async fn apply_retention(
-    node: &AgentNode,
+    deps: &MaintenanceDeps,
     partition: &LedPartition,
     limits: RetentionLimits,
 ) -> Result<(), JobError> {
     loop {
         let known = partition.high_watermark();
         let from = LogPosition::Offset(partition.log_start());
-        let view = node
+        let view = deps
             .metadata
             .read_log(partition.uid(), from, SPANS_PER_STEP)
             .await?;
-        adopt_bounds(node, partition, known, &view.bounds)?;
+        deps.log.adopt_bounds(partition, known, &view.bounds)?;
         partition.set_size(view.bounds.size_bytes);
         let Some(log_start) = new_log_start(&view, limits) else {
             return Ok(());
         };
-        let log_start = node
+        let log_start = deps
             .metadata
             .advance_log_start(partition.lease, log_start)
             .await?;

@@ -14,20 +14,15 @@ use streamhouse_core::{Error, PartitionUid, batch::BatchIter};
 use streamhouse_metadata::{LogPosition, LogSpan, NewSegment, SegmentIntent, SpanLocation};
 use tokio::time::{Duration, Instant};
 
-use super::JobError;
+use super::{JobError, MaintenanceDeps};
 use crate::{
     directory::DirectoryTopic,
     failpoint::FailPoint,
-    fetch::{
-        adopt_bounds,
-        cold::{self, SpanError},
-        read_bounds,
-        tail::copy_stamped,
-    },
     invariant::Invariant,
-    node::{AgentNode, AgentSession},
-    partition::LedPartition,
+    log::SpanError,
+    partition::{LedPartition, tail::copy_stamped},
     segment::{SegmentError, SegmentIdentity, SegmentIndex, SegmentSummary, SegmentWriter, verify_segment},
+    session::AgentSession,
     store::{GetRange, RetryPolicy, StoreErrorKind, put_settled},
 };
 
@@ -48,8 +43,8 @@ impl SegmentRoller {
     ///
     /// # Errors
     /// The last failure; the other partitions are processed nevertheless.
-    pub async fn run(&mut self, node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
-        let view = node.directory.view();
+    pub async fn run(&mut self, deps: &MaintenanceDeps, life: &AgentSession) -> Result<(), JobError> {
+        let view = deps.directory.view();
         let partitions = life.partitions.all();
         self.waiting.retain(|&uid, _| life.partitions.get(uid).is_some());
         let mut outcome = Ok(());
@@ -57,13 +52,13 @@ impl SegmentRoller {
             let Some((topic, _)) = view.partition_name(partition.uid()) else {
                 continue;
             };
-            if let Err(error) = count_inherited(node, &partition).await {
+            if let Err(error) = count_inherited(deps, &partition).await {
                 outcome = Err(error);
                 continue;
             }
             while self.is_due(&partition, topic) {
                 let room = topic.config.segment_bytes;
-                let rolled = roll_segment(node, &view.cluster_id, topic, &partition, room).await;
+                let rolled = roll_segment(deps, &view.cluster_id, topic, &partition, room).await;
                 self.waiting.remove(&partition.uid());
                 // A failure of one partition must not keep the others from being rolled.
                 if rolled.is_err() {
@@ -94,7 +89,7 @@ impl SegmentRoller {
 }
 
 /// Counts the ranges that former leaders committed and did not roll, once per leadership.
-async fn count_inherited(node: &AgentNode, partition: &LedPartition) -> Result<(), JobError> {
+async fn count_inherited(deps: &MaintenanceDeps, partition: &LedPartition) -> Result<(), JobError> {
     let Some(inherited) = partition.inherited_offsets() else {
         return Ok(());
     };
@@ -102,7 +97,7 @@ async fn count_inherited(node: &AgentNode, partition: &LedPartition) -> Result<(
     let mut next = inherited.start;
     while next < inherited.end {
         let from = LogPosition::Offset(next);
-        let view = node
+        let view = deps
             .metadata
             .read_log(partition.uid(), from, SPANS_PER_READ)
             .await?;
@@ -122,23 +117,23 @@ async fn count_inherited(node: &AgentNode, partition: &LedPartition) -> Result<(
 
 /// Rolls all partitions of this incarnation, whether due or not.
 #[cfg(test)]
-pub(crate) async fn roll_all(node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
+pub(crate) async fn roll_all(deps: &MaintenanceDeps, life: &AgentSession) -> Result<(), JobError> {
     for partition in life.partitions.all() {
-        roll_partition(node, &partition).await?;
+        roll_partition(deps, &partition).await?;
     }
     Ok(())
 }
 
 /// Rolls a partition up to its high watermark.
 #[cfg(test)]
-pub(crate) async fn roll_partition(node: &AgentNode, partition: &LedPartition) -> Result<(), JobError> {
-    let view = node.directory.view();
+pub(crate) async fn roll_partition(deps: &MaintenanceDeps, partition: &LedPartition) -> Result<(), JobError> {
+    let view = deps.directory.view();
     let Some((topic, _)) = view.partition_name(partition.uid()) else {
         return Ok(());
     };
     while partition.rolled_offset() < partition.high_watermark() {
         roll_segment(
-            node,
+            deps,
             &view.cluster_id,
             topic,
             partition,
@@ -151,7 +146,7 @@ pub(crate) async fn roll_partition(node: &AgentNode, partition: &LedPartition) -
 
 /// Writes one segment of about `room` bytes from the rolled offset on.
 async fn roll_segment(
-    node: &AgentNode,
+    deps: &MaintenanceDeps,
     cluster_id: &str,
     topic: &DirectoryTopic,
     partition: &LedPartition,
@@ -159,8 +154,8 @@ async fn roll_segment(
 ) -> Result<(), JobError> {
     // Retention and delete-records move the rolled offset as well.
     let known = partition.high_watermark();
-    let bounds = read_bounds(node, partition.uid()).await?;
-    adopt_bounds(node, partition, known, &bounds)?;
+    let bounds = deps.log.read_bounds(partition.uid()).await?;
+    deps.log.adopt_bounds(partition, known, &bounds)?;
     partition.advance_rolled(bounds.rolled);
     partition.set_size(bounds.size_bytes);
     let base_offset = partition.rolled_offset();
@@ -168,8 +163,8 @@ async fn roll_segment(
         return Ok(());
     }
     // The segment, and the current range three times: as read in blocks, joined, and stamped.
-    let object = node.settings.flush_bytes.as_usize() + node.settings.max_request_bytes.as_usize();
-    let _memory = node.memory.roll.acquire(room.saturating_add(object * 3)).await;
+    let object = deps.limits.max_object_bytes;
+    let _memory = deps.memory.acquire(room.saturating_add(object * 3)).await;
     let identity = SegmentIdentity {
         cluster_id: cluster_id.to_owned(),
         topic_id: topic.record.topic_id,
@@ -178,9 +173,9 @@ async fn roll_segment(
         epoch: partition.lease.epoch,
         base_offset,
     };
-    let intent = node.metadata.begin_segment(partition.lease, base_offset).await?;
-    let (key, summary) = store_segment(node, intent, &identity, partition, room).await?;
-    node.failpoints.reach(FailPoint::BeforeSegmentSwap).await;
+    let intent = deps.metadata.begin_segment(partition.lease, base_offset).await?;
+    let (key, summary) = store_segment(deps, intent, &identity, partition, room).await?;
+    deps.failpoints.reach(FailPoint::BeforeSegmentSwap).await;
     let segment = NewSegment {
         key,
         base_offset,
@@ -188,10 +183,10 @@ async fn roll_segment(
         max_timestamp: summary.max_timestamp,
         size_bytes: summary.size_bytes,
     };
-    node.metadata.finish_segment(partition.lease, &segment).await?;
-    node.failpoints.reach(FailPoint::AfterSegmentSwap).await;
+    deps.metadata.finish_segment(partition.lease, &segment).await?;
+    deps.failpoints.reach(FailPoint::AfterSegmentSwap).await;
     partition.advance_rolled(segment.end_offset);
-    node.metrics.segments_rolled.inc();
+    deps.metrics.segments_rolled.inc();
     tracing::debug!(
         key = segment.key,
         end_offset = segment.end_offset,
@@ -203,7 +198,7 @@ async fn roll_segment(
 
 /// Stores the segment, or adopts the one that is already stored; returns its key.
 async fn store_segment(
-    node: &AgentNode,
+    deps: &MaintenanceDeps,
     mut intent: SegmentIntent,
     identity: &SegmentIdentity,
     partition: &LedPartition,
@@ -212,24 +207,24 @@ async fn store_segment(
     let mut may_exist = intent.inherited;
     for _ in 0..MAX_KEY_ATTEMPTS {
         if may_exist {
-            match inspect_existing(node, &intent.key, identity, partition).await? {
+            match inspect_existing(deps, &intent.key, identity, partition).await? {
                 ExistingObject::Missing => {}
                 ExistingObject::SameSegment(summary) => return Ok((intent.key, summary)),
                 ExistingObject::Different(why) => {
-                    node.metrics.record_violation(Invariant::K1);
+                    deps.metrics.record_violation(Invariant::K1);
                     tracing::error!(
                         key = intent.key,
                         why,
                         "a segment's key is taken by another object; rolling under another key"
                     );
-                    intent = node
+                    intent = deps
                         .metadata
                         .reassign_segment_key(partition.lease, identity.base_offset, &intent.key)
                         .await?;
                 }
             }
         }
-        match write_segment(node, &intent.key, identity, partition, room).await? {
+        match write_segment(deps, &intent.key, identity, partition, room).await? {
             Some(summary) => return Ok((intent.key, summary)),
             None => may_exist = true,
         }
@@ -250,12 +245,12 @@ enum ExistingObject {
 }
 
 async fn inspect_existing(
-    node: &AgentNode,
+    deps: &MaintenanceDeps,
     key: &str,
     identity: &SegmentIdentity,
     partition: &LedPartition,
 ) -> Result<ExistingObject, JobError> {
-    let object = match node.store.get(key, GetRange::Full).await {
+    let object = match deps.store.get(key, GetRange::Full).await {
         Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(ExistingObject::Missing),
         object => object?,
     };
@@ -265,7 +260,7 @@ async fn inspect_existing(
         Ok(verified) => verified,
         Err(error) => return Ok(ExistingObject::Different(error.to_string())),
     };
-    if log_matches(node, partition, &summary, data).await? {
+    if log_matches(deps, partition, &summary, data).await? {
         Ok(ExistingObject::SameSegment(summary))
     } else {
         Ok(ExistingObject::Different(format!(
@@ -291,14 +286,14 @@ fn segment_data(object: &Bytes) -> Result<Bytes, SegmentError> {
 
 /// Returns whether the log holds exactly these batches, in whole WAL ranges.
 async fn log_matches(
-    node: &AgentNode,
+    deps: &MaintenanceDeps,
     partition: &LedPartition,
     summary: &SegmentSummary,
     mut batches: Bytes,
 ) -> Result<bool, JobError> {
     let mut next = summary.base_offset;
     while next < summary.end_offset {
-        let view = node
+        let view = deps
             .metadata
             .read_log(partition.uid(), LogPosition::Offset(next), SPANS_PER_READ)
             .await?;
@@ -310,7 +305,7 @@ async fn log_matches(
             if !is_next || span.end_offset > summary.end_offset {
                 return Ok(false);
             }
-            let logged = read_span(node, partition, span).await?;
+            let logged = read_span(deps, partition, span).await?;
             if !batches.starts_with(&logged) {
                 return Ok(false);
             }
@@ -327,7 +322,7 @@ async fn log_matches(
 /// Builds the segment from the spans after its base offset and stores it; returns `None` if the key
 /// is taken.
 async fn write_segment(
-    node: &AgentNode,
+    deps: &MaintenanceDeps,
     key: &str,
     identity: &SegmentIdentity,
     partition: &LedPartition,
@@ -337,7 +332,7 @@ async fn write_segment(
     let mut next = identity.base_offset;
     let mut bytes = 0;
     'spans: loop {
-        let view = node
+        let view = deps
             .metadata
             .read_log(partition.uid(), LogPosition::Offset(next), SPANS_PER_READ)
             .await?;
@@ -349,7 +344,7 @@ async fn write_segment(
             if bytes >= room {
                 break 'spans;
             }
-            let batches = read_span(node, partition, span).await?;
+            let batches = read_span(deps, partition, span).await?;
             bytes += batches.len();
             append_batches(&mut writer, &batches)?;
             next = span.end_offset;
@@ -361,17 +356,21 @@ async fn write_segment(
     let (body, summary) = writer
         .finish()
         .map_err(|error| JobError::Corrupt(error.to_string()))?;
-    node.failpoints.reach(FailPoint::BeforeSegmentPut).await;
+    deps.failpoints.reach(FailPoint::BeforeSegmentPut).await;
     let retry =
-        RetryPolicy::new(node.entropy.clone()).with_deadline(Instant::now() + Duration::from_secs(120));
-    match put_settled(node.store.as_ref(), key, body, &retry).await {
+        RetryPolicy::new(deps.entropy.clone()).with_deadline(Instant::now() + Duration::from_secs(120));
+    match put_settled(deps.store.as_ref(), key, body, &retry).await {
         Err(error) if error.kind() == StoreErrorKind::AlreadyExists => Ok(None),
         stored => Ok(stored.map(|()| Some(summary))?),
     }
 }
 
 /// Returns the stamped batches of a WAL range.
-async fn read_span(node: &AgentNode, partition: &LedPartition, span: &LogSpan) -> Result<Bytes, JobError> {
+async fn read_span(
+    deps: &MaintenanceDeps,
+    partition: &LedPartition,
+    span: &LogSpan,
+) -> Result<Bytes, JobError> {
     let length = match span.place {
         SpanLocation::Wal { length, .. } => usize::try_from(length).unwrap_or(usize::MAX),
         SpanLocation::Segment { .. } => 0,
@@ -382,9 +381,11 @@ async fn read_span(node: &AgentNode, partition: &LedPartition, span: &LogSpan) -
         .filter(|run| run.base_offset == span.base_offset && run.end_offset == span.end_offset)
     {
         Some(run) => run,
-        None => match cold::wal_run(node, partition.uid(), span).await {
+        None => match deps.log.wal_run(partition.uid(), span).await {
             Err(SpanError::Missing(error)) => {
-                return Err(cold::confirm_missing(node, partition.uid(), span, error)
+                return Err(deps
+                    .log
+                    .confirm_missing(partition.uid(), span, error)
                     .await?
                     .into());
             }

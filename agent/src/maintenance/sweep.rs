@@ -8,12 +8,8 @@ use streamhouse_core::Incarnation;
 use streamhouse_metadata::keys;
 use tokio::time::Duration;
 
-use super::JobError;
-use crate::{
-    failpoint::FailPoint,
-    invariant::Invariant,
-    node::{AgentNode, AgentSession},
-};
+use super::{JobError, MaintenanceDeps};
+use crate::{failpoint::FailPoint, invariant::Invariant, session::AgentSession};
 
 /// Objects per listing.
 const LIST_PAGE_SIZE: usize = 1000;
@@ -32,8 +28,8 @@ impl OrphanSweeper {
     ///
     /// # Errors
     /// The first failure; the other incarnations are swept nevertheless.
-    pub async fn run(&mut self, node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
-        let view = node.directory.view();
+    pub async fn run(&mut self, deps: &MaintenanceDeps, life: &AgentSession) -> Result<(), JobError> {
+        let view = deps.directory.view();
         if view.agents().any(|agent| agent.incarnation < life.incarnation) {
             return Ok(());
         }
@@ -41,16 +37,16 @@ impl OrphanSweeper {
         for &(incarnation, sealed_for) in &view.snapshot.unswept {
             // The ages are as old as the snapshot, so this errs towards waiting.
             let waited = sealed_for + view.age();
-            if waited < node.settings.object_grace {
+            if waited < deps.limits.object_grace {
                 continue;
             }
             // A failure for one incarnation must not keep the orphans of the others.
-            let swept = sweep_incarnation(node, incarnation).await;
+            let swept = sweep_incarnation(deps, incarnation).await;
             if swept.is_err()
-                && waited >= node.settings.object_grace + LEAK_AFTER
+                && waited >= deps.limits.object_grace + LEAK_AFTER
                 && self.overdue.insert(incarnation)
             {
-                node.metrics.record_violation(Invariant::G2);
+                deps.metrics.record_violation(Invariant::G2);
             }
             outcome = swept.and(outcome);
         }
@@ -60,30 +56,30 @@ impl OrphanSweeper {
 
 /// Runs one round without memory of former ones.
 #[cfg(test)]
-pub(crate) async fn run(node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
-    OrphanSweeper::default().run(node, life).await
+pub(crate) async fn run(deps: &MaintenanceDeps, life: &AgentSession) -> Result<(), JobError> {
+    OrphanSweeper::default().run(deps, life).await
 }
 
-async fn sweep_incarnation(node: &AgentNode, incarnation: Incarnation) -> Result<(), JobError> {
+async fn sweep_incarnation(deps: &MaintenanceDeps, incarnation: Incarnation) -> Result<(), JobError> {
     let prefix = keys::wal_prefix(incarnation);
     let mut after: Option<String> = None;
     let mut swept = 0;
     loop {
-        let page = node.store.list(&prefix, after.as_deref(), LIST_PAGE_SIZE).await?;
+        let page = deps.store.list(&prefix, after.as_deref(), LIST_PAGE_SIZE).await?;
         let sequences: Vec<u64> = page
             .iter()
             .filter_map(|object| keys::parse_wal_key(&object.key))
             .filter(|(of, _)| *of == incarnation)
             .map(|(_, sequence)| sequence)
             .collect();
-        let orphans = node.metadata.orphans(incarnation, &sequences).await?;
+        let orphans = deps.metadata.orphans(incarnation, &sequences).await?;
         if !orphans.is_empty() {
             let keys: Vec<String> = orphans
                 .iter()
                 .map(|&sequence| keys::wal_key(incarnation, sequence))
                 .collect();
-            node.failpoints.reach(FailPoint::BeforeSweep).await;
-            node.store.delete(&keys).await?;
+            deps.failpoints.reach(FailPoint::BeforeSweep).await;
+            deps.store.delete(&keys).await?;
             swept += keys.len();
         }
         if page.len() < LIST_PAGE_SIZE {
@@ -91,9 +87,9 @@ async fn sweep_incarnation(node: &AgentNode, incarnation: Incarnation) -> Result
         }
         after = page.last().map(|object| object.key.clone());
     }
-    node.failpoints.reach(FailPoint::AfterSweep).await;
-    node.metadata.mark_swept(incarnation).await?;
-    node.metrics.orphans_deleted.inc_by(swept as u64);
+    deps.failpoints.reach(FailPoint::AfterSweep).await;
+    deps.metadata.mark_swept(incarnation).await?;
+    deps.metrics.orphans_deleted.inc_by(swept as u64);
     tracing::info!(%incarnation, orphans = swept, "swept the orphans of an ended incarnation");
     Ok(())
 }

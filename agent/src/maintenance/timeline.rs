@@ -2,11 +2,8 @@
 //! that an older copy of the store is detected by its lower position (INV-B1). A copy can be behind
 //! unnoticed only by what happened since the last mark: one round.
 
-use super::JobError;
-use crate::{
-    node::{AgentNode, AgentSession},
-    ownership,
-};
+use super::{JobError, MaintenanceDeps};
+use crate::session::AgentSession;
 
 /// A fingerprint of the led logs; equal fingerprints mean that nothing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +14,7 @@ struct LogActivity {
 }
 
 impl LogActivity {
-    fn observe(node: &AgentNode, life: &AgentSession) -> Self {
+    fn observe(deps: &MaintenanceDeps, life: &AgentSession) -> Self {
         let sum = |sum: i64, offset: i64| sum.wrapping_add(offset);
         let offsets = life.partitions.all().into_iter().fold(0, |total, partition| {
             [
@@ -30,7 +27,7 @@ impl LogActivity {
         });
         Self {
             incarnation: life.incarnation.0,
-            version: node.directory.view().version,
+            version: deps.directory.view().version,
             offsets,
         }
     }
@@ -48,22 +45,25 @@ impl TimelineMarker {
     ///
     /// # Errors
     /// Fails if the mark cannot be written, or if the stores do not belong together.
-    pub async fn run(&mut self, node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
-        let now = LogActivity::observe(node, life);
+    pub async fn run(&mut self, deps: &MaintenanceDeps, life: &AgentSession) -> Result<(), JobError> {
+        let now = LogActivity::observe(deps, life);
         if self.marked == Some(now) {
             return Ok(());
         }
-        match ownership::advance(node).await {
+        match deps.ownership.advance().await {
             Ok(()) => {
                 self.marked = Some(now);
                 Ok(())
             }
             Err(error) if error.is_refusal() => {
                 // Other agents need not wait for the lease of an incarnation that ends now.
-                if let Err(unsealed) = node.metadata.seal(life.incarnation).await {
+                if let Err(unsealed) = deps.metadata.seal(life.incarnation).await {
                     tracing::warn!(%unsealed, "could not seal this incarnation; it ends when its lease expires");
                 }
-                let outcome = ownership::report_outcome(node, Err(error)).map_err(JobError::Foreign);
+                let outcome = deps
+                    .ownership
+                    .report_outcome(Err(error))
+                    .map_err(JobError::Foreign);
                 life.ended.cancel();
                 outcome
             }

@@ -1,8 +1,9 @@
 //! Verifies that the bucket and the metadata store belong together before anything is written or
 //! deleted (INV-B1): that both belong to one cluster ([`identity`]), and that the metadata store is
-//! not an older copy of the one that the bucket was written with ([`timeline`]). Called by the
-//! assembly at start, by the lease keeper for each registration, by maintenance, and by the
-//! commands that write or delete.
+//! not an older copy of the one that the bucket was written with ([`timeline`]). The
+//! [`OwnershipVerifier`] is called by the assembly at start, by the lease keeper for each
+//! registration, and by maintenance; the commands that write or delete verify the parts that they
+//! need.
 //!
 //! ```text
 //! _cluster/identity                       the cluster's id, and the format version
@@ -11,23 +12,18 @@
 
 pub mod identity;
 pub mod timeline;
+mod verifier;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use streamhouse_metadata::{ClusterState, Error as MetadataError, MetadataStore};
+use tokio::time::{Duration, timeout};
 
-use streamhouse_metadata::{
-    AgentIdentity, AgentRegistration, ClusterState, Error as MetadataError, MetadataStore, Timeline,
-};
-use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
-
-use crate::{
-    health::ReadinessCondition,
-    invariant::Invariant,
-    node::AgentNode,
-    store::{ObjectStore, RetryPolicy, StoreError},
-};
+pub use self::verifier::{OwnershipDeps, OwnershipVerifier};
+use crate::store::{ObjectStore, StoreError};
 
 /// Key prefix of the identity and timeline objects.
 pub const PREFIX: &str = "_cluster/";
+/// Time limit for reporting to the metadata store that it lacks what it had before.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reason why nothing may be written.
 #[derive(Debug, thiserror::Error)]
@@ -128,46 +124,6 @@ impl OwnershipError {
     }
 }
 
-/// What this process has verified so far.
-#[derive(Debug, Default)]
-pub struct OwnershipState {
-    /// The greatest timeline seen in the metadata store, which never moves back.
-    newest_timeline: AtomicU64,
-}
-
-impl OwnershipState {
-    /// Records a timeline of the metadata store; refuses one that is lower than an earlier one.
-    fn observe_timeline(&self, store: &dyn ObjectStore, number: u64) -> Result<(), OwnershipError> {
-        let before = self.newest_timeline.fetch_max(number, Ordering::AcqRel);
-        if number < before {
-            return Err(OwnershipError::OlderMetadata {
-                store: store.describe(),
-                ours: number,
-                theirs: before,
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Verifies that both stores belong to one cluster, creating the marker where there is none, and
-/// that the metadata store is not behind the bucket.
-///
-/// # Errors
-/// If they do not belong together, or a store fails.
-pub async fn prove_ownership(
-    ownership: &OwnershipState,
-    metadata: &dyn MetadataStore,
-    store: &dyn ObjectStore,
-) -> Result<(), OwnershipError> {
-    // The order matters: a number is in the metadata store before it is in the bucket.
-    let newest = timeline::newest_mark(store).await?;
-    let state = metadata.cluster_state().await?;
-    identity::prove_cluster(store, &state).await?;
-    ownership.observe_timeline(store, state.timeline.number)?;
-    check_timeline(store, &state, newest)
-}
-
 /// Verifies that the metadata store is not behind the newest mark, which must be read before the
 /// state.
 ///
@@ -191,109 +147,16 @@ pub fn check_timeline(
     }
 }
 
-/// Back-off between attempts: first and longest delay, doubling in between.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-
-/// Repeats the verification at start until it succeeds; until then this agent sends no other call
-/// to the metadata store.
-pub async fn wait_for_proof(node: &AgentNode, metadata: &dyn MetadataStore) {
-    let mut pause = RETRY_BACKOFF.0;
-    loop {
-        match prove_ownership(&node.ownership, metadata, node.store.as_ref()).await {
-            Ok(()) => {
-                node.health.set_met(ReadinessCondition::Cluster);
-                return;
-            }
-            Err(error) => {
-                let first = node
-                    .health
-                    .set_unmet(ReadinessCondition::Cluster, error.to_string());
-                if error.is_refusal() || first {
-                    tracing::error!(%error, "this agent does not start");
-                }
-            }
+/// Records in the metadata store that it lacks what it had before, so that from then on no agent
+/// starts an incarnation on it and nothing is deleted, until `recover` was run. `problem` completes
+/// the sentence "the metadata store …" in the log if that fails. Returns whether it was recorded.
+pub async fn report_divergence(metadata: &dyn MetadataStore, problem: &'static str) -> bool {
+    match timeout(REPORT_TIMEOUT, metadata.report_divergence()).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the metadata store could not record that it {problem}");
         }
-        sleep(pause.mul_f64(0.5 + node.entropy.fraction())).await;
-        pause = (pause * 2).min(RETRY_BACKOFF.1);
+        Err(_) => tracing::error!("the metadata store did not record in time that it {problem}"),
     }
-}
-
-/// Registers the agent after verifying again that it may, and marks the bucket with the timeline
-/// issued for the registration. Returns the time at which the registration was sent; registration
-/// and mark take at most `limit`.
-///
-/// # Errors
-/// The reason why the agent cannot register.
-pub async fn register_agent(
-    node: &AgentNode,
-    registration: &AgentRegistration,
-    limit: Duration,
-) -> Result<(AgentIdentity, Instant), String> {
-    let late = |_| "a store did not answer in time".to_owned();
-    let proved = timeout(
-        limit,
-        prove_ownership(&node.ownership, &*node.metadata, &*node.store),
-    );
-    report_outcome(node, proved.await.map_err(late)?)?;
-    let sent = Instant::now();
-    let begun = async {
-        let registered = node.metadata.register_agent(registration).await?;
-        let marked = mark_bucket(node, &registered.timeline).await;
-        if marked.is_err()
-            && let Err(error) = node.metadata.seal(registered.incarnation).await
-        {
-            tracing::warn!(%error, "a failed registration could not be sealed; its lease expires");
-        }
-        marked.map(|()| registered)
-    };
-    let begun = timeout_at(sent + limit, begun).await.map_err(late)?;
-    Ok((report_outcome(node, begun)?, sent))
-}
-
-/// Advances the timeline and marks the bucket with it.
-///
-/// # Errors
-/// An error that [`OwnershipError::is_refusal`] ends the incarnation.
-pub async fn advance(node: &AgentNode) -> Result<(), OwnershipError> {
-    let risen = node.metadata.advance_timeline().await?;
-    node.ownership.observe_timeline(&*node.store, risen.number)?;
-    mark_bucket(node, &risen).await?;
-    timeline::prune_marks(&*node.store).await
-}
-
-async fn mark_bucket(node: &AgentNode, risen: &Timeline) -> Result<(), OwnershipError> {
-    node.ownership.observe_timeline(&*node.store, risen.number)?;
-    let retry = RetryPolicy::new(node.entropy.clone());
-    let put = timeline::put_mark(&*node.store, risen, node.entropy.as_ref(), &retry).await;
-    if let Err(error @ OwnershipError::OlderMetadata { .. }) = put {
-        // Another copy of the store issued this number. From now on every agent refuses this copy.
-        if let Err(unsaid) = node.metadata.report_divergence().await {
-            tracing::error!(%unsaid, "the metadata store could not record that it is an older copy");
-        }
-        return Err(error);
-    }
-    put
-}
-
-/// Reports the outcome of a verification in health and metrics.
-///
-/// # Errors
-/// The message of the outcome's error.
-pub fn report_outcome<T>(node: &AgentNode, outcome: Result<T, OwnershipError>) -> Result<T, String> {
-    match outcome {
-        Ok(value) => {
-            node.health.set_met(ReadinessCondition::Cluster);
-            Ok(value)
-        }
-        Err(error) => {
-            if error.is_refusal()
-                && node
-                    .health
-                    .set_unmet(ReadinessCondition::Cluster, error.to_string())
-            {
-                node.metrics.record_violation(Invariant::B1);
-            }
-            Err(error.to_string())
-        }
-    }
+    false
 }

@@ -15,7 +15,7 @@ use streamhouse_metadata::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Duration, Instant, sleep, timeout},
+    time::{Duration, Instant, sleep},
 };
 use tracing::Instrument;
 
@@ -27,14 +27,15 @@ use super::{
     verify::{self, BrokenOutcome},
 };
 use crate::{
-    failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::LedPartition, traces,
+    failpoint::FailPoint,
+    metrics::WriteStage,
+    ownership,
+    partition::{LedPartition, tail::TailRun},
+    traces,
 };
 
 /// Back-off while the metadata store is unavailable: first and longest delay, doubling in between.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-
-/// Time limit for reporting lost commits to the metadata store.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until the flusher has ended and everything it flushed is answered.
 pub(super) async fn run_committer(
@@ -90,7 +91,7 @@ impl WalCommitter {
         }
         shared.set_oldest(Some(OldestWrite::new_commit(bytes)));
         let commit = ObjectCommit {
-            incarnation: shared.deps.incarnation,
+            incarnation: shared.session.incarnation,
             sequence,
             size_bytes: bytes as u64,
             partitions: commits,
@@ -174,7 +175,7 @@ async fn wait_until_stored(shared: &WriterState, uploaded: oneshot::Receiver<boo
     tokio::select! {
         biased;
         stored = uploaded => stored.unwrap_or(false),
-        () = shared.deps.session_ended.cancelled() => false,
+        () = shared.session.ended.cancelled() => false,
     }
 }
 
@@ -273,14 +274,10 @@ fn reject_outcome(
 /// on it, and nothing is deleted, until `recover` was run; otherwise objects of acknowledged
 /// records would be taken for objects that were never committed.
 async fn report_lost_commits(shared: &WriterState) {
-    match timeout(REPORT_TIMEOUT, shared.deps.metadata.report_divergence()).await {
-        Ok(Ok(())) => tracing::error!(
+    if ownership::report_divergence(&*shared.deps.metadata, "lost commits").await {
+        tracing::error!(
             "the metadata store lost commits of acknowledged records; run `streamhouse-agent recover` to see which"
-        ),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "the metadata store could not record that it lost commits")
-        }
-        Err(_) => tracing::error!("the metadata store did not record in time that it lost commits"),
+        );
     }
 }
 
@@ -312,7 +309,7 @@ fn publish_and_answer(
                 send_results(shared, appends, &batches, log_start);
             }
             PartitionOutcome::Fenced => {
-                shared.deps.partitions.remove(part.partition, part.epoch);
+                shared.session.partitions.remove(part.partition, part.epoch);
                 for append in appends {
                     let _ = append.ticket.send(Err(not_leader_error()));
                 }

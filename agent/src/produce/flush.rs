@@ -54,7 +54,7 @@ pub(super) async fn run_flusher(shared: Arc<WriterState>, flushed: mpsc::Unbound
     loop {
         tokio::select! {
             biased;
-            () = flusher.shared.deps.session_ended.cancelled() => break,
+            () = flusher.shared.session.ended.cancelled() => break,
             (reason, slot) = flusher.wait_for_flush() => flusher.flush(reason, slot),
         }
     }
@@ -167,11 +167,11 @@ async fn upload_object(
     slot: UploadSlot,
     done: oneshot::Sender<bool>,
 ) {
-    let deps = &shared.deps;
-    let object = keys::wal_key(deps.incarnation, sequence);
+    let (deps, session) = (&shared.deps, &shared.session);
+    let object = keys::wal_key(session.incarnation, sequence);
     deps.failpoints.reach(FailPoint::BeforeUpload).await;
     let started = Instant::now();
-    let retry = RetryPolicy::new(deps.entropy.clone()).with_cancellation(deps.session_ended.clone());
+    let retry = RetryPolicy::new(deps.entropy.clone()).with_cancellation(session.ended.clone());
     let span = deps.traces.start_upload(&traced, &object, body.len());
     let log = log_span(span.as_ref().map(SampledSpan::context));
     let context = span.map(SampledSpan::into_context).unwrap_or_default();

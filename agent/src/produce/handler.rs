@@ -6,9 +6,10 @@ use std::{borrow::Cow, sync::Arc};
 use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
 use streamhouse_core::{
-    Error, ErrorCode,
+    Error, ErrorCode, Incarnation,
     batch::{BatchHeader, BatchIter, BatchLimits, TimestampType, validate},
     protocol::v1,
+    time::Clock,
     topic_config::TopicConfig,
     trace::{SampledSpan, key},
 };
@@ -18,12 +19,13 @@ use tokio::{
     time::{Duration, Instant, sleep, timeout},
 };
 
-use super::{AppendRequest, AppendResult};
+use super::{AppendRequest, AppendResult, CurrentWriter, WalWriter};
 use crate::{
-    directory::{ClusterView, DirectoryTopic},
-    node::{AgentNode, AgentSession},
+    directory::{ClusterDirectory, ClusterView, DirectoryTopic},
+    health::AgentHealth,
+    metrics::AgentMetrics,
     partition::LedPartition,
-    traces,
+    traces::{self, AgentTraces},
 };
 
 /// Name of the method in traces.
@@ -37,6 +39,30 @@ const LEASE_ARRIVAL_ATTEMPTS: usize = 25;
 const LEASE_ARRIVAL_DELAY: Duration = Duration::from_millis(10);
 /// Retry delay for producers when memory is full.
 const RETRY_AFTER_MS: u32 = 100;
+
+/// Dependencies of the request handler.
+#[derive(Debug, Clone)]
+pub struct ProduceDeps {
+    /// The writer of the active incarnation.
+    pub writer: Arc<CurrentWriter>,
+    /// The cluster as of the newest snapshot.
+    pub directory: Arc<ClusterDirectory>,
+    /// Wall clock that timestamps are checked against.
+    pub clock: Arc<dyn Clock>,
+    /// Why this agent cannot store records.
+    pub health: Arc<AgentHealth>,
+    /// Metrics of this agent.
+    pub metrics: Arc<AgentMetrics>,
+    /// Starts the agent's trace spans.
+    pub traces: AgentTraces,
+}
+
+impl ProduceDeps {
+    /// Returns the active incarnation, if there is one.
+    fn incarnation(&self) -> Option<Incarnation> {
+        self.writer.get().map(|writer| writer.session().incarnation)
+    }
+}
 
 /// A request in flight: one entry per partition, in the order of the request.
 #[derive(Debug)]
@@ -56,19 +82,19 @@ enum AppendTicket {
 
 /// Accepts one request. Its batches have their place in the order when this returns;
 /// [`PendingProduce::finish`] returns the response.
-pub async fn accept(node: &AgentNode, request: v1::ProduceRequest) -> PendingProduce {
+pub async fn accept(deps: &ProduceDeps, request: v1::ProduceRequest) -> PendingProduce {
     let (parent, state) = (request.traceparent.as_bytes(), request.tracestate.as_bytes());
-    let mut span = node.traces.start_call(TRACE_METHOD, parent, Some(state));
+    let mut span = deps.traces.start_call(TRACE_METHOD, parent, Some(state));
     if let Some(span) = &mut span {
         span.set_attribute(key::MESSAGING_SYSTEM, "streamhouse");
         span.set_attribute("streamhouse.partitions", request.partitions.len() as i64);
     }
     let mut partitions = Vec::with_capacity(request.partitions.len());
-    let mut waits = WaitBudget::new(node);
+    let mut waits = WaitBudget::new(deps);
     for mut part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
         let records = std::mem::take(&mut part.records);
-        let outcome = match accept_partition(node, &mut waits, &part, records, trace).await {
+        let outcome = match accept_partition(deps, &mut waits, &part, records, trace).await {
             Ok(ticket) => AppendTicket::Pending(ticket),
             Err(error) => AppendTicket::Refused(error),
         };
@@ -92,9 +118,9 @@ struct WaitBudget {
 }
 
 impl WaitBudget {
-    fn new(node: &AgentNode) -> Self {
+    fn new(deps: &ProduceDeps) -> Self {
         Self {
-            view: node.directory.view(),
+            view: deps.directory.view(),
             refreshed: false,
             arrival_looks: LEASE_ARRIVAL_ATTEMPTS,
             admission: ADMISSION_TIMEOUT,
@@ -103,17 +129,17 @@ impl WaitBudget {
 }
 
 async fn accept_partition(
-    node: &AgentNode,
+    deps: &ProduceDeps,
     waits: &mut WaitBudget,
     part: &v1::PartitionProduce,
     records: Bytes,
     trace: Option<SpanContext>,
 ) -> Result<oneshot::Receiver<AppendResult>, Error> {
-    let (session, topic, partition) = find_led_partition(node, waits, part).await?;
-    let batches = validate_batches(&records, &topic, partition.index, node.clock.now_ms())?;
-    let permit = admit_bytes(node, &session, waits, records.len()).await?;
+    let (writer, topic, partition) = find_led_partition(deps, waits, part).await?;
+    let batches = validate_batches(&records, &topic, partition.index, deps.clock.now_ms())?;
+    let permit = admit_bytes(deps, &writer, waits, records.len()).await?;
     let (ticket, receiver) = oneshot::channel();
-    session.writer.append(AppendRequest {
+    writer.append(AppendRequest {
         partition,
         bytes: records,
         batches,
@@ -128,33 +154,33 @@ async fn accept_partition(
 /// Finds the partition that this agent leads; refreshes the directory if it seems to be led by
 /// another agent.
 async fn find_led_partition(
-    node: &AgentNode,
+    deps: &ProduceDeps,
     waits: &mut WaitBudget,
     wanted: &v1::PartitionProduce,
-) -> Result<(Arc<AgentSession>, Arc<DirectoryTopic>, Arc<LedPartition>), Error> {
-    if let Some(found) = led_partition(node, &waits.view, wanted) {
+) -> Result<(Arc<WalWriter>, Arc<DirectoryTopic>, Arc<LedPartition>), Error> {
+    if let Some(found) = led_partition(deps, &waits.view, wanted) {
         return Ok(found);
     }
     if !waits.refreshed {
-        waits.view = node.directory.refresh().await;
+        waits.view = deps.directory.refresh().await;
         waits.refreshed = true;
     }
     loop {
-        if let Some(found) = led_partition(node, &waits.view, wanted) {
+        if let Some(found) = led_partition(deps, &waits.view, wanted) {
             return Ok(found);
         }
         let record = waits
             .view
             .find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
         let holder = record.ok().and_then(|record| record.holder);
-        let arriving = holder.is_some() && holder == node.session().map(|life| life.incarnation);
+        let arriving = holder.is_some() && holder == deps.incarnation();
         if !arriving || waits.arrival_looks == 0 {
             break;
         }
         // The lease is being acquired or released: the result is known shortly.
         waits.arrival_looks -= 1;
         sleep(LEASE_ARRIVAL_DELAY).await;
-        waits.view = node.directory.view();
+        waits.view = deps.directory.view();
     }
     let record = waits
         .view
@@ -167,7 +193,7 @@ async fn find_led_partition(
     }
     if record.holder.is_none() {
         // The producer's last error should contain the reason why this agent does not lead.
-        let message = match node.storage_problem() {
+        let message = match deps.health.storage_problem() {
             Some(why) => {
                 format!("the partition has no leader: this agent cannot store records: {why}").into()
             }
@@ -179,15 +205,19 @@ async fn find_led_partition(
 }
 
 fn led_partition(
-    node: &AgentNode,
+    deps: &ProduceDeps,
     view: &ClusterView,
     wanted: &v1::PartitionProduce,
-) -> Option<(Arc<AgentSession>, Arc<DirectoryTopic>, Arc<LedPartition>)> {
-    let session = node.session().filter(|life| !life.ended.is_cancelled())?;
+) -> Option<(Arc<WalWriter>, Arc<DirectoryTopic>, Arc<LedPartition>)> {
+    let writer = deps.writer.get()?;
+    let session = writer.session();
+    if session.ended.is_cancelled() {
+        return None;
+    }
     let record = view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
     let partition = session.partitions.get(record.ok()?.uid);
     let partition = partition.filter(|partition| partition.is_accepting())?;
-    Some((session, view.topic(&wanted.topic)?.clone(), partition))
+    Some((writer, view.topic(&wanted.topic)?.clone(), partition))
 }
 
 /// Validates all batches of a partition; if one is invalid, none of the partition's batches is
@@ -278,13 +308,13 @@ fn batch_meta(header: &BatchHeader) -> Result<BatchMetadata, Error> {
 
 /// Waits for memory within the request's wait budget, and refuses the request if none becomes free.
 async fn admit_bytes(
-    node: &AgentNode,
-    session: &AgentSession,
+    deps: &ProduceDeps,
+    writer: &WalWriter,
     waits: &mut WaitBudget,
     bytes: usize,
 ) -> Result<OwnedSemaphorePermit, Error> {
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let memory = session.writer.memory().clone();
+    let memory = writer.memory().clone();
     let full = match memory.clone().try_acquire_many_owned(permits) {
         Ok(permit) => return Ok(permit),
         Err(full) => full,
@@ -297,7 +327,7 @@ async fn admit_bytes(
         return Ok(permit);
     }
     waits.admission = Duration::ZERO;
-    let message = match node.storage_problem() {
+    let message = match deps.health.storage_problem() {
         Some(why) => {
             format!("the agent's produce memory is full, since it cannot store records: {why}").into()
         }
@@ -308,7 +338,7 @@ async fn admit_bytes(
 
 impl PendingProduce {
     /// Waits until every partition has an answer, and returns the response.
-    pub async fn finish(mut self, node: &AgentNode) -> v1::ProduceResponse {
+    pub async fn finish(mut self, deps: &ProduceDeps) -> v1::ProduceResponse {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         let mut throttle_ms = 0;
         for (part, outcome) in self.partitions {
@@ -324,7 +354,7 @@ impl PendingProduce {
             if let (Err(error), Some(span)) = (&ack, &mut self.span) {
                 traces::mark_failed(span, error);
             }
-            partitions.push(partition_result(node, part, ack));
+            partitions.push(partition_result(deps, part, ack));
         }
         v1::ProduceResponse {
             request_id: self.request_id,
@@ -342,7 +372,7 @@ fn dropped_ticket_error() -> Error {
 }
 
 fn partition_result(
-    node: &AgentNode,
+    deps: &ProduceDeps,
     part: v1::PartitionProduce,
     ack: AppendResult,
 ) -> v1::PartitionProduceResult {
@@ -362,14 +392,14 @@ fn partition_result(
             leader: None,
         },
         Err(error) => {
-            let view = node.directory.view();
-            let me = node.session().map(|life| life.incarnation);
+            let view = deps.directory.view();
+            let me = deps.incarnation();
             let record = view.find_partition(&topic, &topic_id, partition).ok();
             let named = record.filter(|record| record.holder.is_some() && record.holder != me);
             let leader = named
                 .filter(|_| error.code() == ErrorCode::NotLeader)
                 .map(|record| view.leader(record));
-            node.metrics.record_grpc_error("Produce", error.code());
+            deps.metrics.record_grpc_error("Produce", error.code());
             v1::PartitionProduceResult {
                 topic,
                 partition,

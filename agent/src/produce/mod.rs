@@ -8,6 +8,7 @@
 
 pub mod buffer;
 mod commit;
+mod current;
 mod flush;
 pub mod handler;
 mod verify;
@@ -15,21 +16,22 @@ mod verify;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use streamhouse_core::{Error, ErrorCode, Incarnation, time::Entropy};
+use streamhouse_core::{Error, ErrorCode, time::Entropy};
 use streamhouse_metadata::MetadataStore;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::{Duration, Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
 
 pub use buffer::{AppendRequest, AppendResult, AppendedPosition};
+pub use current::CurrentWriter;
+pub use handler::ProduceDeps;
 
 use crate::{
     failpoint::FailPointRegistry,
-    fetch::tail::TailBudget,
     metrics::{AgentMetrics, WriteStage},
-    partition::LedPartitions,
+    partition::tail::TailBudget,
+    session::AgentSession,
     store::{ObjectStore, retry::timeout_for},
     traces::AgentTraces,
 };
@@ -50,19 +52,15 @@ pub struct WriterSettings {
     pub memory: usize,
 }
 
-/// Dependencies of a writer.
+/// Dependencies of every incarnation's writer.
 #[derive(Debug, Clone)]
 pub struct WriterDeps {
-    /// Incarnation whose objects it writes.
-    pub incarnation: Incarnation,
     /// Where objects are committed.
     pub metadata: Arc<dyn MetadataStore>,
     /// Where objects are stored.
     pub store: Arc<dyn ObjectStore>,
     /// Source of jitter.
     pub entropy: Arc<dyn Entropy>,
-    /// The led partitions; those found fenced are removed.
-    pub partitions: Arc<LedPartitions>,
     /// Budget of the committed batches that stay in memory.
     pub tails: Arc<TailBudget>,
     /// Metrics of this agent.
@@ -71,9 +69,6 @@ pub struct WriterDeps {
     pub traces: AgentTraces,
     /// Fail points of tests.
     pub failpoints: Arc<FailPointRegistry>,
-    /// Cancelled by the lease keeper when the incarnation ends, and by the writer when it finds the
-    /// incarnation sealed.
-    pub session_ended: CancellationToken,
 }
 
 /// Writes validated batches to the object store and commits them in the metadata store.
@@ -85,6 +80,9 @@ pub struct WalWriter {
 #[derive(Debug)]
 struct WriterState {
     deps: WriterDeps,
+    /// Incarnation whose objects are written. Ended by the lease keeper, and by the writer when it
+    /// finds the incarnation sealed. Partitions found fenced are removed from it.
+    session: Arc<AgentSession>,
     settings: WriterSettings,
     buffer: buffer::WalBuffer,
     memory: Arc<Semaphore>,
@@ -132,9 +130,9 @@ pub struct WriteStall {
 }
 
 impl WalWriter {
-    /// Starts the flusher and the committer; they end when `deps.session_ended` is cancelled and
-    /// everything is answered.
-    pub fn start(deps: WriterDeps, settings: WriterSettings) -> Self {
+    /// Starts the flusher and the committer; they end when the session has ended and everything is
+    /// answered.
+    pub fn start(deps: WriterDeps, settings: WriterSettings, session: Arc<AgentSession>) -> Self {
         let shared = Arc::new(WriterState {
             buffer: buffer::WalBuffer::new(settings.flush_bytes),
             memory: Arc::new(Semaphore::new(settings.memory)),
@@ -142,12 +140,18 @@ impl WalWriter {
             oldest: Mutex::default(),
             give_up_cause: OnceLock::new(),
             deps,
+            session,
             settings,
         });
         let (flushed, queue) = mpsc::unbounded_channel();
         tokio::spawn(flush::run_flusher(shared.clone(), flushed));
         tokio::spawn(commit::run_committer(shared.clone(), queue));
         Self { shared }
+    }
+
+    /// Returns the session whose batches it writes.
+    pub fn session(&self) -> &AgentSession {
+        &self.shared.session
     }
 
     /// Accepts an append; its ticket is answered later.
@@ -194,7 +198,7 @@ impl WalWriter {
     /// answered with `give_up_cause`.
     pub fn give_up(&self, cause: Error) {
         let _ = self.shared.give_up_cause.set(cause);
-        self.shared.deps.session_ended.cancel();
+        self.shared.session.ended.cancel();
     }
 
     /// Waits until everything appended so far is answered.
@@ -208,7 +212,7 @@ impl WalWriter {
 impl WriterState {
     /// Ends the incarnation: every later append is refused.
     fn close(&self, error: &Error) {
-        self.deps.session_ended.cancel();
+        self.session.ended.cancel();
         let refused = self.buffer.close(error);
         self.add_answered(refused);
     }
@@ -225,7 +229,7 @@ impl WriterState {
     /// Waits until the outcome of a commit is no longer worth waiting for: the incarnation has
     /// ended, and the store had time to answer. A write that was given up has waited long enough.
     async fn wait_commit_abandoned(&self) {
-        self.deps.session_ended.cancelled().await;
+        self.session.ended.cancelled().await;
         if self.give_up_cause.get().is_none() {
             sleep(COMMIT_OUTCOME_GRACE).await;
         }

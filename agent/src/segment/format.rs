@@ -15,6 +15,8 @@ const VERSION: u16 = 1;
 const HEADER_FIXED_LEN: usize = 8 + 2 + 2 + 16 + 4 + 8 + 4 + 8;
 /// Maximum length of a cluster id in bytes.
 const MAX_CLUSTER_ID_LEN: usize = 1024;
+/// Length of an entry of the index.
+pub(super) const ENTRY_LEN: usize = 8 + 8 + 8 + 4 + 4;
 /// Length of the footer.
 pub(super) const FOOTER_LEN: usize = 8 + 8 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 4 + 2 + 2 + 4 + 8;
 
@@ -261,7 +263,7 @@ impl SegmentFooter {
 
     /// Returns the length of the index in bytes.
     pub fn index_len(&self) -> u64 {
-        u64::from(self.blocks) * super::index::ENTRY_LEN as u64
+        u64::from(self.blocks) * ENTRY_LEN as u64
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {

@@ -5,10 +5,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::format::{FOOTER_LEN, SegmentError, SegmentFooter, check_crc};
+use super::format::{ENTRY_LEN, FOOTER_LEN, SegmentError, SegmentFooter, check_crc};
 
-/// Length of an entry.
-pub(super) const ENTRY_LEN: usize = 8 + 8 + 8 + 4 + 4;
 /// Length of the suffix that contains index and footer of all but the largest segments.
 pub const SUFFIX_LEN: u64 = 128 * 1024;
 

@@ -6,9 +6,10 @@ use streamhouse_core::batch::BatchHeader;
 use super::{
     BLOCK_SIZE,
     format::{
-        FOOTER_LEN, SegmentError, SegmentFooter, SegmentIdentity, SegmentSummary, crc32c, write_header,
+        ENTRY_LEN, FOOTER_LEN, SegmentError, SegmentFooter, SegmentIdentity, SegmentSummary, crc32c,
+        write_header,
     },
-    index::{ENTRY_LEN, SegmentBlock},
+    index::SegmentBlock,
 };
 
 /// Growth of the buffer: doubling would briefly need twice the memory of the segment.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use streamhouse_core::protocol::v1::{self, admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
-use super::data::describe_agents;
-use crate::{node::AgentNode, topics};
+use super::{ServerDeps, data::describe_agents};
+use crate::topics;
 
 /// The result of every admin call.
 type AdminResult<T> = Result<Response<T>, Status>;
@@ -15,13 +15,13 @@ type AdminResult<T> = Result<Response<T>, Status>;
 /// Serves operators and tools.
 #[derive(Debug, Clone)]
 pub struct AgentAdminService {
-    node: Arc<AgentNode>,
+    deps: Arc<ServerDeps>,
 }
 
 impl AgentAdminService {
     /// Creates the service of this agent.
-    pub fn new(node: Arc<AgentNode>) -> Self {
-        Self { node }
+    pub fn new(deps: Arc<ServerDeps>) -> Self {
+        Self { deps }
     }
 }
 
@@ -32,7 +32,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::CreateTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
-            topics::create(&self.node, request.into_inner()).await?,
+            topics::create(&self.deps.topics, request.into_inner()).await?,
         ))
     }
 
@@ -41,7 +41,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::ListTopicsRequest>,
     ) -> AdminResult<v1::ListTopicsResponse> {
         Ok(Response::new(
-            topics::list(&self.node, request.into_inner().include_internal).await?,
+            topics::list(&self.deps.topics, request.into_inner().include_internal).await?,
         ))
     }
 
@@ -50,7 +50,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::DescribeTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
-            topics::describe(&self.node, &request.into_inner().name).await?,
+            topics::describe(&self.deps.topics, &request.into_inner().name).await?,
         ))
     }
 
@@ -59,7 +59,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::AlterTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
-            topics::alter(&self.node, request.into_inner()).await?,
+            topics::alter(&self.deps.topics, request.into_inner()).await?,
         ))
     }
 
@@ -67,7 +67,7 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> AdminResult<v1::DeleteTopicResponse> {
-        topics::delete(&self.node, &request.into_inner().name).await?;
+        topics::delete(&self.deps.topics, &request.into_inner().name).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
 
@@ -75,7 +75,7 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteRecordsRequest>,
     ) -> AdminResult<v1::DeleteRecordsResponse> {
-        let log_start_offset = topics::delete_records(&self.node, request.into_inner()).await?;
+        let log_start_offset = topics::delete_records(&self.deps.topics, request.into_inner()).await?;
         Ok(Response::new(v1::DeleteRecordsResponse { log_start_offset }))
     }
 
@@ -83,7 +83,7 @@ impl AdminService for AgentAdminService {
         &self,
         _: Request<v1::DescribeClusterRequest>,
     ) -> AdminResult<v1::DescribeClusterResponse> {
-        let view = topics::require_view(&self.node).await?;
+        let view = topics::require_view(&self.deps.directory).await?;
         let counted = view.topics().filter(|topic| !topic.record.internal);
         let (topics, partitions) = counted.fold((0, 0), |(topics, partitions), topic| {
             (
@@ -97,36 +97,8 @@ impl AdminService for AgentAdminService {
             topics,
             partitions,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            metadata_store: redact_url(self.node.settings.metadata_url.expose()),
-            object_store: self.node.store.describe(),
+            metadata_store: self.deps.metadata_store.clone(),
+            object_store: self.deps.object_store.clone(),
         }))
-    }
-}
-
-/// Returns a store's URL without what may be secret: user, password and options.
-fn redact_url(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.split_once("://") {
-        Some((kind, rest)) => {
-            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-            format!("{kind}://{place}")
-        }
-        None => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_place_of_a_store_holds_no_secret() {
-        let url = "postgres://streamhouse:hush@db:5432/streamhouse_metadata?sslmode=require&password=hush";
-        assert_eq!(redact_url(url), "postgres://db:5432/streamhouse_metadata");
-        assert_eq!(redact_url("postgres://u:a@b@db/x"), "postgres://db/x");
-        assert_eq!(
-            redact_url("sqlite:/var/lib/metadata.db"),
-            "sqlite:/var/lib/metadata.db"
-        );
     }
 }

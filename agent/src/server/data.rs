@@ -15,7 +15,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{directory::ClusterView, fetch, node::AgentNode, produce::handler};
+use super::ServerDeps;
+use crate::{directory::ClusterView, fetch, produce::handler};
 
 /// Maximum number of requests of one produce stream that wait for their response.
 const MAX_IN_FLIGHT_REQUESTS: usize = 64;
@@ -25,13 +26,13 @@ const RESPONSE_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Serves producers and consumers.
 #[derive(Debug, Clone)]
 pub struct AgentDataService {
-    node: Arc<AgentNode>,
+    deps: Arc<ServerDeps>,
 }
 
 impl AgentDataService {
     /// Creates the service of this agent.
-    pub fn new(node: Arc<AgentNode>) -> Self {
-        Self { node }
+    pub fn new(deps: Arc<ServerDeps>) -> Self {
+        Self { deps }
     }
 }
 
@@ -45,7 +46,7 @@ impl DataService for AgentDataService {
     ) -> Result<Response<Self::ProduceStream>, Status> {
         let (answers, receiver) = mpsc::channel(MAX_IN_FLIGHT_REQUESTS);
         tokio::spawn(serve_produce_stream(
-            self.node.clone(),
+            self.deps.clone(),
             request.into_inner(),
             answers,
         ));
@@ -53,8 +54,8 @@ impl DataService for AgentDataService {
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let _timer = self.node.metrics.start_request("Fetch");
-        let (answer, memory) = fetch::fetch(&self.node, request.into_inner()).await?;
+        let _timer = self.deps.metrics.start_request("Fetch");
+        let (answer, memory) = fetch::fetch(&self.deps.fetch, request.into_inner()).await?;
         let mut response = Response::new(answer);
         if let Some(memory) = memory {
             response.extensions_mut().insert(memory);
@@ -66,11 +67,11 @@ impl DataService for AgentDataService {
         &self,
         request: Request<v1::MetadataRequest>,
     ) -> Result<Response<v1::MetadataResponse>, Status> {
-        let _timer = self.node.metrics.start_request("Metadata");
+        let _timer = self.deps.metrics.start_request("Metadata");
         let wanted = request.into_inner().topics;
-        let mut view = self.node.directory.view();
+        let mut view = self.deps.directory.view();
         if view.version == 0 || wanted.iter().any(|name| view.topic(name).is_none()) {
-            view = self.node.directory.refresh().await;
+            view = self.deps.directory.refresh().await;
         }
         if view.version == 0 {
             let error = Error::new(
@@ -86,9 +87,9 @@ impl DataService for AgentDataService {
         &self,
         _: Request<v1::InitProducerIdRequest>,
     ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
-        let _timer = self.node.metrics.start_request("InitProducerId");
+        let _timer = self.deps.metrics.start_request("InitProducerId");
         let producer_id = self
-            .node
+            .deps
             .metadata
             .allocate_producer_id()
             .await
@@ -103,16 +104,16 @@ impl DataService for AgentDataService {
         &self,
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
-        let _timer = self.node.metrics.start_request("ListOffsets");
+        let _timer = self.deps.metrics.start_request("ListOffsets");
         let queries = request.into_inner().partitions;
-        let mut view = self.node.directory.view();
+        let mut view = self.deps.directory.view();
         let known = |query: &v1::PartitionOffsetQuery| {
             view.find_partition(&query.topic, &query.topic_id, query.partition)
                 .is_ok()
         };
         if !queries.iter().all(known) {
             // One refresh for all partitions.
-            view = self.node.directory.refresh().await;
+            view = self.deps.directory.refresh().await;
         }
         let mut partitions = Vec::with_capacity(queries.len());
         for query in queries {
@@ -157,11 +158,11 @@ impl AgentDataService {
     ) -> Result<(i64, i64), Error> {
         let uid = view.find_partition(topic, topic_id, index)?.uid;
         if let Some(Position::TimestampMs(timestamp)) = position {
-            return fetch::cold::find_timestamp(&self.node, uid, timestamp).await;
+            return fetch::find_timestamp(&self.deps.fetch, uid, timestamp).await;
         }
         // The metadata store is asked instead of this agent's memory: a returned offset must never
         // be ahead of what another agent returns.
-        let bounds = self.node.metadata.bounds(&[uid]).await.map_err(Error::from)?;
+        let bounds = self.deps.metadata.bounds(&[uid]).await.map_err(Error::from)?;
         let (_, bounds) = bounds.first().ok_or_else(|| {
             Error::new(
                 ErrorCode::UnknownTopicOrPartition,
@@ -182,7 +183,7 @@ impl AgentDataService {
 /// Serves one produce stream: requests are accepted in the order sent, several are in flight at
 /// once, and responses leave in that order.
 async fn serve_produce_stream(
-    node: Arc<AgentNode>,
+    deps: Arc<ServerDeps>,
     mut requests: Streaming<v1::ProduceRequest>,
     answers: mpsc::Sender<Result<v1::ProduceResponse, Status>>,
 ) {
@@ -200,11 +201,11 @@ async fn serve_produce_stream(
             }
             request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
                 Some(Ok(request)) => {
-                    let timer = node.metrics.start_request("Produce");
-                    let pending = handler::accept(&node, request).await;
-                    let node = node.clone();
+                    let timer = deps.metrics.start_request("Produce");
+                    let pending = handler::accept(&deps.produce, request).await;
+                    let deps = deps.clone();
                     waiting.push_back(async move {
-                        let answer = pending.finish(&node).await;
+                        let answer = pending.finish(&deps.produce).await;
                         drop(timer);
                         answer
                     }.boxed());

@@ -24,8 +24,7 @@ use tokio::{
     time::{Duration, sleep, timeout},
 };
 
-use super::connections::ClientConnection;
-use crate::node::AgentNode;
+use super::{ServerDeps, connections::ClientConnection};
 
 /// Content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -42,12 +41,12 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the routes of the three pages.
-pub fn status_router(node: Arc<AgentNode>) -> Router {
+pub fn status_router(deps: Arc<ServerDeps>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(node)
+        .with_state(deps)
 }
 
 /// Serves the router to connections until `stop` resolves and the responses in flight are complete.
@@ -107,8 +106,8 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
-async fn ready(State(node): State<Arc<AgentNode>>) -> Response {
-    let reasons = node.health.reasons();
+async fn ready(State(deps): State<Arc<ServerDeps>>) -> Response {
+    let reasons = deps.health.reasons();
     if reasons.is_empty() {
         return (StatusCode::OK, Json(json!({ "ready": true }))).into_response();
     }
@@ -123,9 +122,9 @@ async fn ready(State(node): State<Arc<AgentNode>>) -> Response {
         .into_response()
 }
 
-async fn metrics(State(node): State<Arc<AgentNode>>) -> Response {
-    node.update_gauges();
-    match node.metrics.render() {
+async fn metrics(State(deps): State<Arc<ServerDeps>>) -> Response {
+    deps.gauges.update();
+    match deps.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod connections;
 pub mod data;
+mod deps;
 mod guard;
 pub mod http;
 mod plain_text;
@@ -22,6 +23,7 @@ use tokio::{net::TcpListener, sync::watch, time::Duration};
 use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
+pub use self::deps::{ServerDeps, ServerLimits};
 use self::{
     admin::AgentAdminService,
     connections::{ConnectionPolicy, ConnectionSecurity},
@@ -32,7 +34,6 @@ use crate::{
     console,
     groups::GroupGrpcService,
     metrics::AgentMetrics,
-    node::AgentNode,
     tls::{self, ListenerCertificates, ListenerKind, TlsError},
 };
 
@@ -86,37 +87,33 @@ impl ServerPorts {
     /// If a port cannot be served, or a certificate cannot be used.
     pub async fn serve(
         self,
-        node: Arc<AgentNode>,
-        groups: GroupGrpcService,
+        deps: Arc<ServerDeps>,
         tls: Arc<ListenerCertificates>,
         stop: impl Future<Output = ()> + Clone + Send + 'static,
     ) -> anyhow::Result<()> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let follow = async {
             tokio::join!(
-                report_health(reporter, node.health.subscribe()),
+                report_health(reporter, deps.health.subscribe()),
                 tls.reload_periodically(tls::RELOAD_INTERVAL)
             )
         };
-        let pages = http_router(&node, &groups, self.http.local_addr()?);
+        let pages = http_router(&deps, self.http.local_addr()?);
         let connections = connections::accept(
             self.http,
             ConnectionPolicy {
                 limit: http::MAX_HTTP_CONNECTIONS,
                 // The number of HTTP connections says nothing about clients, so it is not exported.
                 open_connections: IntGauge::new("http_connections", "open")?,
-                security: connection_security(&tls, ListenerKind::Http, &node.metrics)?,
+                security: connection_security(&tls, ListenerKind::Http, &deps.metrics)?,
                 preface_bytes: 0,
                 handshake_timeout: HANDSHAKE_TIMEOUT,
             },
         );
         let http = http::serve_http(connections, pages, http::HEADER_READ_TIMEOUT, stop.clone());
-        let routes = grpc_routes(&node, groups)?.add_service(health);
-        let (metrics, traces) = (node.metrics.clone(), node.traces.clone());
-        let intake = RequestMemoryLimiter::new(
-            node.settings.memory_budgets().requests,
-            node.settings.max_request_bytes.as_usize(),
-        );
+        let routes = grpc_routes(&deps)?.add_service(health);
+        let (metrics, traces) = (deps.metrics.clone(), deps.traces.clone());
+        let intake = RequestMemoryLimiter::new(deps.limits.request_memory, deps.limits.max_request_bytes);
         let guarded = routes
             .into_axum_router()
             .layer(from_fn(move |request: Request, next| {
@@ -136,9 +133,9 @@ impl ServerPorts {
                 connections::accept(
                     self.grpc,
                     ConnectionPolicy {
-                        limit: node.settings.max_connections,
-                        open_connections: node.metrics.connections.clone(),
-                        security: connection_security(&tls, ListenerKind::Grpc, &node.metrics)?,
+                        limit: deps.limits.max_connections,
+                        open_connections: deps.metrics.connections.clone(),
+                        security: connection_security(&tls, ListenerKind::Grpc, &deps.metrics)?,
                         preface_bytes: HTTP2_PREFACE_BYTES,
                         handshake_timeout: HANDSHAKE_TIMEOUT,
                     },
@@ -155,17 +152,12 @@ impl ServerPorts {
 }
 
 /// Returns the routes of the HTTP port, with the console if it is enabled.
-fn http_router(node: &Arc<AgentNode>, groups: &GroupGrpcService, bound: SocketAddr) -> Router {
-    let pages = http::status_router(node.clone());
-    if !node.settings.console {
-        return pages;
+fn http_router(deps: &Arc<ServerDeps>, bound: SocketAddr) -> Router {
+    let pages = http::status_router(deps.clone());
+    match &deps.console {
+        Some(console) => pages.merge(console::router(console.clone(), bound.ip().is_loopback())),
+        None => pages,
     }
-    let coordinator = groups.coordinator().clone();
-    pages.merge(console::router(
-        node.clone(),
-        coordinator,
-        bound.ip().is_loopback(),
-    ))
 }
 
 /// Returns the TLS of a listener, if it has a certificate.
@@ -193,19 +185,22 @@ async fn bind_listener(what: &str, address: &str) -> io::Result<TcpListener> {
 }
 
 /// Returns the routes of every service but health.
-fn grpc_routes(node: &Arc<AgentNode>, groups: GroupGrpcService) -> anyhow::Result<Routes> {
-    let largest = node.settings.max_request_bytes.as_usize();
+fn grpc_routes(deps: &Arc<ServerDeps>) -> anyhow::Result<Routes> {
+    let largest = deps.limits.max_request_bytes;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     Ok(Routes::new(
-        DataServiceServer::new(AgentDataService::new(node.clone())).max_decoding_message_size(largest),
+        DataServiceServer::new(AgentDataService::new(deps.clone())).max_decoding_message_size(largest),
     )
     .add_service(
-        AdminServiceServer::new(AgentAdminService::new(node.clone())).max_decoding_message_size(largest),
+        AdminServiceServer::new(AgentAdminService::new(deps.clone())).max_decoding_message_size(largest),
     )
-    .add_service(GroupServiceServer::new(groups).max_decoding_message_size(largest))
+    .add_service(
+        GroupServiceServer::new(GroupGrpcService::new(deps.groups.clone()))
+            .max_decoding_message_size(largest),
+    )
     .add_service(reflection))
 }
 

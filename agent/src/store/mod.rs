@@ -17,6 +17,7 @@ pub mod metered;
 pub mod open;
 pub mod retry;
 pub mod s3;
+pub mod settings;
 
 use std::{fmt, ops::Range};
 
@@ -24,8 +25,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{StoreError, StoreErrorKind};
-pub use open::{S3Credentials, StoreSettings, check_store, check_url, open_store};
+pub use open::{check_store, check_url, open_store};
 pub use retry::{RetryPolicy, put_settled};
+pub use settings::{S3Credentials, StoreSettings};
 
 /// Maximum number of keys in one delete request; S3's limit.
 pub const DELETE_BATCH: usize = 1000;

@@ -30,7 +30,7 @@ async fn records_are_deleted_up_to_an_offset_by_the_leader() {
             partition: 0,
             before_offset,
         };
-        topics::delete_records(&one.node, request)
+        topics::delete_records(&one.node.topics(), request)
             .await
             .map_err(|error| error.code())
     };
@@ -44,7 +44,9 @@ async fn records_are_deleted_up_to_an_offset_by_the_leader() {
         partition: 1,
         before_offset: 0,
     };
-    let error = topics::delete_records(&one.node, request).await.unwrap_err();
+    let error = topics::delete_records(&one.node.topics(), request)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition);
     one.drain().await;
 }
@@ -64,7 +66,7 @@ async fn topics_that_cannot_be_are_refused_with_the_reason() {
             config,
             validate_only: false,
         };
-        topics::create(&one.node, request).await.unwrap_err()
+        topics::create(&one.node.topics(), request).await.unwrap_err()
     };
     assert_eq!(refused("a b", 1, &[]).await.code(), ErrorCode::InvalidTopic);
     assert_eq!(refused("__mine", 1, &[]).await.code(), ErrorCode::InvalidTopic);
@@ -96,7 +98,7 @@ async fn settings_of_a_topic_are_altered_and_the_clusters_own_topic_is_protected
     let one = start_agent(dir.path(), "one").await;
     create_topic(&one, "orders", 1).await;
 
-    let alter = async |request| topics::alter(&one.node, request).await;
+    let alter = async |request| topics::alter(&one.node.topics(), request).await;
     let shrink = v1::AlterTopicRequest {
         name: "orders".to_owned(),
         partitions: -1,
@@ -129,7 +131,7 @@ async fn settings_of_a_topic_are_altered_and_the_clusters_own_topic_is_protected
         ("1000", 1)
     );
     assert_eq!(
-        topics::describe(&one.node, "orders")
+        topics::describe(&one.node.topics(), "orders")
             .await
             .unwrap()
             .overridden
@@ -138,12 +140,12 @@ async fn settings_of_a_topic_are_altered_and_the_clusters_own_topic_is_protected
     );
     assert_eq!(alter(set).await.unwrap().overridden, ["retention.ms"]);
 
-    let listed = topics::list(&one.node, false).await.unwrap().topics;
+    let listed = topics::list(&one.node.topics(), false).await.unwrap().topics;
     assert_eq!(
         listed.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(),
         ["orders"]
     );
-    let internal = topics::list(&one.node, true)
+    let internal = topics::list(&one.node.topics(), true)
         .await
         .unwrap()
         .topics
@@ -151,7 +153,7 @@ async fn settings_of_a_topic_are_altered_and_the_clusters_own_topic_is_protected
         .find(|topic| topic.internal)
         .unwrap();
     assert_eq!(
-        topics::delete(&one.node, &internal.name)
+        topics::delete(&one.node.topics(), &internal.name)
             .await
             .unwrap_err()
             .code(),
@@ -187,7 +189,7 @@ async fn the_pages_say_how_the_agent_is() {
         answer.starts_with("HTTP/1.1 503") && answer.contains("\"condition\":\"joined\""),
         "{answer}"
     );
-    let error = topics::list(&one.node, false).await.unwrap_err();
+    let error = topics::list(&one.node.topics(), false).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::MetadataUnavailable);
     deferred.disconnected.store(false, Ordering::Release);
     wait_until("it is ready", || one.node.health.is_ready()).await;
@@ -298,7 +300,7 @@ async fn what_moves_through_a_topic_is_counted_by_its_name() {
                 ..Default::default()
             }],
         };
-        let (answer, _) = crate::fetch::fetch(&agent.node, request).await.unwrap();
+        let (answer, _) = crate::fetch::fetch(&agent.node.fetch(), request).await.unwrap();
         answer.partitions[0].records.len() as u64
     };
     assert_eq!(counted(&one, "produced_records"), 5);

@@ -251,11 +251,11 @@ async fn a_request_looks_for_news_once_however_many_partitions_moved() {
         ..Default::default()
     };
     let before = stores.metadata.calls(MetadataMethod::snapshot);
-    let pending = handler::accept(&one.node, request).await;
+    let pending = handler::accept(&one.node.produce(), request).await;
     let looks = stores.metadata.calls(MetadataMethod::snapshot) - before;
     // A few more are caused by background tasks.
     assert!(looks < 50, "{looks} looks");
-    let answer = pending.finish(&one.node).await;
+    let answer = pending.finish(&one.node.produce()).await;
     assert!(answer.partitions.iter().all(|part| part.error.is_some()));
     one.drain().await;
 }

@@ -81,9 +81,9 @@ async fn produce_batch(agent: &Agent, topic: &str, values: &[Vec<u8>]) {
         partitions: vec![part],
         ..v1::ProduceRequest::default()
     };
-    let result = handler::accept(&agent.node, request)
+    let result = handler::accept(&agent.node.produce(), request)
         .await
-        .finish(&agent.node)
+        .finish(&agent.node.produce())
         .await;
     assert_eq!(result.partitions[0].error, None);
 }
@@ -245,7 +245,7 @@ async fn a_topic_and_an_agent_are_shown_as_the_agent_knows_them() {
     create_topic(&one, "orders", 3).await;
     produce(&one, "orders", 2, "x").await.unwrap();
     let shown = get_data(&one, "topic?name=orders&offset=1&limit=2").await;
-    let known = topics::describe(&one.node, "orders").await.unwrap();
+    let known = topics::describe(&one.node.topics(), "orders").await.unwrap();
     assert_eq!(
         (&shown["total"], &shown["topic_id"]),
         (&3.into(), &known.topic_id.into())

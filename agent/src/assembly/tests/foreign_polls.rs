@@ -49,7 +49,7 @@ async fn polls_of_a_partition_that_another_agent_leads_share_one_look() {
                 max_wait_ms: 60_000,
                 partitions: vec![wanted],
             };
-            tokio::spawn(async move { crate::fetch::fetch(&node, request).await })
+            tokio::spawn(async move { crate::fetch::fetch(&node.fetch(), request).await })
         })
         .collect();
     wait_until("all wait", || {

@@ -152,7 +152,7 @@ pub(super) async fn fetch_values(
         max_bytes,
         ..Default::default()
     };
-    let (mut response, _memory) = fetch::fetch(node, request).await?;
+    let (mut response, _memory) = fetch::fetch(&node.fetch(), request).await?;
     let part = response.partitions.remove(0);
     if let Some(error) = part.error {
         return Err(error.into());
@@ -321,7 +321,7 @@ impl TestProducer {
             partitions: vec![part],
             ..Default::default()
         };
-        handler::accept(node, request).await
+        handler::accept(&node.produce(), request).await
     }
 
     /// Sends the next value to this agent; the sequence advances only when it is acknowledged.
@@ -333,7 +333,7 @@ impl TestProducer {
         let value = self.value(self.sequence);
         ledger.lock().record_sent(&self.log, &value);
         let pending = self.begin_send(node, self.sequence).await;
-        let offset = single_offset(pending.finish(node).await)?;
+        let offset = single_offset(pending.finish(&node.produce()).await)?;
         ledger.lock().record_acked(&self.log, offset, &value);
         self.sequence += 1;
         Ok(offset)

@@ -28,7 +28,7 @@ async fn create_small_topic(agent: &Agent) {
             .into(),
         ..v1::CreateTopicRequest::default()
     };
-    topics::create(&agent.node, request).await.unwrap();
+    topics::create(&agent.node.topics(), request).await.unwrap();
 }
 
 /// Number of records, of 60 kB each.
@@ -68,7 +68,7 @@ async fn catch_up(agent: &Agent, end: i64) -> usize {
                 ..Default::default()
             }],
         };
-        match fetch::fetch(&agent.node, request).await {
+        match fetch::fetch(&agent.node.fetch(), request).await {
             Ok((answer, memory)) => {
                 let part = &answer.partitions[0];
                 assert_eq!(part.error, None);
@@ -133,7 +133,7 @@ async fn the_segment_that_is_written_counts() {
         used >= 262_144 && used <= one.node.memory.roll.capacity(),
         "{used}"
     );
-    one.node.update_gauges();
+    one.node.gauges().update();
     let text = one.node.metrics.render().unwrap();
     assert!(text.contains(&format!(
         "streamhouse_agent_memory_used_bytes{{use=\"roll\"}} {used}"

@@ -10,7 +10,6 @@ use streamhouse_metadata::keys;
 use super::*;
 use crate::{
     backup, check,
-    fetch::cold,
     invariant::Invariant,
     purge, recover,
     segment::{SegmentIdentity, SegmentWriter},
@@ -69,7 +68,7 @@ async fn create_unexpiring_topic(agent: &Agent, name: &str, segment_ms: &str) {
         config: config.into(),
         ..v1::CreateTopicRequest::default()
     };
-    topics::create(&agent.node, request).await.unwrap();
+    topics::create(&agent.node.topics(), request).await.unwrap();
 }
 
 /// Creates a topic whose records are rolled at once.
@@ -97,9 +96,7 @@ async fn read_values(agent: &Agent, topic: &str) -> Vec<String> {
     let uid = partition_uid(agent, topic);
     let (mut values, mut from) = (Vec::new(), 0);
     loop {
-        let read = cold::read_log_range(&agent.node, uid, from, 1 << 20)
-            .await
-            .unwrap();
+        let read = agent.node.log().read_range(uid, from, 1 << 20).await.unwrap();
         assert_eq!(read.bounds.log_start, 0, "nothing is deleted");
         for batch in BatchIter::owned(&read.records) {
             let (header, batch) = batch.unwrap();
@@ -189,7 +186,7 @@ async fn a_second_metadata_store_gets_nothing_of_a_bucket_that_is_anothers() {
             partitions: 1,
             ..v1::CreateTopicRequest::default()
         };
-        assert!(topics::create(&two.node, request).await.is_err());
+        assert!(topics::create(&two.node.topics(), request).await.is_err());
         two.crash().await;
     }
     let again = start_busy_agent(dir.path()).await;
@@ -469,7 +466,7 @@ async fn roll_over_existing_object(object: impl AsyncFnOnce(&Agent) -> Bytes) ->
         set_config: [("segment.ms".to_owned(), "100".to_owned())].into(),
         ..v1::AlterTopicRequest::default()
     };
-    topics::alter(&one.node, roll).await.unwrap();
+    topics::alter(&one.node.topics(), roll).await.unwrap();
     wait_until_rolled(&one, "orders").await;
     assert_eq!(read_values(&one, "orders").await, numbered_values("a", 5));
     assert_eq!(
@@ -492,7 +489,10 @@ async fn roll_over_existing_object(object: impl AsyncFnOnce(&Agent) -> Bytes) ->
 
 async fn read_batches(agent: &Agent, offset: i64) -> Bytes {
     let uid = partition_uid(agent, "orders");
-    cold::read_log_range(&agent.node, uid, offset, 1 << 20)
+    agent
+        .node
+        .log()
+        .read_range(uid, offset, 1 << 20)
         .await
         .unwrap()
         .records

@@ -337,11 +337,11 @@ impl ClusterSimulation {
         self.jobs.spawn(async move {
             let Some(session) = node.session() else { return };
             let _either = match step {
-                SimulationStep::Roll => roll::roll_all(&node, &session).await,
-                SimulationStep::Sweep => sweep::run(&node, &session).await,
+                SimulationStep::Roll => roll::roll_all(&node.maintenance(), &session).await,
+                SimulationStep::Sweep => sweep::run(&node.maintenance(), &session).await,
                 _ => {
                     let _no_reads = world.reads.write().await;
-                    delete::run(&node).await
+                    delete::run(&node.maintenance()).await
                 }
             };
         });
@@ -461,7 +461,7 @@ async fn run_short_lived_topic(world: &SimulatedCluster, node: &AgentNode, name:
         partitions: 1,
         ..Default::default()
     };
-    if topics::create(node, request).await.is_err() {
+    if topics::create(&node.topics(), request).await.is_err() {
         return;
     }
     let created = user_partitions(&world.stores).await;
@@ -469,7 +469,7 @@ async fn run_short_lived_topic(world: &SimulatedCluster, node: &AgentNode, name:
         let mut producer = TestProducer::new(&world.stores, &log).await;
         let _either = timeout(STEP_TIME * 4, producer.send(&world.ledger, node)).await;
         if let Some(session) = node.session() {
-            let _either = timeout(STEP_TIME, roll::roll_all(node, &session)).await;
+            let _either = timeout(STEP_TIME, roll::roll_all(&node.maintenance(), &session)).await;
         }
         // An agent that does not lead it reads it through its cache.
         for _ in 0..3 {
@@ -479,9 +479,9 @@ async fn run_short_lived_topic(world: &SimulatedCluster, node: &AgentNode, name:
             let _either = timeout(STEP_TIME, read).await;
         }
     }
-    let _either = topics::delete(node, name).await;
+    let _either = topics::delete(&node.topics(), name).await;
     let _no_reads = world.reads.write().await;
-    let _either = timeout(STEP_TIME * 4, delete::run(node)).await;
+    let _either = timeout(STEP_TIME * 4, delete::run(&node.maintenance())).await;
 }
 
 /// Methods of the metadata store that may fail. Two are left out: `delete_topic` names only a

@@ -1,5 +1,6 @@
 //! The two stores of a cluster, in memory and each with its faults, and agents that start on them.
 
+use streamhouse_core::time::system_entropy;
 use streamhouse_metadata::{GarbagePolicy, MetadataStore};
 
 use super::*;
@@ -100,14 +101,14 @@ pub(crate) async fn expire_ended_incarnations(stores: &FaultyStores) {
 
 /// Rolls everything that `node` leads, then deletes and sweeps until nothing is left to do. All
 /// incarnations but those of running agents must have ended.
-pub(crate) async fn run_jobs_until_idle(stores: &FaultyStores, node: &AgentNode) {
+pub(super) async fn run_jobs_until_idle(stores: &FaultyStores, node: &AgentNode) {
     let deadline = Instant::now() + EVENT_TIMEOUT;
     loop {
         let session = node.session().expect("the agent is registered");
         let round = async {
-            roll::roll_all(node, &session).await?;
-            delete::run(node).await?;
-            sweep::run(node, &session).await
+            roll::roll_all(&node.maintenance(), &session).await?;
+            delete::run(&node.maintenance()).await?;
+            sweep::run(&node.maintenance(), &session).await
         };
         let done = round.await;
         let snapshot = stores.metadata.inner().snapshot(None).await.unwrap().unwrap();

@@ -88,8 +88,10 @@ impl TakeoverCluster {
             .all()
             .into_iter()
             .find(|held| &*held.topic == "gone");
-        roll::roll_partition(node, &gone.unwrap()).await.unwrap();
-        topics::delete(node, "gone").await.unwrap();
+        roll::roll_partition(&node.maintenance(), &gone.unwrap())
+            .await
+            .unwrap();
+        topics::delete(&node.topics(), "gone").await.unwrap();
         wait_until("it leads one log", || led_count(&self.first) == 1).await;
     }
 
@@ -141,10 +143,10 @@ async fn run_step_through(node: Arc<AgentNode>, point: FailPoint) {
     let _either = match point {
         FailPoint::BeforeUpload | FailPoint::BeforeCommit | FailPoint::AfterCommit => Ok(()),
         FailPoint::BeforeSegmentPut | FailPoint::BeforeSegmentSwap | FailPoint::AfterSegmentSwap => {
-            roll::roll_all(&node, &session).await
+            roll::roll_all(&node.maintenance(), &session).await
         }
-        FailPoint::BeforeDelete | FailPoint::AfterDelete => delete::run(&node).await,
-        FailPoint::BeforeSweep | FailPoint::AfterSweep => sweep::run(&node, &session).await,
+        FailPoint::BeforeDelete | FailPoint::AfterDelete => delete::run(&node.maintenance()).await,
+        FailPoint::BeforeSweep | FailPoint::AfterSweep => sweep::run(&node.maintenance(), &session).await,
     };
 }
 
@@ -155,7 +157,7 @@ async fn stop_at_fail_point(point: FailPoint, crashes: bool) {
     let node = cluster.first.node.clone();
     let session = node.session().unwrap();
     if matches!(point, FailPoint::BeforeDelete | FailPoint::AfterDelete) {
-        roll::roll_all(&node, &session).await.unwrap();
+        roll::roll_all(&node.maintenance(), &session).await.unwrap();
     }
     let hold = node.failpoints.hold(point);
     let sequence = cluster.producer.sequence;
@@ -192,7 +194,7 @@ async fn stop_at_fail_point(point: FailPoint, crashes: bool) {
     drop(hold);
     let _either = work.await;
     if let Some(pending) = pending
-        && let Ok(offset) = single_offset(pending.finish(&node).await)
+        && let Ok(offset) = single_offset(pending.finish(&node.produce()).await)
     {
         // Acknowledged by both, as the same record.
         assert_eq!(
@@ -230,9 +232,9 @@ async fn fail_store_operation(operation: StoreOperation, kind: ToxicKind, prefix
         .add(Toxic::new(kind).on(&[operation]).with_prefix(prefix).times(2));
     cluster.send_until_acked(&node).await;
     for _ in 0..4 {
-        let _either = roll::roll_all(&node, &session).await;
-        let _either = delete::run(&node).await;
-        let _either = sweep::run(&node, &session).await;
+        let _either = roll::roll_all(&node.maintenance(), &session).await;
+        let _either = delete::run(&node.maintenance()).await;
+        let _either = sweep::run(&node.maintenance(), &session).await;
     }
     assert!(
         cluster.stores.store.hits(toxic) > 0,

@@ -15,7 +15,6 @@ use streamhouse_metadata::{Error as MetadataError, GarbagePolicy, LogPosition, S
 
 use super::*;
 use crate::{
-    fetch::cold,
     maintenance::{delete, roll::SegmentRoller, sweep},
     store::{GetRange, StoreErrorKind},
 };
@@ -37,7 +36,7 @@ async fn create_rolled_topic(agent: &Agent, name: &str) -> PartitionUid {
         config: [("segment.ms".to_owned(), "100".to_owned())].into(),
         ..v1::CreateTopicRequest::default()
     };
-    topics::create(&agent.node, request).await.unwrap();
+    topics::create(&agent.node.topics(), request).await.unwrap();
     partition_uid(agent, name)
 }
 
@@ -51,7 +50,7 @@ async fn roll_everything(agent: &Agent, uid: PartitionUid) -> String {
     let (mut roller, deadline) = (SegmentRoller::default(), Instant::now() + EVENT_TIMEOUT);
     loop {
         let session = agent.node.session().unwrap();
-        roller.run(&agent.node, &session).await.unwrap();
+        roller.run(&agent.node.maintenance(), &session).await.unwrap();
         let view = agent
             .node
             .metadata
@@ -68,7 +67,7 @@ async fn roll_everything(agent: &Agent, uid: PartitionUid) -> String {
 
 /// Reads the values of a partition's records from the objects, through the block cache.
 async fn read_values(agent: &Agent, uid: PartitionUid) -> Vec<String> {
-    let read = cold::read_log_range(&agent.node, uid, 0, 1 << 20).await.unwrap();
+    let read = agent.node.log().read_range(uid, 0, 1 << 20).await.unwrap();
     let mut values = Vec::new();
     for batch in BatchIter::owned(&read.records) {
         let (_, batch) = batch.unwrap();
@@ -91,7 +90,7 @@ async fn is_stored(agent: &Agent, key: &str) -> bool {
 async fn delete_until_gone(agent: &Agent, key: &str) {
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while is_stored(agent, key).await {
-        delete::run(&agent.node).await.unwrap();
+        delete::run(&agent.node.maintenance()).await.unwrap();
         assert!(Instant::now() < deadline, "{key} stays");
         sleep(Duration::from_millis(20)).await;
     }
@@ -101,7 +100,7 @@ async fn delete_until_gone(agent: &Agent, key: &str) {
 async fn delete_all_garbage(agent: &Agent) {
     let deadline = Instant::now() + EVENT_TIMEOUT;
     loop {
-        delete::run(&agent.node).await.unwrap();
+        delete::run(&agent.node.maintenance()).await.unwrap();
         if agent.node.metrics.garbage_waiting.get() == 0 {
             return;
         }
@@ -123,7 +122,7 @@ async fn the_next_topic_of_a_name_serves_its_own_records_only() {
         // Twice: from the object, from the cache.
         assert_eq!(read_values(&one, uid).await, [value]);
         assert_eq!(read_values(&one, uid).await, [value]);
-        topics::delete(&one.node, "orders").await.unwrap();
+        topics::delete(&one.node.topics(), "orders").await.unwrap();
     }
     let expected = ["orders", "orders@2", "orders@3", "orders@4"];
     assert_eq!(
@@ -144,7 +143,7 @@ async fn a_paused_agents_late_delete_takes_nothing_from_the_next_topic() {
     produce(&one, "orders", 0, "old").await.unwrap();
     let old_key = roll_everything(&one, old).await;
     let two = Arc::new(start_manual_agent(dir.path(), "two").await);
-    topics::delete(&one.node, "orders").await.unwrap();
+    topics::delete(&one.node.topics(), "orders").await.unwrap();
     // The second agent lists the old topic's objects, and blocks before it deletes them.
     let paused = two.node.failpoints.hold(FailPoint::BeforeDelete);
     let late = tokio::spawn({
@@ -152,7 +151,7 @@ async fn a_paused_agents_late_delete_takes_nothing_from_the_next_topic() {
         async move {
             // The first round may run before the grace has elapsed.
             for _ in 0..3000 {
-                delete::run(&two.node).await.unwrap();
+                delete::run(&two.node.maintenance()).await.unwrap();
                 sleep(Duration::from_millis(20)).await;
             }
         }
@@ -198,13 +197,13 @@ async fn a_segment_put_after_the_purge_blocks_nobody_and_does_not_stay() {
         let one = one.clone();
         async move {
             let (session, mut roller) = (one.node.session().unwrap(), SegmentRoller::default());
-            while roller.run(&one.node, &session).await.is_ok() {
+            while roller.run(&one.node.maintenance(), &session).await.is_ok() {
                 sleep(Duration::from_millis(10)).await;
             }
         }
     });
     paused.wait_reached().await;
-    topics::delete(&one.node, "orders").await.unwrap();
+    topics::delete(&one.node.topics(), "orders").await.unwrap();
     delete_all_garbage(&one).await;
     drop(paused);
     // The swap is refused since the partition does not exist any more. The object is stored.
@@ -276,7 +275,7 @@ async fn sweep_until(agent: &Agent, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while !holds() {
         let session = agent.node.session().unwrap();
-        sweep::run(&agent.node, &session).await.unwrap();
+        sweep::run(&agent.node.maintenance(), &session).await.unwrap();
         assert!(Instant::now() < deadline, "it is not swept");
         sleep(Duration::from_millis(20)).await;
     }
@@ -289,7 +288,7 @@ async fn a_client_of_the_old_topic_is_told() {
     create_rolled_topic(&one, "orders").await;
     let id = |agent: &Agent| agent.node.directory.view().topic("orders").unwrap().id.clone();
     let old = id(&one);
-    topics::delete(&one.node, "orders").await.unwrap();
+    topics::delete(&one.node.topics(), "orders").await.unwrap();
     create_rolled_topic(&one, "orders").await;
     produce(&one, "orders", 0, "new").await.unwrap();
     let new = id(&one);

@@ -41,8 +41,8 @@ async fn produce_bytes(agent: &Agent, topic: &str, records: Bytes) -> Result<i64
         partitions: vec![part],
         ..Default::default()
     };
-    let pending = handler::accept(&agent.node, request).await;
-    let result = pending.finish(&agent.node).await.partitions.remove(0);
+    let pending = handler::accept(&agent.node.produce(), request).await;
+    let result = pending.finish(&agent.node.produce()).await.partitions.remove(0);
     result
         .error
         .map_or(Ok(result.base_offset), |error| Err(error.into()))
@@ -72,7 +72,7 @@ async fn fetch_once(agent: &Agent, topic: &str, offset: i64) -> (i64, usize, Opt
         max_bytes: 1 << 20,
         ..Default::default()
     };
-    let part = fetch::fetch(&agent.node, request)
+    let part = fetch::fetch(&agent.node.fetch(), request)
         .await
         .unwrap()
         .0
@@ -94,7 +94,7 @@ async fn create_configured_topic(agent: &Agent, name: &str, config: &[(&str, &st
         config: config.collect(),
         ..Default::default()
     };
-    topics::create(&agent.node, request).await.unwrap();
+    topics::create(&agent.node.topics(), request).await.unwrap();
 }
 
 fn led_partition(agent: &Agent, topic: &str) -> Arc<LedPartition> {
@@ -188,9 +188,14 @@ async fn records_are_deleted_up_to_what_the_store_has_committed() {
         before_offset,
         ..Default::default()
     };
-    let beyond = topics::delete_records(&one.node, request(2)).await.unwrap_err();
+    let beyond = topics::delete_records(&one.node.topics(), request(2))
+        .await
+        .unwrap_err();
     assert_eq!(beyond.code(), ErrorCode::OffsetOutOfRange);
-    assert_eq!(topics::delete_records(&one.node, request(1)).await, Ok(1));
+    assert_eq!(
+        topics::delete_records(&one.node.topics(), request(1)).await,
+        Ok(1)
+    );
     assert_eq!(fetch_once(&one, "orders", 1).await, (1, 0, None));
     lost.release();
     assert_eq!(write.await.unwrap(), Ok(0));
@@ -280,7 +285,9 @@ async fn a_store_behind_what_was_published_ends_the_life() {
         before_offset: 1,
         ..Default::default()
     };
-    let error = topics::delete_records(&one.node, request).await.unwrap_err();
+    let error = topics::delete_records(&one.node.topics(), request)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), ErrorCode::MetadataUnavailable);
     assert_eq!(violation_counts(&one), [("INV-P2", 1.0)]);
     *lying.behind.lock() = 0;
@@ -372,7 +379,10 @@ async fn what_stands_before_damaged_records_is_served_and_the_error_names_them()
     stores.objects.put_new(&key, object.into()).await.unwrap();
     // Read from the store, whatever the leader has in memory.
     let read = async |offset| {
-        fetch::cold::read_log_range(&one.node, partition_uid(&one, "orders"), offset, 1 << 20).await
+        one.node
+            .log()
+            .read_range(partition_uid(&one, "orders"), offset, 1 << 20)
+            .await
     };
     let served = read(0).await.unwrap();
     assert!(!served.records.is_empty());
@@ -472,7 +482,7 @@ async fn retention_takes_no_record_at_once_and_is_stopped_by_none() {
     let session = one.node.session().unwrap();
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while led_partition(&one, "gone").log_start() < 3 {
-        retention::run(&one.node, &session).await.unwrap();
+        retention::run(&one.node.maintenance(), &session).await.unwrap();
         assert!(Instant::now() < deadline, "a span stops retention");
         sleep(Duration::from_millis(5)).await;
     }
@@ -486,7 +496,7 @@ async fn retention_takes_no_record_at_once_and_is_stopped_by_none() {
     produce_bytes(&one, "old", single_record(now - 7_200_000, b"x"))
         .await
         .unwrap();
-    retention::run(&one.node, &session).await.unwrap();
+    retention::run(&one.node.maintenance(), &session).await.unwrap();
     assert_eq!(led_partition(&one, "old").log_start(), 1);
     one.drain().await;
 }
@@ -506,7 +516,7 @@ async fn one_partitions_trouble_does_not_end_the_round_of_the_others() {
         .metadata
         .add_fault(fault.with_argument(format!("{trouble:?}")));
     let session = one.node.session().unwrap();
-    assert!(retention::run(&one.node, &session).await.is_err());
+    assert!(retention::run(&one.node.maintenance(), &session).await.is_err());
     for name in &names {
         let expected = i64::from(*name != names[3]);
         assert_eq!(led_partition(&one, name).log_start(), expected, "{name}");
@@ -540,16 +550,19 @@ async fn an_object_that_cannot_be_deleted_does_not_keep_the_others() {
             .with_prefix(stuck.clone()),
     );
     let session = one.node.session().unwrap();
-    retention::run(&one.node, &session).await.unwrap();
+    retention::run(&one.node.maintenance(), &session).await.unwrap();
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while wal() != [stuck.clone()] {
-        let _told = delete::run(&one.node).await;
+        let _told = delete::run(&one.node.maintenance()).await;
         assert!(Instant::now() < deadline, "{:?}", wal());
         sleep(Duration::from_millis(20)).await;
     }
-    assert!(delete::run(&one.node).await.is_err(), "and it is reported");
+    assert!(
+        delete::run(&one.node.maintenance()).await.is_err(),
+        "and it is reported"
+    );
     stores.store.clear();
-    delete::run(&one.node).await.unwrap();
+    delete::run(&one.node.maintenance()).await.unwrap();
     assert_eq!(wal(), Vec::<String>::new());
     one.drain().await;
 }
@@ -583,7 +596,7 @@ async fn a_life_that_cannot_be_swept_does_not_keep_the_others_and_counts_when_it
     let mut sweeper = OrphanSweeper::default();
     for _ in 0..2 {
         one.node.directory.replace(snapshot.clone());
-        assert!(sweeper.run(&one.node, &session).await.is_err());
+        assert!(sweeper.run(&one.node.maintenance(), &session).await.is_err());
     }
     let left = metadata.snapshot(None).await.unwrap().unwrap().unswept;
     assert_eq!(
@@ -617,7 +630,7 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
     let rolled = |agent: &Agent| scrape_values(agent, ["segments_rolled_total"])[0];
     for n in 1..=8 {
         produce_bytes(&one, "orders", large.clone()).await.unwrap();
-        roller.run(&one.node, &session).await.unwrap();
+        roller.run(&one.node.maintenance(), &session).await.unwrap();
         assert_eq!(
             (rolled(&one), led_partition(&one, "orders").unrolled_bytes()),
             (f64::from(n), 0)
@@ -625,7 +638,7 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
         produce_bytes(&one, "orders", single_record(5, b"small"))
             .await
             .unwrap();
-        roller.run(&one.node, &session).await.unwrap();
+        roller.run(&one.node.maintenance(), &session).await.unwrap();
         assert_eq!(rolled(&one), f64::from(n), "a few bytes are no segment");
     }
     // Deleted records no longer wait to be rolled.
@@ -637,12 +650,12 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
         before_offset: -1,
         ..Default::default()
     };
-    topics::delete_records(&one.node, all).await.unwrap();
+    topics::delete_records(&one.node.topics(), all).await.unwrap();
     assert_eq!(led_partition(&one, "orders").unrolled_bytes(), 0);
     produce_bytes(&one, "orders", single_record(5, &[b'x'; 30_000]))
         .await
         .unwrap();
-    roller.run(&one.node, &session).await.unwrap();
+    roller.run(&one.node.maintenance(), &session).await.unwrap();
     assert_eq!(rolled(&one), 8.0);
     // The next leader rolls what this one left once there is enough.
     produce_bytes(&one, "orders", single_record(5, &[b'x'; 30_000]))
@@ -653,13 +666,13 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
     let two = stores.start_ready_agent("two", MANUAL_JOBS).await;
     wait_until("it leads", || led_count(&two) == 1).await;
     let (session, mut roller) = (two.node.session().unwrap(), SegmentRoller::default());
-    roller.run(&two.node, &session).await.unwrap();
+    roller.run(&two.node.maintenance(), &session).await.unwrap();
     assert_eq!(rolled(&two), 0.0, "60,000 bytes are not enough");
     assert!(led_partition(&two, "orders").unrolled_bytes() >= 60_000);
     produce_bytes(&two, "orders", single_record(5, &[b'x'; 10_000]))
         .await
         .unwrap();
-    roller.run(&two.node, &session).await.unwrap();
+    roller.run(&two.node.maintenance(), &session).await.unwrap();
     assert_eq!(
         (rolled(&two), led_partition(&two, "orders").unrolled_bytes()),
         (1.0, 0)
@@ -679,7 +692,7 @@ async fn a_setting_that_nothing_honours_is_refused_and_a_topic_that_has_it_works
         config: gzip.clone().into(),
         ..Default::default()
     };
-    let error = topics::create(&one.node, request).await.unwrap_err();
+    let error = topics::create(&one.node.topics(), request).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidConfig);
     assert!(error.message().contains("only \"producer\""), "{error}");
 
@@ -702,7 +715,7 @@ async fn a_setting_that_nothing_honours_is_refused_and_a_topic_that_has_it_works
             set_config: [(key.to_owned(), value.to_owned())].into(),
             ..Default::default()
         };
-        topics::alter(&one.node, request).await
+        topics::alter(&one.node.topics(), request).await
     };
     alter("retention.ms", "6000").await.unwrap();
     assert_eq!(config(&one).retention_ms, Some(6000));
@@ -725,7 +738,7 @@ async fn sizes_and_times_of_a_topic_are_honoured() {
         produce_bytes(&one, "kept", single_record(5, b"x")).await.unwrap();
     }
     let session = one.node.session().unwrap();
-    retention::run(&one.node, &session).await.unwrap();
+    retention::run(&one.node.maintenance(), &session).await.unwrap();
     assert_eq!(
         led_partition(&one, "kept").log_start(),
         2,
@@ -738,7 +751,7 @@ async fn sizes_and_times_of_a_topic_are_honoured() {
     let mut roller = SegmentRoller::default();
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while led_partition(&one, "rolled").rolled_offset() == 0 {
-        roller.run(&one.node, &session).await.unwrap();
+        roller.run(&one.node.maintenance(), &session).await.unwrap();
         assert!(Instant::now() < deadline, "it is old enough");
         sleep(Duration::from_millis(10)).await;
     }
@@ -788,7 +801,7 @@ async fn offsets_are_kept_as_long_as_the_agent_is_told() {
     let asked = stores
         .metadata
         .add_fault(asked.with_argument("offsets_retention: 77s"));
-    assert!(delete::run(&one.node).await.is_err());
+    assert!(delete::run(&one.node.maintenance()).await.is_err());
     assert_eq!(asked.hit_count(), 1);
     stores.metadata.clear();
     one.drain().await;

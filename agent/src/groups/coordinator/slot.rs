@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CoordinatorContext, not_coordinator, ticker};
+use super::{CoordinatorContext, not_coordinator};
 use crate::{
     groups::state::{ConsumerGroup, GroupReply, ReplyTicket},
     invariant::Invariant,
@@ -148,8 +148,9 @@ impl CoordinatorSlot {
         })
     }
 
-    /// Loads the groups with members, then starts to serve. Returns their number.
-    pub(super) async fn load(self: &Arc<Self>) -> Result<usize, StoreError> {
+    /// Loads the groups with members, then starts to serve. Returns their number. Their timers run
+    /// once the caller has spawned the slot's ticker.
+    pub(super) async fn load(&self) -> Result<usize, StoreError> {
         let records = self
             .shared
             .deps
@@ -169,7 +170,6 @@ impl CoordinatorSlot {
             groups += 1;
         }
         self.loaded.store(true, Ordering::Release);
-        tokio::spawn(ticker::run(self.clone()));
         Ok(groups)
     }
 

@@ -150,7 +150,7 @@ async fn damaged_and_deleted_records_are_said_and_not_shown() {
         partition: 0,
         before_offset: 1,
     };
-    topics::delete_records(&one.node, request).await.unwrap();
+    topics::delete_records(&one.node.topics(), request).await.unwrap();
     let gone = get_error_code(&one, "records?topic=orders&partition=0&offset=0").await;
     assert_eq!(gone, (400, "OFFSET_OUT_OF_RANGE".to_owned()));
     let left = get_data(&one, "records?topic=orders&partition=0").await;
@@ -174,7 +174,7 @@ async fn end_of_an_unreadable_partition(agent: &Agent) -> i64 {
             }],
             ..v1::FetchRequest::default()
         };
-        let (answer, _) = crate::fetch::fetch(&agent.node, request).await.unwrap();
+        let (answer, _) = crate::fetch::fetch(&agent.node.fetch(), request).await.unwrap();
         let result = &answer.partitions[0];
         let code = result.error.as_ref().map(|error| error.code);
         assert_eq!(code, Some(ErrorCode::StorageCorrupt.number()));

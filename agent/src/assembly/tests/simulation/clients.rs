@@ -35,7 +35,8 @@ pub(super) async fn produce_values(world: Arc<SimulatedCluster>, mut producer: T
             for sequence in first..sent {
                 pending.push(producer.begin_send(&node, sequence).await);
             }
-            let answers = pending.into_iter().map(|pending| pending.finish(&node));
+            let deps = node.produce();
+            let answers = pending.into_iter().map(|pending| pending.finish(&deps));
             futures::future::join_all(answers).await
         };
         let answers = timeout(REQUEST_TIMEOUT, window).await.unwrap_or_default();

@@ -139,7 +139,7 @@ impl GroupTestCluster {
             .await
             .unwrap()
             .incarnation;
-        let coordinator = GroupCoordinator::from_deps(CoordinatorDeps {
+        let coordinator = GroupCoordinator::new(CoordinatorDeps {
             store: self.store.clone(),
             entropy: system_entropy(),
             cluster: self.names.clone(),

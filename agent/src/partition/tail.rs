@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use streamhouse_core::batch::{self, BatchError, BatchHeader};
 
-use crate::partition::LedPartition;
+use super::LedPartition;
 
 /// A run of batches back to back, as stored in one WAL object.
 #[derive(Debug, Clone)]

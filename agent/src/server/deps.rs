@@ -1,0 +1,55 @@
+//! What the services and pages of both ports depend on.
+
+use std::sync::Arc;
+
+use streamhouse_metadata::MetadataStore;
+
+use crate::{
+    console::ConsoleDeps, directory::ClusterDirectory, fetch::FetchDeps, gauges::AgentGauges,
+    groups::GroupCoordinator, health::AgentHealth, metrics::AgentMetrics, produce::ProduceDeps,
+    topics::TopicDeps, traces::AgentTraces,
+};
+
+/// Dependencies of the server.
+#[derive(Debug, Clone)]
+pub struct ServerDeps {
+    /// Handles produce requests.
+    pub produce: ProduceDeps,
+    /// Handles fetches.
+    pub fetch: FetchDeps,
+    /// Handles the topic calls.
+    pub topics: TopicDeps,
+    /// Handles the group calls.
+    pub groups: Arc<GroupCoordinator>,
+    /// Builds the console; `None` if it is disabled.
+    pub console: Option<ConsoleDeps>,
+    /// Updates the gauges before a scrape.
+    pub gauges: AgentGauges,
+    /// Producer ids and log bounds.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// The cluster as of the newest snapshot.
+    pub directory: Arc<ClusterDirectory>,
+    /// Readiness, with the reasons why the agent is not ready.
+    pub health: Arc<AgentHealth>,
+    /// Metrics of this agent.
+    pub metrics: Arc<AgentMetrics>,
+    /// Starts the agent's trace spans.
+    pub traces: AgentTraces,
+    /// Limits of clients' connections and requests.
+    pub limits: ServerLimits,
+    /// The metadata store's URL, without what may be secret.
+    pub metadata_store: String,
+    /// The object store, as its settings name it.
+    pub object_store: String,
+}
+
+/// Limits of clients' connections and requests.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerLimits {
+    /// Maximum number of gRPC connections.
+    pub max_connections: usize,
+    /// Maximum size of one request, in bytes.
+    pub max_request_bytes: usize,
+    /// Memory of all requests that are still arriving, in bytes.
+    pub request_memory: u64,
+}
