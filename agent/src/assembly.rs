@@ -17,6 +17,7 @@ use std::{
 use anyhow::Context;
 use futures::FutureExt;
 use streamhouse_core::{
+    backoff::BackoffPolicy,
     settings::AgentSettings,
     time::{system_clock, system_entropy},
     trace::OptionalTracer,
@@ -55,8 +56,8 @@ use crate::{
 
 /// Concurrent reads of the object store on behalf of readers that are behind.
 const MAX_CONCURRENT_COLD_READS: usize = 16;
-/// Back-off between attempts to reach a store: first and longest delay, doubling in between.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// Back-off between attempts to reach a store.
+const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(3));
 /// Time limit of one check of the object store.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long calls in flight may take after all leases are handed over.
@@ -440,7 +441,7 @@ async fn run_directory_watch(node: Arc<AgentNode>, deferred: Arc<DeferredMetadat
 /// Connects to the metadata store, however long that takes.
 async fn connect_metadata(node: &AgentNode) -> Arc<dyn MetadataStore> {
     let options = connect_options(&node.settings);
-    let mut pause = RETRY_BACKOFF.0;
+    let mut backoff = RETRY_BACKOFF.start();
     loop {
         match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
             Ok(store) => return store,
@@ -450,8 +451,7 @@ async fn connect_metadata(node: &AgentNode) -> Arc<dyn MetadataStore> {
                     .set_unmet(ReadinessCondition::Metadata, error.to_string());
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_BACKOFF.1);
+        sleep(backoff.next_delay(&*node.entropy)).await;
     }
 }
 
@@ -486,7 +486,7 @@ async fn wait_for_object_store(node: &AgentNode, question: StoreProbe) {
             .await
             .map_err(|error| error.to_string()),
     };
-    let mut pause = RETRY_BACKOFF.0;
+    let mut backoff = RETRY_BACKOFF.start();
     loop {
         let problem = match timeout(STORE_CHECK_TIMEOUT, ask()).await {
             Ok(Ok(())) => return,
@@ -499,8 +499,7 @@ async fn wait_for_object_store(node: &AgentNode, question: StoreProbe) {
             "the object store cannot be used yet; retrying"
         );
         node.health.set_unmet(ReadinessCondition::ObjectStore, problem);
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_BACKOFF.1);
+        sleep(backoff.next_delay(&*node.entropy)).await;
     }
 }
 

@@ -14,6 +14,7 @@ pub mod timeline;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use streamhouse_core::backoff::{BackoffJitter, BackoffPolicy};
 use streamhouse_metadata::{
     AgentIdentity, AgentRegistration, ClusterState, Error as MetadataError, MetadataStore, Timeline,
 };
@@ -191,13 +192,14 @@ pub fn check_timeline(
     }
 }
 
-/// Back-off between attempts: first and longest delay, doubling in between.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// Back-off between attempts.
+const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(3))
+    .with_jitter(BackoffJitter::Around(0.5));
 
 /// Repeats the verification at start until it succeeds; until then this agent sends no other call
 /// to the metadata store.
 pub async fn wait_for_proof(node: &AgentNode, metadata: &dyn MetadataStore) {
-    let mut pause = RETRY_BACKOFF.0;
+    let mut backoff = RETRY_BACKOFF.start();
     loop {
         match prove_ownership(&node.ownership, metadata, node.store.as_ref()).await {
             Ok(()) => {
@@ -213,8 +215,7 @@ pub async fn wait_for_proof(node: &AgentNode, metadata: &dyn MetadataStore) {
                 }
             }
         }
-        sleep(pause.mul_f64(0.5 + node.entropy.fraction())).await;
-        pause = (pause * 2).min(RETRY_BACKOFF.1);
+        sleep(backoff.next_delay(&*node.entropy)).await;
     }
 }
 

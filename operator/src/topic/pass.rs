@@ -23,7 +23,7 @@ use super::{
     validate::TopicProblem,
 };
 use crate::{
-    backoff::backoff_delay,
+    backoff::RECONCILE_BACKOFF,
     conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, Topic},
@@ -155,7 +155,8 @@ pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &m
         ..
     } = ground
     {
-        report.schedule_retry(Instant::now() + backoff_delay(memory.failures, &*context.entropy));
+        let delay = RECONCILE_BACKOFF.delay_after(memory.failures, &*context.entropy);
+        report.schedule_retry(Instant::now() + delay);
     } else {
         let now = context.clock.now_ms() / 1000;
         context

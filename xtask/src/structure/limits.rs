@@ -90,6 +90,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
         "core",
         &[
             &[
+                "backoff",
                 "batch",
                 "consumer_protocol",
                 "protocol",
