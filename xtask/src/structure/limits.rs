@@ -220,12 +220,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "client/src/producer/leader_lookup.rs",
     ],
     &[
-        "core/src/batch/decode.rs",
-        "core/src/batch/header.rs",
-        "core/src/batch/structure.rs",
-        "core/src/batch/view.rs",
-    ],
-    &[
         "metadata/src/connect.rs",
         "metadata/src/postgres/connection.rs",
         "metadata/src/postgres/migrate.rs",
