@@ -211,4 +211,9 @@ impl Topic {
         let own = self.metadata.name.as_deref().unwrap_or_default();
         self.spec.topic_name.as_deref().unwrap_or(own)
     }
+
+    /// Returns the uid of the resource, which every object in the API server has.
+    pub(crate) fn resource_uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
 }

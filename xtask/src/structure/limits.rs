@@ -237,7 +237,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "metadata/src/sqlite/cluster.rs",
         "metadata/src/sqlite/topics.rs",
     ],
-    &["operator/src/topic/pass.rs", "operator/src/topic/reconciler.rs"],
 ];
 
 /// How many of a crate's type names may be of one word, and how many may stand for several types.
