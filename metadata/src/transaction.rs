@@ -136,3 +136,14 @@ macro_rules! transact {
     };
 }
 pub(crate) use transact;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_retried_after_milliseconds_and_never_later_than_half_a_second() {
+        let delays: Vec<_> = (1..=9).map(|attempt| retry_delay(attempt).as_millis()).collect();
+        assert_eq!(delays, [4, 8, 16, 32, 64, 128, 256, 512, 512]);
+    }
+}
