@@ -14,7 +14,10 @@ use streamhouse_agent::store::{
     local::LocalStore,
     put_settled,
 };
-use streamhouse_core::time::Entropy;
+use streamhouse_core::{
+    backoff::{BackoffJitter, BackoffPolicy},
+    time::Entropy,
+};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -44,8 +47,8 @@ async fn fixture(seed: u64) -> FaultStoreFixture {
     let local = LocalStore::open(directory.path()).await.unwrap();
     let store = Arc::new(FaultStore::new(Arc::new(local), entropy.clone()));
     let retry = RetryPolicy {
-        first_pause: Duration::from_millis(1),
-        longest_pause: Duration::from_millis(4),
+        backoff: BackoffPolicy::new(Duration::from_millis(1), Duration::from_millis(4))
+            .with_jitter(BackoffJitter::Below(0.5)),
         ..RetryPolicy::new(entropy)
     };
     FaultStoreFixture {

@@ -3,27 +3,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use streamhouse_core::time::Entropy;
+use streamhouse_core::{
+    backoff::{BackoffJitter, BackoffPolicy, BackoffState},
+    time::Entropy,
+};
 use tokio::time::Instant;
 
 use crate::config::ClientConfig;
 
-/// Delays that double up to a maximum, each shortened by up to a fifth, so that clients do not
-/// retry in lockstep.
+/// The delays of the configuration, each shortened by up to a fifth, so that clients do not retry
+/// in lockstep.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
-    first: Duration,
-    max: Duration,
-    tries: u32,
+    delays: BackoffState,
     entropy: Arc<dyn Entropy>,
 }
 
 impl Backoff {
     pub(crate) fn new(settings: &ClientConfig) -> Self {
+        let policy = BackoffPolicy::new(settings.retry_backoff, settings.retry_backoff_max);
         Self {
-            first: settings.retry_backoff,
-            max: settings.retry_backoff_max,
-            tries: 0,
+            delays: policy.with_jitter(BackoffJitter::Below(0.2)).start(),
             entropy: settings.entropy.clone(),
         }
     }
@@ -31,29 +31,25 @@ impl Backoff {
     /// Returns the delay after one more failure, at least `asked`, the delay that the agent
     /// requested.
     pub(crate) fn next_delay(&mut self, asked: Duration) -> Duration {
-        let pause = self.first.saturating_mul(1 << self.tries.min(16)).min(self.max);
-        self.tries = self.tries.saturating_add(1);
-        pause.mul_f64(1.0 - 0.2 * self.entropy.fraction()).max(asked)
+        self.delays.next_delay(&*self.entropy).max(asked)
     }
 
     /// Returns the delay after `tries` failures, for callers that count failures themselves.
     pub(crate) fn delay_after(&self, tries: u32, asked: Duration) -> Duration {
-        Self {
-            tries: tries.saturating_sub(1),
-            ..self.clone()
-        }
-        .next_delay(asked)
+        let policy = self.delays.policy();
+        policy.delay_after(tries, &*self.entropy).max(asked)
     }
 
     /// Raises the maximum delay to `max`, for requests that should be repeated less often.
     pub(crate) fn with_max_delay(mut self, most: Duration) -> Self {
-        self.max = self.max.max(most);
+        let policy = *self.delays.policy();
+        self.delays = policy.with_max_delay(policy.max_delay().max(most)).start();
         self
     }
 
     /// Starts over after a success.
     pub(crate) fn reset(&mut self) {
-        self.tries = 0;
+        self.delays.reset();
     }
 }
 

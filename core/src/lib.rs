@@ -1,7 +1,8 @@
 //! The vocabulary shared by all crates of StreamHouse: ids, record batches, protocol, error codes,
-//! settings, and the interfaces for time and randomness. Depends on no other crate of the
+//! settings, back-off, and the interfaces for time and randomness. Depends on no other crate of the
 //! workspace.
 
+pub mod backoff;
 pub mod batch;
 pub mod consumer_protocol;
 pub mod error;

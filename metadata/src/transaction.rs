@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use streamhouse_core::backoff::BackoffPolicy;
+
 use crate::Error;
 
 /// The result inside a transaction.
@@ -45,9 +47,13 @@ pub(crate) enum SqliteErrorClass {
 /// The maximum number of attempts at a transaction that conflicts with others.
 pub(crate) const MAX_ATTEMPTS: u32 = 6;
 
-/// Returns the delay before attempt `attempt`, counted from 1.
+/// Back-off between attempts at a transaction that conflicts with others.
+const CONFLICT_BACKOFF: BackoffPolicy =
+    BackoffPolicy::new(Duration::from_millis(4), Duration::from_millis(512));
+
+/// Returns the delay after attempt `attempt`, counted from 1.
 pub(crate) fn retry_delay(attempt: u32) -> Duration {
-    Duration::from_millis(2 << attempt.min(8))
+    CONFLICT_BACKOFF.base_delay(attempt)
 }
 
 /// Returns the error of a call that was given up after `limit`.
@@ -130,3 +136,14 @@ macro_rules! transact {
     };
 }
 pub(crate) use transact;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_retried_after_milliseconds_and_never_later_than_half_a_second() {
+        let delays: Vec<_> = (1..=9).map(|attempt| retry_delay(attempt).as_millis()).collect();
+        assert_eq!(delays, [4, 8, 16, 32, 64, 128, 256, 512, 512]);
+    }
+}

@@ -1,23 +1,19 @@
-//! Exponential back-off for failed reconciliations of clusters and Topics.
+//! Back-off after failed reconciliations of clusters and Topics.
 
 use std::time::Duration;
 
-use streamhouse_core::time::Entropy;
+use streamhouse_core::backoff::{BackoffJitter, BackoffPolicy};
 
-/// Delay after the first failure.
-const INITIAL_DELAY: Duration = Duration::from_secs(1);
-/// Upper bound of the delay.
-const MAX_DELAY: Duration = Duration::from_secs(60);
-
-/// Returns the delay after `failures` consecutive failures: doubled with each failure, with jitter
-/// between half and all of it.
-pub(crate) fn backoff_delay(failures: u32, entropy: &dyn Entropy) -> Duration {
-    let doubled = INITIAL_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(MAX_DELAY).mul_f64(0.5 + entropy.fraction() / 2.0)
-}
+/// Delays after consecutive failures of one resource. Half of each delay is random, so that
+/// resources that failed together are not reconciled together.
+pub(crate) const RECONCILE_BACKOFF: BackoffPolicy =
+    BackoffPolicy::new(Duration::from_secs(1), Duration::from_secs(60))
+        .with_jitter(BackoffJitter::Below(0.5));
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use streamhouse_core::time::Entropy;
+
     use super::*;
 
     /// Entropy that always returns the same number.
@@ -31,11 +27,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn waits_grow_to_a_limit_and_are_never_shorter_than_half() {
+    fn delays_grow_from_a_second_to_a_minute_and_are_never_shorter_than_half() {
         let (low, high) = (FixedEntropy(0), FixedEntropy(u64::MAX));
-        assert_eq!(backoff_delay(1, &low), INITIAL_DELAY / 2);
-        assert_eq!(backoff_delay(3, &low), INITIAL_DELAY * 2);
-        assert!(backoff_delay(u32::MAX, &high) <= MAX_DELAY);
-        assert_eq!(backoff_delay(u32::MAX, &low), MAX_DELAY / 2);
+        let delay = |failures, entropy: &FixedEntropy| RECONCILE_BACKOFF.delay_after(failures, entropy);
+        assert_eq!(delay(1, &low), Duration::from_millis(500));
+        assert_eq!(delay(3, &low), Duration::from_secs(2));
+        assert!(delay(u32::MAX, &high) <= Duration::from_secs(60));
+        assert_eq!(delay(u32::MAX, &low), Duration::from_secs(30));
     }
 }

@@ -1,11 +1,15 @@
-//! Command line of `streamhouse-operator`. Parsed by `main` before anything else; invalid arguments
-//! end the process with exit code 2.
+//! Command line of `streamhouse-operator` and the environment variables that can replace its flags.
+//! Parsed by `main` before anything else; invalid arguments and unknown variables end the process
+//! with exit code 2.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{settings::OperatorSettings, smoke_test::SmokeTestArgs};
+
+/// Prefix of every variable.
+pub const VARIABLE_PREFIX: &str = "STREAMHOUSE_OPERATOR_";
 
 const EXAMPLES_HELP: &str = "\
 Examples:
@@ -81,10 +85,46 @@ pub struct DiffArgs {
     pub default_image: String,
 }
 
+/// Returns an error message for the first variable with the operator's prefix that is not a
+/// setting.
+pub fn find_unknown_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<String> = known_variables();
+    names
+        .into_iter()
+        .filter(|name| name.starts_with(VARIABLE_PREFIX) && !is_service_link(name))
+        .find(|name| !known.iter().any(|known| known == name))
+        .map(|name| format!("unknown setting {name}; the settings are {}", known.join(", ")))
+}
+
+/// Returns whether Kubernetes sets the variable for a Service: one named `streamhouse-operator`
+/// results in variables with the operator's prefix.
+fn is_service_link(name: &str) -> bool {
+    let rest = &name[VARIABLE_PREFIX.len()..];
+    ["SERVICE_HOST", "SERVICE_PORT", "PORT"]
+        .iter()
+        .any(|link| rest == *link || rest.starts_with(&format!("{link}_")))
+        || rest.contains("_SERVICE_")
+        || rest.contains("_PORT_")
+        || rest.ends_with("_PORT")
+}
+
+fn known_variables() -> Vec<String> {
+    let mut root = Cli::command();
+    root.build();
+    let mut names: Vec<String> = root
+        .get_subcommands()
+        .flat_map(|command| command.get_arguments())
+        .filter_map(|argument| argument.get_env())
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(VARIABLE_PREFIX))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -118,12 +158,26 @@ mod tests {
             if ["help", "version"].contains(&long) {
                 continue;
             }
-            let variable = format!(
-                "{}{}",
-                crate::settings::VARIABLE_PREFIX,
-                long.replace('-', "_").to_uppercase()
-            );
+            let variable = format!("{}{}", VARIABLE_PREFIX, long.replace('-', "_").to_uppercase());
             assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()));
         }
+    }
+
+    #[test]
+    fn an_unknown_variable_is_refused_and_those_of_kubernetes_are_not() {
+        let unknown = find_unknown_variable(["PATH", "STREAMHOUSE_OPERATOR_DRIFT"]).unwrap();
+        assert!(
+            unknown.contains("STREAMHOUSE_OPERATOR_DRIFT_INTERVAL"),
+            "{unknown}"
+        );
+        let fine = [
+            "STREAMHOUSE_OPERATOR_DRIFT_INTERVAL",
+            "STREAMHOUSE_OPERATOR_SERVICE_HOST",
+            "STREAMHOUSE_OPERATOR_SERVICE_PORT_HTTP",
+            "STREAMHOUSE_OPERATOR_PORT_8080_TCP_ADDR",
+            "STREAMHOUSE_OPERATOR_METRICS_SERVICE_HOST",
+            "STREAMHOUSE_OPERATOR_METRICS_PORT",
+        ];
+        assert_eq!(find_unknown_variable(fine), None);
     }
 }

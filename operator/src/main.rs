@@ -14,11 +14,11 @@ use anyhow::Context as _;
 use clap::Parser;
 use kube::Client;
 use streamhouse_operator::{
-    cli::{Cli, Command},
+    cli::{self, Cli, Command},
     connect, controllers, crd, diff,
     run::Operator,
     server,
-    settings::{self, LogFormat, OperatorSettings},
+    settings::{LogFormat, OperatorSettings},
     smoke_test::{self, SmokeTestArgs},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let variables: Vec<String> = env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
         .collect();
-    if let Some(problem) = settings::find_unknown_variable(variables.iter().map(String::as_str)) {
+    if let Some(problem) = cli::find_unknown_variable(variables.iter().map(String::as_str)) {
         print_error(&problem);
         return ExitCode::from(EXIT_REFUSED);
     }

@@ -13,6 +13,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use futures::{FutureExt as _, future::BoxFuture};
 use kube::{Client, Config};
 use streamhouse_core::time::{Entropy, SystemEntropy, system_clock, system_entropy};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -37,6 +38,11 @@ use crate::{
 /// How long running reconciliations may take after a shutdown request. Together with the release of
 /// the Lease this fits into the 30 seconds that Kubernetes grants a pod.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Starts the controllers of one term with the shared context; they stop when the token is
+/// cancelled.
+type ControllersStart =
+    dyn Fn(OperatorContext, CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync;
 
 /// The operator before its start.
 #[derive(Debug)]
@@ -91,9 +97,10 @@ impl Operator {
         controllers: C,
     ) -> anyhow::Result<()>
     where
-        C: Fn(OperatorContext, CancellationToken) -> F,
+        C: Fn(OperatorContext, CancellationToken) -> F + Send + Sync + 'static,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
+        let controllers = move |context, stop| controllers(context, stop).boxed();
         let client = connect::new_client(self.config.clone())
             .context("cannot use the configuration of the API server")?;
         let surroundings = ApiDiscovery::new(self.apis.clone(), self.health.clone(), self.metrics.clone());
@@ -110,7 +117,7 @@ impl Operator {
             "the API discovery"
         });
         let stopping = stop.clone();
-        let duties = self.run_duties(&client, complete, stop, controllers);
+        let duties = self.run_duties(&client, complete, stop, &controllers);
         tokio::pin!(duties);
         let outcome = tokio::select! {
             outcome = &mut duties => outcome,
@@ -129,17 +136,13 @@ impl Operator {
     }
 
     /// Waits for the custom resource definitions, then leads or stands by.
-    async fn run_duties<C, F>(
+    async fn run_duties(
         &self,
         client: &Client,
         mut complete: watch::Receiver<bool>,
         stop: CancellationToken,
-        controllers: C,
-    ) -> anyhow::Result<()>
-    where
-        C: Fn(OperatorContext, CancellationToken) -> F,
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
+        controllers: &ControllersStart,
+    ) -> anyhow::Result<()> {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             // Fails only if the discovery loop has ended, which `run` detects.
@@ -166,16 +169,12 @@ impl Operator {
     }
 
     /// Runs the controllers while this replica leads.
-    async fn run_elected<C, F>(
+    async fn run_elected(
         &self,
         client: &Client,
         stop: CancellationToken,
-        controllers: C,
-    ) -> anyhow::Result<()>
-    where
-        C: Fn(OperatorContext, CancellationToken) -> F,
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
+        controllers: &ControllersStart,
+    ) -> anyhow::Result<()> {
         let namespace = self
             .settings
             .lease_namespace()
@@ -195,7 +194,7 @@ impl Operator {
         let fenced = self.new_fenced_client(&elector.fence())?;
         let ended = elector
             .run(stop, |term: LeaderTerm| {
-                self.spawn_term(fenced.clone(), term.stop, &controllers)
+                self.spawn_term(fenced.clone(), term.stop, controllers)
             })
             .await;
         match ended {
@@ -205,18 +204,14 @@ impl Operator {
     }
 
     /// Runs the controllers without an election.
-    async fn run_without_election<C, F>(
+    async fn run_without_election(
         &self,
         client: Client,
         stop: CancellationToken,
-        controllers: C,
-    ) -> anyhow::Result<()>
-    where
-        C: Fn(OperatorContext, CancellationToken) -> F,
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
+        controllers: &ControllersStart,
+    ) -> anyhow::Result<()> {
         self.metrics.leader.set(1);
-        let mut term = std::pin::pin!(self.spawn_term(client, stop.clone(), &controllers));
+        let mut term = std::pin::pin!(self.spawn_term(client, stop.clone(), controllers));
         let drained = async {
             stop.cancelled().await;
             tokio::time::sleep(DRAIN_TIMEOUT).await;
@@ -243,16 +238,12 @@ impl Operator {
     }
 
     /// Starts the controllers of one term as a task that is aborted when the future is dropped.
-    fn spawn_term<C, F>(
+    fn spawn_term(
         &self,
         client: Client,
         stop: CancellationToken,
-        controllers: &C,
-    ) -> impl Future<Output = anyhow::Result<()>> + use<C, F>
-    where
-        C: Fn(OperatorContext, CancellationToken) -> F,
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
+        controllers: &ControllersStart,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
         let context = self.new_context(client);
         self.metrics.begin_term(context.clock.now_ms());
         let task = AbortOnDropHandle::new(tokio::spawn(controllers(context, stop)));

@@ -1,15 +1,12 @@
 //! Settings of `streamhouse-operator run`: each is a flag and an environment variable. Parsed and
-//! validated by `cli` before anything is started. An unknown flag or variable is an error.
+//! validated by `cli` before anything is started.
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{ArgAction, Args, CommandFactory, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use streamhouse_core::settings::parse_duration;
 
 use crate::context::WatchScope;
-
-/// Prefix of every variable.
-pub const VARIABLE_PREFIX: &str = "STREAMHOUSE_OPERATOR_";
 
 /// Settings of the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -88,44 +85,6 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionalName(Option<String>);
 
-/// Returns an error message for the first variable with the operator's prefix that is not a
-/// setting.
-pub fn find_unknown_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let known: Vec<String> = known_variables();
-    names
-        .into_iter()
-        .filter(|name| name.starts_with(VARIABLE_PREFIX) && !is_service_link(name))
-        .find(|name| !known.iter().any(|known| known == name))
-        .map(|name| format!("unknown setting {name}; the settings are {}", known.join(", ")))
-}
-
-/// Returns whether Kubernetes sets the variable for a Service: one named `streamhouse-operator`
-/// results in variables with the operator's prefix.
-fn is_service_link(name: &str) -> bool {
-    let rest = &name[VARIABLE_PREFIX.len()..];
-    ["SERVICE_HOST", "SERVICE_PORT", "PORT"]
-        .iter()
-        .any(|link| rest == *link || rest.starts_with(&format!("{link}_")))
-        || rest.contains("_SERVICE_")
-        || rest.contains("_PORT_")
-        || rest.ends_with("_PORT")
-}
-
-fn known_variables() -> Vec<String> {
-    let mut root = crate::cli::Cli::command();
-    root.build();
-    let mut names: Vec<String> = root
-        .get_subcommands()
-        .flat_map(|command| command.get_arguments())
-        .filter_map(|argument| argument.get_env())
-        .map(|name| name.to_string_lossy().into_owned())
-        .filter(|name| name.starts_with(VARIABLE_PREFIX))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
 /// Parses a DNS label, such as the name of a namespace.
 fn parse_label(text: &str) -> Result<String, String> {
     let fits = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
@@ -191,7 +150,7 @@ fn parse_log_level(text: &str) -> Result<String, String> {
 mod tests {
     use std::fmt::Write as _;
 
-    use clap::{Arg, Parser};
+    use clap::{Arg, CommandFactory, Parser};
 
     use super::*;
 
@@ -273,32 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_variable_is_refused_and_those_of_kubernetes_are_not() {
-        let unknown = find_unknown_variable(["PATH", "STREAMHOUSE_OPERATOR_DRIFT"]).unwrap();
-        assert!(
-            unknown.contains("STREAMHOUSE_OPERATOR_DRIFT_INTERVAL"),
-            "{unknown}"
-        );
-        let fine = [
-            "STREAMHOUSE_OPERATOR_DRIFT_INTERVAL",
-            "STREAMHOUSE_OPERATOR_SERVICE_HOST",
-            "STREAMHOUSE_OPERATOR_SERVICE_PORT_HTTP",
-            "STREAMHOUSE_OPERATOR_PORT_8080_TCP_ADDR",
-            "STREAMHOUSE_OPERATOR_METRICS_SERVICE_HOST",
-            "STREAMHOUSE_OPERATOR_METRICS_PORT",
-        ];
-        assert_eq!(find_unknown_variable(fine), None);
-    }
-
-    #[test]
     fn the_reference_is_current() {
-        let mut root = crate::cli::Cli::command();
-        root.build();
+        let mut run = TestCli::command();
+        run.build();
         let mut out = "# Settings of the operator\n\nGenerated from the code; do not edit. Settings of `streamhouse-operator run`, \
             each as a flag or an environment variable; the flag takes precedence.\nThe chart sets the variables from its values.\n\n\
             | flag | variable | default | description |\n|---|---|---|---|\n"
             .to_owned();
-        let run = root.find_subcommand("run").unwrap();
         for argument in run
             .get_arguments()
             .filter(|argument| argument.get_env().is_some())

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use streamhouse_core::backoff::BackoffPolicy;
 use streamhouse_metadata::MetadataStore;
 use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,8 @@ use crate::{
     store,
 };
 
-/// Back-off between attempts to reach a store: first and longest delay, doubling in between.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// Back-off between attempts to reach a store.
+const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(3));
 /// Time limit of one check of the object store.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -89,7 +90,7 @@ async fn run_directory_watch(
 /// Connects to the metadata store, however long that takes.
 async fn connect_metadata(node: &AgentNode) -> Arc<dyn MetadataStore> {
     let options = connect_options(&node.settings);
-    let mut pause = RETRY_BACKOFF.0;
+    let mut backoff = RETRY_BACKOFF.start();
     loop {
         match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
             Ok(store) => return store,
@@ -99,8 +100,7 @@ async fn connect_metadata(node: &AgentNode) -> Arc<dyn MetadataStore> {
                     .set_unmet(ReadinessCondition::Metadata, error.to_string());
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_BACKOFF.1);
+        sleep(backoff.next_delay(&*node.entropy)).await;
     }
 }
 
@@ -135,7 +135,7 @@ async fn wait_for_object_store(node: &AgentNode, question: StoreProbe) {
             .await
             .map_err(|error| error.to_string()),
     };
-    let mut pause = RETRY_BACKOFF.0;
+    let mut backoff = RETRY_BACKOFF.start();
     loop {
         let problem = match timeout(STORE_CHECK_TIMEOUT, ask()).await {
             Ok(Ok(())) => return,
@@ -148,7 +148,6 @@ async fn wait_for_object_store(node: &AgentNode, question: StoreProbe) {
             "the object store cannot be used yet; retrying"
         );
         node.health.set_unmet(ReadinessCondition::ObjectStore, problem);
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_BACKOFF.1);
+        sleep(backoff.next_delay(&*node.entropy)).await;
     }
 }

@@ -9,7 +9,10 @@ use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use streamhouse_core::{Error as CoreError, ErrorCode, Incarnation};
+use streamhouse_core::{
+    Error as CoreError, ErrorCode, Incarnation,
+    backoff::{BackoffJitter, BackoffPolicy},
+};
 use streamhouse_metadata::{AgentIdentity, AgentRegistration, Error, SilenceThreshold};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -26,14 +29,17 @@ use crate::{
     session::AgentSession,
 };
 
-/// Back-off between attempts to register: minimum and maximum.
-const REGISTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Back-off between attempts to register.
+const REGISTER_BACKOFF: BackoffPolicy =
+    BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(5))
+        .with_jitter(BackoffJitter::Around(0.5));
 /// How often the oldest write is checked: minimum and maximum.
 const STALL_CHECK_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// Number of lease durations up to which an incarnation counts as short.
 const SHORT_INCARNATION_LEASES: u32 = 3;
-/// Maximum pause before a new incarnation after a series of short ones.
-const MAX_RESTART_PAUSE: Duration = Duration::from_secs(30);
+/// Back-off before a new incarnation after a series of short ones.
+const RESTART_BACKOFF: BackoffPolicy =
+    BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(30));
 
 /// Why an incarnation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +115,7 @@ impl LeaseKeeper {
     /// Runs one incarnation after the other, until [`drain`](Self::drain) completes or
     /// [`stop`](Self::stop) is called.
     pub async fn run(&self) {
-        let mut rest = Duration::ZERO;
+        let mut backoff = RESTART_BACKOFF.start();
         loop {
             let begun = tokio::select! {
                 biased;
@@ -135,9 +141,10 @@ impl LeaseKeeper {
             // Incarnations that end at once indicate a store that keeps failing: back off instead
             // of taking leases in vain.
             let short = sent.elapsed() < self.lease_ttl() * SHORT_INCARNATION_LEASES;
-            rest = if short {
-                (rest * 2).clamp(REGISTER_BACKOFF.0, MAX_RESTART_PAUSE)
+            let rest = if short {
+                backoff.next_delay(&*self.deps.entropy)
             } else {
+                backoff.reset();
                 Duration::ZERO
             };
             tracing::warn!(
@@ -198,7 +205,7 @@ impl LeaseKeeper {
     }
 
     async fn register(&self) -> (AgentIdentity, Instant) {
-        let mut pause = REGISTER_BACKOFF.0;
+        let mut backoff = REGISTER_BACKOFF.start();
         loop {
             let problem = match timeout(self.lease_ttl() / 2, self.find_rival()).await {
                 Ok(Ok(None)) => {
@@ -217,8 +224,7 @@ impl LeaseKeeper {
                 Err(_) => "the metadata store does not answer".to_owned(),
             };
             self.report_registration_failure(&problem);
-            sleep(pause.mul_f64(0.5 + self.deps.entropy.fraction())).await;
-            pause = (pause * 2).min(REGISTER_BACKOFF.1);
+            sleep(backoff.next_delay(&*self.deps.entropy)).await;
         }
     }
 

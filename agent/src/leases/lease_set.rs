@@ -8,6 +8,7 @@ use std::{
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use streamhouse_core::backoff::{BackoffJitter, BackoffPolicy};
 use streamhouse_metadata::{Error, Lease, PartitionUid, Result};
 use tokio::{
     sync::Notify,
@@ -17,8 +18,9 @@ use tokio::{
 use super::LeaseDeps;
 use crate::{metrics::LeaseChange, produce::WalWriter, session::AgentSession};
 
-/// Back-off between calls to a metadata store that is unreachable: minimum and maximum.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Back-off between calls to a metadata store that is unreachable.
+const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(50), Duration::from_secs(1))
+    .with_jitter(BackoffJitter::Around(0.5));
 
 /// Maximum duration of one call, however long a lease lasts.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,13 +104,12 @@ impl LeaseSet {
         Answer: Future<Output = Result<T>>,
     {
         let insisting = async {
-            let mut pause = RETRY_BACKOFF.0;
+            let mut backoff = RETRY_BACKOFF.start();
             loop {
                 match self.call_metadata(call()).await {
                     Err(Error::Unavailable(reason)) => {
                         tracing::warn!(reason, "{what} has to wait for the metadata store");
-                        sleep(pause.mul_f64(0.5 + self.deps.entropy.fraction())).await;
-                        pause = (pause * 2).min(RETRY_BACKOFF.1);
+                        sleep(backoff.next_delay(&*self.deps.entropy)).await;
                     }
                     answer => return answer,
                 }

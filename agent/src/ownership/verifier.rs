@@ -7,7 +7,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use streamhouse_core::time::Entropy;
+use streamhouse_core::{
+    backoff::{BackoffJitter, BackoffPolicy},
+    time::Entropy,
+};
 use streamhouse_metadata::{AgentIdentity, AgentRegistration, MetadataStore, Timeline};
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
@@ -19,8 +22,9 @@ use crate::{
     store::{ObjectStore, RetryPolicy},
 };
 
-/// Back-off between attempts: first and longest delay, doubling in between.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// Back-off between attempts.
+const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(3))
+    .with_jitter(BackoffJitter::Around(0.5));
 
 /// Dependencies of a verifier.
 #[derive(Debug, Clone)]
@@ -86,7 +90,7 @@ impl OwnershipVerifier {
     /// call to the metadata store. `metadata` is the connected store itself.
     pub async fn wait_for_proof(&self, metadata: &dyn MetadataStore) {
         let health = &self.deps.health;
-        let mut pause = RETRY_BACKOFF.0;
+        let mut backoff = RETRY_BACKOFF.start();
         loop {
             match self.prove(metadata).await {
                 Ok(()) => {
@@ -100,8 +104,7 @@ impl OwnershipVerifier {
                     }
                 }
             }
-            sleep(pause.mul_f64(0.5 + self.deps.entropy.fraction())).await;
-            pause = (pause * 2).min(RETRY_BACKOFF.1);
+            sleep(backoff.next_delay(&*self.deps.entropy)).await;
         }
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use opentelemetry::KeyValue;
 use streamhouse_core::{
     Error, ErrorCode,
+    backoff::{BackoffJitter, BackoffPolicy},
     trace::{SampledSpan, log_span},
 };
 use streamhouse_metadata::{
@@ -34,8 +35,9 @@ use crate::{
     traces,
 };
 
-/// Back-off while the metadata store is unavailable: first and longest delay, doubling in between.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// Back-off while the metadata store is unavailable.
+const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(20), Duration::from_secs(1))
+    .with_jitter(BackoffJitter::Around(0.5));
 
 /// Runs until the flusher has ended and everything it flushed is answered.
 pub(super) async fn run_committer(
@@ -205,7 +207,7 @@ async fn commit_object(
     span: &mut Option<SampledSpan>,
 ) -> Result<CommitOutcome, MetadataError> {
     let started = Instant::now();
-    let mut pause = RETRY_BACKOFF.0;
+    let mut backoff = RETRY_BACKOFF.start();
     loop {
         match shared.deps.metadata.commit_object(commit).await {
             Err(MetadataError::Unavailable(reason)) => {
@@ -215,8 +217,7 @@ async fn commit_object(
                     "the commit has to wait for the metadata store"
                 );
                 traces::record_retry(span.as_mut(), &reason);
-                sleep(pause.mul_f64(0.5 + shared.deps.entropy.fraction())).await;
-                pause = (pause * 2).min(RETRY_BACKOFF.1);
+                sleep(backoff.next_delay(&*shared.deps.entropy)).await;
             }
             outcome => {
                 shared

@@ -4,7 +4,10 @@
 use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
-use streamhouse_core::time::{Entropy, system_entropy};
+use streamhouse_core::{
+    backoff::{BackoffJitter, BackoffPolicy},
+    time::{Entropy, system_entropy},
+};
 use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -15,10 +18,8 @@ use crate::traces;
 /// How to retry, and when to give up. Without a deadline and a cancellation it retries without end.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
-    /// The first pause; doubles with every failure.
-    pub first_pause: Duration,
-    /// The maximum pause.
-    pub longest_pause: Duration,
+    /// The pauses between attempts.
+    pub backoff: BackoffPolicy,
     /// The maximum duration of one attempt; extended with the size of the body.
     pub attempt_timeout: Duration,
     /// No attempt starts or continues after this time.
@@ -35,6 +36,10 @@ impl Default for RetryPolicy {
     }
 }
 
+/// Half of each pause is random, so that callers that failed together do not retry together.
+const DEFAULT_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(50), Duration::from_secs(3))
+    .with_jitter(BackoffJitter::Below(0.5));
+
 /// The slowest upload that does not count as broken.
 const MIN_BYTES_PER_SECOND: u64 = 512 * 1024;
 
@@ -47,8 +52,7 @@ impl RetryPolicy {
     /// Creates a policy: pauses of 50 ms to 3 s, attempts of 30 s, no deadline.
     pub fn new(entropy: Arc<dyn Entropy>) -> Self {
         Self {
-            first_pause: Duration::from_millis(50),
-            longest_pause: Duration::from_secs(3),
+            backoff: DEFAULT_BACKOFF,
             attempt_timeout: Duration::from_secs(30),
             deadline: None,
             cancel: CancellationToken::new(),
@@ -133,16 +137,11 @@ impl RetryPolicy {
         attempts: &mut u32,
         error: StoreError,
     ) -> Result<(), StoreError> {
-        let doubled = self
-            .first_pause
-            .saturating_mul(1_u32 << (*attempts).min(20))
-            .min(self.longest_pause);
-        // Half fixed, half random, so that callers that failed together do not retry together.
-        let jittered = doubled.mul_f64(0.5 + self.entropy.fraction() / 2.0);
+        *attempts += 1;
+        let jittered = self.backoff.delay_after(*attempts, &*self.entropy);
         let pause = error
             .retry_after()
-            .map_or(jittered, |wait| wait.min(self.longest_pause).max(jittered));
-        *attempts += 1;
+            .map_or(jittered, |wait| wait.min(self.backoff.max_delay()).max(jittered));
         if self
             .deadline
             .is_some_and(|deadline| Instant::now() + pause >= deadline)

@@ -108,14 +108,14 @@ impl BatchChunkReader {
                 break whole;
             }
             if all {
-                return Err(invalid("a record is cut short"));
+                return Err(BatchError::invalid("a record is cut short"));
             }
             wanted = self.required_len(&bytes)?.max(wanted + 1);
         };
         self.partial_record = bytes.split_off(end);
         self.remaining -= count;
         if self.remaining == 0 && (!self.partial_record.is_empty() || self.fill(&mut Vec::new(), 1)?) {
-            return Err(invalid("bytes follow the last record"));
+            return Err(BatchError::invalid("bytes follow the last record"));
         }
         let header = BatchHeader {
             record_count: count,
@@ -147,7 +147,8 @@ impl BatchChunkReader {
         let Ok(length) = varint::get(bytes, &mut at) else {
             return Ok(bytes.len() + 1);
         };
-        let length = usize::try_from(length).map_err(|_| invalid("a record's length is negative"))?;
+        let length =
+            usize::try_from(length).map_err(|_| BatchError::invalid("a record's length is negative"))?;
         match at
             .checked_add(length)
             .filter(|needed| *needed <= self.max_record_bytes)
@@ -164,7 +165,9 @@ impl BatchChunkReader {
         for record in records.views() {
             let delta = record?.offset.wrapping_sub(base);
             if delta <= self.last_delta {
-                return Err(invalid("the offsets of a batch's records do not rise"));
+                return Err(BatchError::invalid(
+                    "the offsets of a batch's records do not rise",
+                ));
             }
             self.last_delta = delta;
         }
@@ -305,8 +308,4 @@ impl Read for ZstdReader {
             }
         }
     }
-}
-
-fn invalid(message: &str) -> BatchError {
-    BatchError::Invalid(message.to_owned())
 }

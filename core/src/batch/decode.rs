@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{
     BatchError, BatchHeader, HEADER_LEN,
-    view::{self, HeadersView, RecordView},
+    view::{self, HeadersView, RecordView, RecordViews},
 };
 
 /// A record with owned fields.
@@ -111,9 +111,39 @@ impl DecodedRecords {
         &self.bytes
     }
 
-    /// Returns the header and the decompressed records.
-    pub(super) fn header_and_bytes(&self) -> (&BatchHeader, &[u8]) {
-        (&self.header, &self.bytes)
+    /// Iterates over all records of the batch as views, regardless of this iterator's position.
+    pub fn views(&self) -> RecordViews<'_> {
+        RecordViews::new(&self.header, &self.bytes)
+    }
+
+    /// Validates every record once: structure, count, and offsets that rise within the batch's
+    /// range.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`BatchError::Invalid`] or [`BatchError::Truncated`] at the first damaged record.
+    pub fn check(&self) -> Result<(), BatchError> {
+        let mut before = -1;
+        for record in self.views() {
+            let offset = record?.offset.wrapping_sub(self.header.base_offset);
+            if offset <= before {
+                return Err(BatchError::invalid(
+                    "the offsets of a batch's records do not rise",
+                ));
+            }
+            before = offset;
+        }
+        Ok(())
+    }
+
+    /// Returns the encoded records, decompressed.
+    pub fn decompressed(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the size of the decompressed records in bytes.
+    pub fn decompressed_len(&self) -> usize {
+        self.decompressed().len()
     }
 
     fn read_record(&mut self) -> Result<Record, BatchError> {
@@ -145,7 +175,7 @@ impl Iterator for DecodedRecords {
         if self.remaining == 0 {
             let rest = self.bytes.len() - self.position;
             self.position = self.bytes.len();
-            return (rest > 0).then(|| Err(invalid("bytes follow the last record")));
+            return (rest > 0).then(|| Err(BatchError::invalid("bytes follow the last record")));
         }
         self.remaining -= 1;
         let record = self.read_record();
@@ -164,8 +194,4 @@ impl Iterator for DecodedRecords {
             Some(most.min(usize::try_from(self.remaining).unwrap_or(0) + 1)),
         )
     }
-}
-
-fn invalid(message: &str) -> BatchError {
-    BatchError::Invalid(message.to_owned())
 }

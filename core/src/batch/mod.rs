@@ -20,6 +20,7 @@ mod renumber;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod validate;
 mod varint;
 mod view;
 
@@ -28,10 +29,10 @@ pub use compression::Compression;
 pub use decode::{DecodedRecords, Record, RecordHeaders};
 pub use encode::BatchBuilder;
 pub use header::{
-    BatchHeader, BatchIter, BatchLimits, HEADER_LEN, OwnedBatchIter, TimestampType, stamp, stamp_all,
-    validate, verify_crc,
+    BatchHeader, BatchIter, HEADER_LEN, OwnedBatchIter, TimestampType, stamp, stamp_all, verify_crc,
 };
 pub use renumber::renumber;
+pub use validate::{BatchLimits, validate};
 pub use view::{HeadersView, RecordView, RecordViews};
 
 use crate::error::ErrorCode;
@@ -81,6 +82,11 @@ pub enum BatchError {
 }
 
 impl BatchError {
+    /// Returns the error for records that contradict the format.
+    fn invalid(message: &str) -> Self {
+        Self::Invalid(message.to_owned())
+    }
+
     /// Returns the error code that clients receive.
     pub fn code(&self) -> ErrorCode {
         match self {

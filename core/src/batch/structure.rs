@@ -49,23 +49,28 @@ fn check_uncompressed_records(header: &BatchHeader, records: &[u8]) -> Result<()
     let mut position = 0;
     for delta in 0..i64::from(header.record_count) {
         let mut at = position;
-        position = view::read_record_end(records, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
+        position = view::read_record_end(records, &mut at)
+            .ok_or_else(|| BatchError::invalid("a record is cut short"))?;
         let record = &records[at..position];
         let mut at = 1; // after the attributes
         varint::get(record, &mut at)?; // the timestamp delta
         if varint::get(record, &mut at)? != delta {
-            return Err(invalid("the offsets of a batch's records do not count from 0"));
+            return Err(BatchError::invalid(
+                "the offsets of a batch's records do not count from 0",
+            ));
         }
     }
     if position != records.len() {
-        return Err(invalid("bytes follow the last record"));
+        return Err(BatchError::invalid("bytes follow the last record"));
     }
     Ok(())
 }
 
 fn max_gzip_size(records: &[u8]) -> Result<usize, BatchError> {
     if !records.starts_with(&[0x1f, 0x8b, 8]) || records.len() <= GZIP_FRAME_LEN {
-        return Err(invalid("the compressed records are not a gzip stream"));
+        return Err(BatchError::invalid(
+            "the compressed records are not a gzip stream",
+        ));
     }
     Ok((records.len() - GZIP_FRAME_LEN).saturating_mul(GZIP_MAX_RATIO))
 }
@@ -76,12 +81,8 @@ fn max_zstd_size(records: &[u8]) -> Result<usize, BatchError> {
             .get(1..)
             .is_some_and(|rest| rest.starts_with(&ZSTD_SKIPPABLE));
     if !records.starts_with(&ZSTD_MAGIC) && !skippable {
-        return Err(invalid("the compressed records are not a zstd frame"));
+        return Err(BatchError::invalid("the compressed records are not a zstd frame"));
     }
     let (unpacked, packed) = ZSTD_BLOCK;
     Ok((records.len() / packed).saturating_mul(unpacked))
-}
-
-fn invalid(message: &str) -> BatchError {
-    BatchError::Invalid(message.to_owned())
 }

@@ -1,7 +1,8 @@
 //! Records borrowed from a decoded batch: the fast path of consumers, without a reference count per
-//! field. [`DecodedRecords::check`] validates a batch once; views of a validated batch never fail.
+//! field. [`DecodedRecords::check`](super::DecodedRecords::check) validates a batch once; views of
+//! a validated batch never fail.
 
-use super::{BatchError, BatchHeader, DecodedRecords, TimestampType, varint};
+use super::{BatchError, BatchHeader, TimestampType, varint};
 
 /// A record that borrows from its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +57,10 @@ pub struct RecordViews<'a> {
     remaining: i32,
 }
 
-impl DecodedRecords {
-    /// Iterates over all records of the batch as views, regardless of this iterator's position.
-    pub fn views(&self) -> RecordViews<'_> {
-        let (header, bytes) = self.header_and_bytes();
-        RecordViews {
+impl<'a> RecordViews<'a> {
+    /// Creates the iterator over decompressed records; `header` holds their count.
+    pub(super) fn new(header: &'a BatchHeader, bytes: &'a [u8]) -> Self {
+        Self {
             header,
             bytes,
             position: 0,
@@ -68,36 +68,6 @@ impl DecodedRecords {
         }
     }
 
-    /// Validates every record once: structure, count, and offsets that rise within the batch's
-    /// range.
-    ///
-    /// # Errors
-    ///
-    /// Fails with [`BatchError::Invalid`] or [`BatchError::Truncated`] at the first damaged record.
-    pub fn check(&self) -> Result<(), BatchError> {
-        let mut before = -1;
-        for record in self.views() {
-            let offset = record?.offset.wrapping_sub(self.header().base_offset);
-            if offset <= before {
-                return Err(invalid("the offsets of a batch's records do not rise"));
-            }
-            before = offset;
-        }
-        Ok(())
-    }
-
-    /// Returns the encoded records, decompressed.
-    pub fn decompressed(&self) -> &[u8] {
-        self.header_and_bytes().1
-    }
-
-    /// Returns the size of the decompressed records in bytes.
-    pub fn decompressed_len(&self) -> usize {
-        self.decompressed().len()
-    }
-}
-
-impl<'a> RecordViews<'a> {
     /// Skips the records before `offset`, decoding only their lengths and deltas.
     pub fn skip_to(&mut self, offset: i64) {
         while self.remaining > 0 {
@@ -124,7 +94,7 @@ impl<'a> Iterator for RecordViews<'a> {
         if self.remaining <= 0 {
             let rest = self.bytes.len() - self.position;
             self.position = self.bytes.len();
-            return (rest > 0).then(|| Err(invalid("bytes follow the last record")));
+            return (rest > 0).then(|| Err(BatchError::invalid("bytes follow the last record")));
         }
         self.remaining -= 1;
         let record = read_record(self.header, self.bytes, &mut self.position);
@@ -143,26 +113,26 @@ pub(super) fn read_record<'a>(
     position: &mut usize,
 ) -> Result<RecordView<'a>, BatchError> {
     let mut at = *position;
-    let end = read_record_end(bytes, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
+    let end = read_record_end(bytes, &mut at).ok_or_else(|| BatchError::invalid("a record is cut short"))?;
     *position = end;
     let record = &bytes[at..end];
     let mut at = 1; // attributes, unused
     let timestamp_delta = varint::get(record, &mut at)?;
     let offset_delta = varint::get(record, &mut at)?;
     if !(0..=i64::from(header.last_offset_delta)).contains(&offset_delta) {
-        return Err(invalid("a record's offset lies outside its batch"));
+        return Err(BatchError::invalid("a record's offset lies outside its batch"));
     }
     let key = read_field(record, &mut at)?;
     let value = read_field(record, &mut at)?;
     let count = usize::try_from(varint::get(record, &mut at)?)
-        .map_err(|_| invalid("a record has a negative number of headers"))?;
+        .map_err(|_| BatchError::invalid("a record has a negative number of headers"))?;
     let start = at;
     for _ in 0..count {
-        read_field(record, &mut at)?.ok_or_else(|| invalid("a header's key is null"))?;
+        read_field(record, &mut at)?.ok_or_else(|| BatchError::invalid("a header's key is null"))?;
         read_field(record, &mut at)?;
     }
     if at != record.len() {
-        return Err(invalid("a record is longer than its fields"));
+        return Err(BatchError::invalid("a record is longer than its fields"));
     }
     let timestamp = match header.timestamp_type() {
         TimestampType::CreateTime => header.base_timestamp.wrapping_add(timestamp_delta),
@@ -193,7 +163,7 @@ fn read_field<'a>(bytes: &'a [u8], position: &mut usize) -> Result<Option<&'a [u
     if length == -1 {
         return Ok(None);
     }
-    let length = usize::try_from(length).map_err(|_| invalid("a length is negative"))?;
+    let length = usize::try_from(length).map_err(|_| BatchError::invalid("a length is negative"))?;
     let rest = bytes.get(*position..).unwrap_or_default();
     let field = rest.get(..length).ok_or(BatchError::Truncated {
         needed: length,
@@ -203,16 +173,11 @@ fn read_field<'a>(bytes: &'a [u8], position: &mut usize) -> Result<Option<&'a [u
     Ok(Some(field))
 }
 
-fn invalid(message: &str) -> BatchError {
-    BatchError::Invalid(message.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{BatchBuilder, Compression, HEADER_LEN};
-    use super::*;
+    use super::super::{BatchBuilder, Compression, DecodedRecords, HEADER_LEN};
 
     fn batch(values: &[&[u8]]) -> bytes::Bytes {
         let mut builder = BatchBuilder::new(Compression::Lz4);

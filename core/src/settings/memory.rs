@@ -1,6 +1,7 @@
 //! The memory budgets of an agent, derived from its settings: one bound for each use, and their
-//! sum. Agents size their budgets by them, and `docs/operate/sizing-and-cost.md` documents them. Each use takes
-//! bytes from its own budget; if that is exhausted, it waits or asks the client to slow down.
+//! sum. Agents size their budgets by them, and `docs/operate/sizing-and-cost.md` documents them.
+//! Each use takes bytes from its own budget; if that is exhausted, it waits or asks the client to
+//! slow down.
 
 use super::AgentSettings;
 

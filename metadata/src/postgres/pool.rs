@@ -13,6 +13,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use streamhouse_core::backoff::BackoffPolicy;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Duration, Instant, sleep, timeout_at},
@@ -33,8 +34,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A connection is replaced at this age, so that new addresses of the server are found and its
 /// memory is released.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(1800);
-/// The back-off between attempts to connect: doubles from the first to the second value.
-const RECONNECT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Back-off between attempts to connect.
+const RECONNECT_BACKOFF: BackoffPolicy =
+    BackoffPolicy::new(Duration::from_millis(10), Duration::from_secs(1));
 
 /// The kind of a call; each kind has its own connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +223,7 @@ impl ConnectionPool {
     /// Opens a connection; retries while the server is starting or refuses connections, until
     /// `until`.
     async fn connect(&self, until: Instant) -> TransactionResult<StoreConnection> {
-        let mut pause = RECONNECT_BACKOFF.0;
+        let mut failures = 0;
         loop {
             let problem = match timeout_at(until, self.shared.opening.open()).await {
                 Ok(Ok(conn)) => return Ok(conn),
@@ -229,11 +231,12 @@ impl ConnectionPool {
                 Ok(Err(error)) => return Err(store_error(error).into()),
                 Err(_) => return Err(unresponsive_error(&self.shared.opening).into()),
             };
+            failures += 1;
+            let pause = RECONNECT_BACKOFF.base_delay(failures);
             if Instant::now() + pause >= until {
                 return Err(problem.into());
             }
             sleep(pause).await;
-            pause = (pause * 2).min(RECONNECT_BACKOFF.1);
         }
     }
 }

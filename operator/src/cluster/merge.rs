@@ -1,6 +1,6 @@
 //! Merges a user's override into the operator's pod template, as Kubernetes merges patches: objects
 //! by field, lists with a merge key by that key, other lists as a whole; null removes a field. Used
-//! by the pod builder, and by `validate` to check the merge keys.
+//! by the pod builder, and by `validate` to check the override.
 
 use serde_json::{Map, Value};
 
@@ -70,7 +70,8 @@ fn merge_list(list: &MergeKey, own: &mut Vec<Value>, further: &[Value]) {
     }
 }
 
-fn strip_nulls(value: &Value) -> Value {
+/// Removes nulls, which remove a field when merging but fit no type.
+pub(super) fn strip_nulls(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let kept = fields.iter().filter(|(_, value)| !value.is_null());

@@ -27,7 +27,7 @@ use super::{
     children::{LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind},
 };
 use crate::{
-    backoff::backoff_delay,
+    backoff::RECONCILE_BACKOFF,
     context::{OperatorContext, WatchScope},
     crd::{FIELD_MANAGER, StreamHouseCluster},
     metadata_stores::ClusterKey,
@@ -238,7 +238,7 @@ fn error_policy(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<Con
         *count = count.saturating_add(1);
         *count
     };
-    Action::requeue(backoff_delay(failures, &*work.context.entropy))
+    Action::requeue(RECONCILE_BACKOFF.delay_after(failures, &*work.context.entropy))
 }
 
 /// Counts the clusters by readiness for the metrics.

@@ -167,15 +167,27 @@ fn find_problem(findings: &ReconcileFindings, condition: ConditionType) -> Optio
         .find(|problem| problem.condition == condition)
 }
 
+fn set_problem(c: &mut ConditionSet, kind: ConditionType, state: ConditionStatus, problem: &ClusterProblem) {
+    c.set(kind, state, problem.reason, problem.message.clone());
+}
+
+/// Sets a condition that nothing is known about yet. While the cluster is paused nothing is checked,
+/// and the condition keeps what was known.
+fn set_unchecked(c: &mut ConditionSet, kind: ConditionType, findings: &ReconcileFindings) {
+    if !findings.paused {
+        c.set(
+            kind,
+            ConditionStatus::Unknown,
+            ConditionReason::Progressing,
+            "not checked yet",
+        );
+    }
+}
+
 fn set_metadata_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
     let kind = ConditionType::MetadataReachable;
     match (find_problem(findings, kind), &findings.metadata) {
-        (Some(problem), _) => c.set(
-            kind,
-            ConditionStatus::False,
-            problem.reason,
-            problem.message.clone(),
-        ),
+        (Some(problem), _) => set_problem(c, kind, ConditionStatus::False, problem),
         (None, Some(reached)) => {
             let message = format!("schema version {}", reached.schema_version);
             c.set(
@@ -185,25 +197,14 @@ fn set_metadata_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
                 message,
             );
         }
-        (None, None) if findings.paused => {}
-        (None, None) => c.set(
-            kind,
-            ConditionStatus::Unknown,
-            ConditionReason::Progressing,
-            "not checked yet",
-        ),
+        (None, None) => set_unchecked(c, kind, findings),
     }
 }
 
 fn set_storage_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
     let kind = ConditionType::StorageReachable;
     match (find_problem(findings, kind), &findings.bucket) {
-        (Some(problem), _) => c.set(
-            kind,
-            ConditionStatus::False,
-            problem.reason,
-            problem.message.clone(),
-        ),
+        (Some(problem), _) => set_problem(c, kind, ConditionStatus::False, problem),
         (None, Some(BucketCheck::Verified)) => {
             let message = "a test object was conditionally written, read and deleted";
             c.set(
@@ -225,25 +226,14 @@ fn set_storage_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
             ConditionReason::StorageCheckRunning,
             what.clone(),
         ),
-        (None, None) if findings.paused => {}
-        (None, None) => c.set(
-            kind,
-            ConditionStatus::Unknown,
-            ConditionReason::Progressing,
-            "not checked yet",
-        ),
+        (None, None) => set_unchecked(c, kind, findings),
     }
 }
 
 fn set_monitoring_available(c: &mut ConditionSet, findings: &ReconcileFindings) {
     let kind = ConditionType::MonitoringAvailable;
     match (find_problem(findings, kind), findings.monitoring) {
-        (Some(problem), _) => c.set(
-            kind,
-            ConditionStatus::False,
-            problem.reason,
-            problem.message.clone(),
-        ),
+        (Some(problem), _) => set_problem(c, kind, ConditionStatus::False, problem),
         (None, Some(true)) => c.set(
             kind,
             ConditionStatus::True,
@@ -263,12 +253,7 @@ fn set_monitoring_available(c: &mut ConditionSet, findings: &ReconcileFindings) 
 fn set_progressing(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Option<RolloutState>) {
     let kind = ConditionType::Progressing;
     match (find_problem(findings, kind), rollout) {
-        (Some(problem), _) => c.set(
-            kind,
-            ConditionStatus::True,
-            problem.reason,
-            problem.message.clone(),
-        ),
+        (Some(problem), _) => set_problem(c, kind, ConditionStatus::True, problem),
         (None, Some(rollout)) if rollout.is_complete() => {
             c.set(kind, ConditionStatus::False, ConditionReason::Reconciled, "")
         }

@@ -29,7 +29,7 @@ use super::{ScalarValue, schema};
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions"),
     printcolumn(name = "Records", type_ = "integer", json_path = ".status.records", description = "Total number of records written: the sum of the high watermarks."),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "ConditionReason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".status.topicName", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.topicName) || self.metadata.name.size() <= 249").message("a topic name has at most 249 characters: set spec.topicName or choose a shorter metadata.name")
@@ -210,5 +210,10 @@ impl Topic {
     pub fn topic_name(&self) -> &str {
         let own = self.metadata.name.as_deref().unwrap_or_default();
         self.spec.topic_name.as_deref().unwrap_or(own)
+    }
+
+    /// Returns the uid of the resource, which every object in the API server has.
+    pub(crate) fn resource_uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use streamhouse_core::time::Entropy;
 use tokio::time::Instant;
 
-use crate::{backoff::backoff_delay, crd::Topic};
+use crate::{backoff::RECONCILE_BACKOFF, crd::Topic};
 
 /// The parts of a Topic whose change ends its wait. A Topic with an unchanged fingerprint needs no
 /// pass either, since all other parts are written by the operator itself.
@@ -64,7 +64,7 @@ impl TopicBackoff {
             .get(uid)
             .map_or(0, |wait| wait.failures)
             .saturating_add(1);
-        let due = now + backoff_delay(failures, entropy);
+        let due = now + RECONCILE_BACKOFF.delay_after(failures, entropy);
         let of = TopicFingerprint::from_topic(topic);
         self.topics.insert(
             uid.to_owned(),

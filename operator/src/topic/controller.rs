@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     backoff::TopicFingerprint,
-    pass::{ClusterPresence, PassInput, PassReport, PassState, run_pass, uid_of},
+    pass::{ClusterPresence, PassInput, PassReport, PassState, run_pass},
     schedule::{DuePass, PassSchedule},
 };
 use crate::{
@@ -126,13 +126,15 @@ impl TopicController {
         match event {
             Ok(Event::Apply(topic) | Event::InitApply(topic)) => {
                 let now = TopicFingerprint::from_topic(&topic);
-                let before = self.fingerprints.insert(uid_of(&topic).to_owned(), now.clone());
+                let before = self
+                    .fingerprints
+                    .insert(topic.resource_uid().to_owned(), now.clone());
                 if before != Some(now) {
                     self.wake(&topic);
                 }
             }
             Ok(Event::Delete(topic)) => {
-                self.fingerprints.remove(uid_of(&topic));
+                self.fingerprints.remove(topic.resource_uid());
                 self.wake(&topic);
             }
             Ok(Event::Init) => {}
@@ -140,7 +142,7 @@ impl TopicController {
                 self.mark_synced("topics", watch);
                 // Deletions that were missed while the watch was broken are found by the passes.
                 let all = self.topics.iter().flat_map(reflector::Store::state);
-                let there: HashSet<String> = all.map(|topic| uid_of(&topic).to_owned()).collect();
+                let there: HashSet<String> = all.map(|topic| topic.resource_uid().to_owned()).collect();
                 self.fingerprints.retain(|uid, _| there.contains(uid));
                 self.schedule.wake_all(Instant::now());
             }

@@ -40,15 +40,19 @@ pub(super) enum OwnerState {
 pub(super) enum DeletionPlan {
     /// Wait until the metadata store is available; the finalizer stays.
     Wait,
-    /// Delete this much and remove the finalizer.
-    Proceed {
-        /// Delete the topic.
-        delete: bool,
-        /// Release the claim.
-        release: bool,
-        /// Why the topic is kept although the policy is Delete.
-        retained: Option<&'static str>,
-    },
+    /// Remove this much and then the finalizer.
+    Proceed(TopicRemoval),
+}
+
+/// What is removed from the metadata store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TopicRemoval {
+    /// Delete the topic.
+    pub(super) delete: bool,
+    /// Release the claim.
+    pub(super) release: bool,
+    /// Why the topic is kept although the policy is Delete.
+    pub(super) retained: Option<&'static str>,
 }
 
 /// Returns whether the Topic has the operator's finalizer.
@@ -64,12 +68,13 @@ pub(super) fn plan_deletion(
     around: OwnerState,
     observed: Option<ObservedTopic<'_>>,
 ) -> DeletionPlan {
-    let uid = topic.metadata.uid.as_deref().unwrap_or_default();
-    let ours = observed.is_some_and(|observed| observed.is_owned_by(uid));
-    let keep = |kept| DeletionPlan::Proceed {
-        delete: false,
-        release: ours,
-        retained: kept,
+    let ours = observed.is_some_and(|observed| observed.is_owned_by(topic.resource_uid()));
+    let keep = |retained| {
+        DeletionPlan::Proceed(TopicRemoval {
+            delete: false,
+            release: ours,
+            retained,
+        })
     };
     if !has_finalizer(topic) || topic.spec.deletion_policy == DeletionPolicy::Retain {
         return keep(None);
@@ -82,11 +87,11 @@ pub(super) fn plan_deletion(
     match observed {
         None => DeletionPlan::Wait,
         Some(_) if !ours => keep(Some("another resource manages it")),
-        Some(observed) => DeletionPlan::Proceed {
+        Some(observed) => DeletionPlan::Proceed(TopicRemoval {
             delete: observed.topic.is_some(),
             release: true,
             retained: None,
-        },
+        }),
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`controller`] watches and decides when; `schedule` is its timetable; [`pass`]
 //! reconciles the Topics of one cluster; `reconciler` is the part of a pass for each Topic:
-//! [`validate`] and [`plan`] (without side effects), `apply`, [`finalize`] on deletion, `status`,
-//! `pending_events`.
+//! [`validate`] and [`plan`] (without side effects), `apply`, [`finalize`] on deletion, `verdict`,
+//! `status`, `pending_events`. `claims` releases the claims of Topics that no longer exist.
 //!
 //! Guarantees: a topic is changed only after its Topic has claimed the name in the metadata store,
 //! where one row decides between two claims; planning again after applying gives no changes; every
@@ -12,6 +12,7 @@
 
 mod apply;
 mod backoff;
+mod claims;
 mod controller;
 mod error;
 mod finalize;
@@ -25,6 +26,7 @@ mod reconciler;
 mod schedule;
 mod status;
 pub mod validate;
+mod verdict;
 
 pub use controller::run;
 pub use plan::plan_topic;

@@ -9,21 +9,20 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
-use kube::Api;
-use streamhouse_metadata::{TopicOwner, TopicsOverview};
 use tokio::time::Instant;
 
 use super::{
     backoff::TopicBackoff,
-    error::{TopicError, with_timeout},
+    claims::release_stale_claims,
+    error::TopicError,
     finalize::{OwnerState, has_finalizer, is_namespace_terminating},
     metered_store::MeteredStore,
-    reconciler::{TopicOutcome, TopicReconciler},
+    reconciler::{MetadataAccess, TopicOutcome, TopicReconciler},
     status,
     validate::TopicProblem,
 };
 use crate::{
-    backoff::backoff_delay,
+    backoff::RECONCILE_BACKOFF,
     conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, Topic},
@@ -96,22 +95,6 @@ pub struct PassReport {
     pub failing: usize,
 }
 
-/// Access of a pass to the metadata store.
-pub(super) enum MetadataAccess {
-    /// The store was queried.
-    Open {
-        store: MeteredStore,
-        overview: TopicsOverview,
-    },
-    /// The store is not available.
-    Unavailable {
-        problem: TopicProblem,
-        /// Whether Topics that were ready are reported as unknown, too.
-        affects_ready: bool,
-        outcome: ReconcileOutcome,
-    },
-}
-
 /// Runs one pass.
 pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &mut PassState) -> PassReport {
     let started = Instant::now();
@@ -120,7 +103,7 @@ pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &m
     view.topics.sort_by_cached_key(|topic| {
         (
             topic.metadata.creation_timestamp.clone(),
-            uid_of(topic).to_owned(),
+            topic.resource_uid().to_owned(),
         )
     });
     let ground = query_metadata(context, &view, memory).await;
@@ -137,7 +120,7 @@ pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &m
     let mut report = PassReport::default();
     let mut due = Vec::new();
     for topic in &view.topics {
-        match memory.backoff.waits_until(uid_of(topic), topic, now) {
+        match memory.backoff.waits_until(topic.resource_uid(), topic, now) {
             Some(until) => report.record_skipped(topic, until),
             None => due.push(topic.clone()),
         }
@@ -155,7 +138,8 @@ pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &m
         ..
     } = ground
     {
-        report.schedule_retry(Instant::now() + backoff_delay(memory.failures, &*context.entropy));
+        let delay = RECONCILE_BACKOFF.delay_after(memory.failures, &*context.entropy);
+        report.schedule_retry(Instant::now() + delay);
     } else {
         let now = context.clock.now_ms() / 1000;
         context
@@ -171,11 +155,6 @@ pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &m
         .with_label_values(&["Topic"])
         .observe(took);
     report
-}
-
-/// Returns the uid, which every object in the API server has.
-pub(super) fn uid_of(topic: &Topic) -> &str {
-    topic.metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// Queries the metadata store once and releases stale claims.
@@ -217,7 +196,14 @@ async fn query_metadata(
     match store.overview().await {
         Ok(mut overview) => {
             memory.failures = 0;
-            release_stale_claims(context, view, &store, &mut overview).await;
+            release_stale_claims(
+                context,
+                &view.cluster.namespace,
+                &view.topics,
+                &store,
+                &mut overview,
+            )
+            .await;
             MetadataAccess::Open { store, overview }
         }
         Err(error) => {
@@ -230,59 +216,6 @@ async fn query_metadata(
             }
         }
     }
-}
-
-/// Releases stale claims. A Topic that retains its topic leaves its claim behind when it is
-/// deleted, and so does one that is deleted while the operator is down. A claim from this cluster's
-/// namespace, or one that blocks a Topic, is released if the API server has no such resource.
-async fn release_stale_claims(
-    context: &OperatorContext,
-    view: &PassInput,
-    store: &MeteredStore,
-    overview: &mut TopicsOverview,
-) {
-    let there: HashSet<&str> = view.topics.iter().map(|topic| uid_of(topic)).collect();
-    let wanted: HashSet<&str> = view.topics.iter().map(|topic| topic.topic_name()).collect();
-    let suspects: Vec<(String, TopicOwner)> = overview
-        .owners
-        .iter()
-        .filter(|(_, owner)| !there.contains(owner.uid.as_str()))
-        .filter(|(name, owner)| owner.namespace == view.cluster.namespace || wanted.contains(name.as_str()))
-        .filter(|(_, owner)| context.scope.contains(&owner.namespace))
-        .map(|(name, owner)| (name.clone(), owner.clone()))
-        .collect();
-    let released: Vec<Option<String>> = stream::iter(suspects)
-        .map(|(name, owner)| async move {
-            match release_stale_claim(context, store, &name, &owner).await {
-                Ok(released) => released.then_some(name),
-                Err(error) => {
-                    tracing::warn!(topic = %name, %owner, %error, "cannot determine whether a claim is stale");
-                    None
-                }
-            }
-        })
-        .buffer_unordered(MAX_CONCURRENT_TOPICS)
-        .collect()
-        .await;
-    for name in released.into_iter().flatten() {
-        overview.owners.remove(&name);
-    }
-}
-
-/// Queries the API server directly: the watch may lag, and another replica may know more.
-async fn release_stale_claim(
-    context: &OperatorContext,
-    store: &MeteredStore,
-    name: &str,
-    owner: &TopicOwner,
-) -> Result<bool, TopicError> {
-    let topics: Api<Topic> = Api::namespaced(context.client.clone(), &owner.namespace);
-    let found = with_timeout(topics.get_metadata_opt(&owner.resource)).await?;
-    if found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)) {
-        return Ok(false);
-    }
-    tracing::info!(topic = %name, %owner, "the Topic no longer exists: releasing its claim, keeping the topic");
-    Ok(store.release(name, &owner.uid).await?)
 }
 
 /// Determines the state of the owner of Topics that are being deleted. Reads the namespace only if
@@ -302,17 +235,17 @@ impl PassState {
     /// Replaces Topics that the watch has not caught up with by their last written version, and
     /// drops versions that it has.
     fn apply_latest(&mut self, topics: &mut [Arc<Topic>]) {
-        let there: HashSet<&str> = topics.iter().map(|topic| uid_of(topic)).collect();
+        let there: HashSet<&str> = topics.iter().map(|topic| topic.resource_uid()).collect();
         self.latest.retain(|uid, _| there.contains(uid.as_str()));
         self.backoff.retain(&there);
         for topic in topics {
-            let Some(latest) = self.latest.get(uid_of(topic)) else {
+            let Some(latest) = self.latest.get(topic.resource_uid()) else {
                 continue;
             };
             if resource_version(topic) < resource_version(latest) {
                 *topic = latest.clone();
             } else {
-                self.latest.remove(uid_of(topic));
+                self.latest.remove(topic.resource_uid());
             }
         }
     }
@@ -320,7 +253,7 @@ impl PassState {
     fn record_outcome(&mut self, context: &OperatorContext, one: TopicOutcome, report: &mut PassReport) {
         let outcomes = &context.metrics.reconciles;
         outcomes.with_label_values(&["Topic", one.outcome.as_str()]).inc();
-        let uid = uid_of(&one.topic).to_owned();
+        let uid = one.topic.resource_uid().to_owned();
         if one.retry {
             let due = self
                 .backoff

@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use streamhouse_metadata::TopicsOverview;
 
 use super::{
-    apply::{AppliedPlan, apply_plan},
+    apply::apply_plan,
     error::TopicError,
-    finalize::{self, DeletionPlan, OwnerState, plan_deletion},
+    finalize::{self, DeletionPlan, OwnerState, TopicRemoval, plan_deletion},
     metered_store::MeteredStore,
-    pass::{MetadataAccess, uid_of},
     pending_events::{self, PendingEvent},
-    plan::{ObservedTopic, TopicPlan, plan_changes},
-    status::{self, KnownTopic, StatusFacts, TopicNumbers},
-    validate::{DesiredTopic, TopicProblem, validate},
+    plan::{ObservedTopic, plan_changes},
+    status::{self, StatusFacts},
+    validate::{TopicProblem, validate},
+    verdict::{TopicVerdict, applied_verdict, paused_verdict, pending_deletion},
 };
 use crate::{
     conditions::ConditionStatus,
@@ -51,47 +51,20 @@ pub(super) struct TopicOutcome {
     pub(super) retry: bool,
 }
 
-/// Status, outcome and events that follow from a reconciliation.
-struct TopicVerdict {
-    facts: Option<StatusFacts>,
-    outcome: ReconcileOutcome,
-    retry: bool,
-    events: Vec<PendingEvent>,
-}
-
-impl TopicVerdict {
-    /// Creates a verdict that waits for a change.
-    fn blocked(state: ConditionStatus, problem: TopicProblem) -> Self {
-        Self {
-            facts: Some(StatusFacts {
-                known: KnownTopic::Unchanged,
-                ready: (state, problem.reason, problem.message),
-                paused: None,
-            }),
-            outcome: ReconcileOutcome::Terminal,
-            retry: false,
-            events: Vec::new(),
-        }
-    }
-
-    fn from_error(failure: &TopicError) -> Self {
-        let gone = matches!(failure, TopicError::Gone);
-        let facts = failure.ready_condition().map(|(state, problem)| StatusFacts {
-            known: KnownTopic::Unchanged,
-            ready: (state, problem.reason, problem.message),
-            paused: None,
-        });
-        Self {
-            facts,
-            outcome: if gone {
-                ReconcileOutcome::Ok
-            } else {
-                ReconcileOutcome::Error
-            },
-            retry: !gone,
-            events: Vec::new(),
-        }
-    }
+/// Access of a pass to the metadata store.
+pub(super) enum MetadataAccess {
+    /// The store was queried.
+    Open {
+        store: MeteredStore,
+        overview: TopicsOverview,
+    },
+    /// The store is not available.
+    Unavailable {
+        problem: TopicProblem,
+        /// Whether Topics that were ready are reported as unknown, too.
+        affects_ready: bool,
+        outcome: ReconcileOutcome,
+    },
 }
 
 impl TopicReconciler<'_> {
@@ -141,7 +114,7 @@ impl TopicReconciler<'_> {
             Err(problem) => return TopicVerdict::blocked(ConditionStatus::False, problem),
         };
         let observed = ObservedTopic::from_overview(overview, &wanted.name);
-        let plan = plan_changes(&wanted, observed, uid_of(&topic));
+        let plan = plan_changes(&wanted, observed, topic.resource_uid());
         if topic.spec.paused {
             return paused_verdict(&topic, observed, &plan);
         }
@@ -205,15 +178,10 @@ impl TopicReconciler<'_> {
             Err(_) if !held => OwnerState::Present,
             Err(failure) => return Err(TopicError::Api(failure.to_string())),
         };
-        let DeletionPlan::Proceed {
-            delete,
-            release,
-            retained: kept,
-        } = plan_deletion(&topic, around, observed)
-        else {
+        let DeletionPlan::Proceed(removal) = plan_deletion(&topic, around, observed) else {
             let verdict = TopicVerdict::blocked(
                 ConditionStatus::False,
-                TopicProblem::new(ConditionReason::DeletePending, ""),
+                TopicProblem::new(ConditionReason::DeletionPending, ""),
             );
             let why = format!("the topic is deleted once the metadata store is available: {why}");
             return Ok(TopicVerdict {
@@ -222,20 +190,19 @@ impl TopicReconciler<'_> {
             });
         };
         if let Some(store) = store {
-            self.release_topic(store, name, uid_of(&topic), delete, release, kept.is_some())
-                .await?;
+            self.remove_topic(store, &topic, removal).await?;
         }
         if !held {
             return Ok(done(Vec::new()));
         }
         finalize::set_finalizer(self.context, &topic, false).await?;
         handled.gone = true;
-        Ok(done(match kept {
+        Ok(done(match removal.retained {
             Some(why) => vec![PendingEvent::normal(
                 ConditionReason::Retained,
                 format!("topic {name} is kept: {why}"),
             )],
-            None if delete => vec![PendingEvent::normal(
+            None if removal.delete => vec![PendingEvent::normal(
                 ConditionReason::Deleted,
                 format!("topic {name} was deleted"),
             )],
@@ -243,28 +210,26 @@ impl TopicReconciler<'_> {
         }))
     }
 
-    /// Removes the Topic from the metadata store. `lightly`: an error of the store does not delay
-    /// the deletion of the resource.
-    async fn release_topic(
+    /// Removes the Topic from the metadata store. If the topic is kept, an error of the store does
+    /// not delay the deletion of the resource.
+    async fn remove_topic(
         &self,
         store: &MeteredStore,
-        name: &str,
-        uid: &str,
-        delete: bool,
-        release: bool,
-        lightly: bool,
+        topic: &Topic,
+        removal: TopicRemoval,
     ) -> Result<(), TopicError> {
-        if delete {
+        let name = topic.topic_name();
+        if removal.delete {
             match store.delete(name).await {
                 Ok(()) | Err(streamhouse_metadata::Error::UnknownTopic(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        if release {
-            match store.release(name, uid).await {
+        if removal.release {
+            match store.release(name, topic.resource_uid()).await {
                 Ok(_) => {}
                 // A later pass finds the stale claim.
-                Err(error) if lightly => {
+                Err(error) if removal.retained.is_some() => {
                     tracing::warn!(topic = %name, %error, "cannot release a claim")
                 }
                 Err(error) => return Err(error.into()),
@@ -332,131 +297,5 @@ impl TopicReconciler<'_> {
         if tokio::time::timeout(EVENT_TIMEOUT, telling).await.is_err() {
             tracing::warn!(%reason, "publishing an event timed out");
         }
-    }
-}
-
-/// Returns the status of a deletion that waits.
-fn pending_deletion(message: String) -> Option<StatusFacts> {
-    Some(StatusFacts {
-        known: KnownTopic::Unchanged,
-        ready: (ConditionStatus::False, ConditionReason::DeletePending, message),
-        paused: None,
-    })
-}
-
-/// Returns the status of a paused Topic, with the changes that would be made.
-fn paused_verdict(topic: &Topic, observed: ObservedTopic<'_>, plan: &TopicPlan) -> TopicVerdict {
-    let would = match plan.changes.is_empty() {
-        true => "spec.paused is set".to_owned(),
-        false => format!("paused; pending changes: {}", plan.summary()),
-    };
-    let ready = match (plan.is_noop(), plan.problems.first()) {
-        (true, _) => (ConditionStatus::True, ConditionReason::Reconciled, String::new()),
-        (false, Some(problem)) if plan.changes.is_empty() => {
-            (ConditionStatus::False, problem.reason, problem.message.clone())
-        }
-        _ => (ConditionStatus::False, ConditionReason::Paused, would.clone()),
-    };
-    // A different topic under the name is reported once the Topic is no longer paused.
-    let before = topic
-        .status
-        .as_ref()
-        .and_then(|status| status.topic_id.as_deref());
-    let known = match observed_numbers(observed) {
-        KnownTopic::Topic(numbers)
-            if observed.is_owned_by(uid_of(topic)) && before.is_none_or(|id| id == numbers.topic_id) =>
-        {
-            KnownTopic::Topic(numbers)
-        }
-        _ => KnownTopic::Unchanged,
-    };
-    TopicVerdict {
-        facts: Some(StatusFacts {
-            known,
-            ready,
-            paused: Some(would),
-        }),
-        outcome: ReconcileOutcome::Ok,
-        retry: false,
-        events: Vec::new(),
-    }
-}
-
-/// Returns the observed topic's id, partitions, records and size.
-fn observed_numbers(observed: ObservedTopic<'_>) -> KnownTopic {
-    match observed.topic {
-        Some(topic) => KnownTopic::Topic(TopicNumbers {
-            topic_id: topic.topic_id.to_string(),
-            partitions: topic.partitions,
-            records: topic.high_watermark,
-            size_bytes: topic.size_bytes,
-        }),
-        None => KnownTopic::Unchanged,
-    }
-}
-
-/// Returns the status and events of an applied plan.
-fn applied_verdict(
-    topic: &Topic,
-    wanted: &DesiredTopic,
-    observed: ObservedTopic<'_>,
-    plan: &TopicPlan,
-    applied: AppliedPlan,
-) -> TopicVerdict {
-    let problem = applied.conflict.as_ref().or(plan.problems.first());
-    let elsewhere = |problem: &TopicProblem| {
-        matches!(
-            problem.reason,
-            ConditionReason::OwnershipConflict | ConditionReason::AlreadyExists
-        )
-    };
-    let known = match (&applied.record, problem) {
-        (Some(record), _) => {
-            let same = observed.topic.filter(|topic| topic.topic_id == record.topic_id);
-            KnownTopic::Topic(TopicNumbers {
-                topic_id: record.topic_id.to_string(),
-                partitions: i32::try_from(record.partitions.len()).unwrap_or(i32::MAX),
-                records: same.map_or(0, |topic| topic.high_watermark),
-                size_bytes: same.map_or(0, |topic| topic.size_bytes),
-            })
-        }
-        (None, Some(problem)) if elsewhere(problem) => KnownTopic::None,
-        (None, _) => observed_numbers(observed),
-    };
-    let news = match &known {
-        KnownTopic::Topic(numbers) => {
-            pending_events::events_of_changes(topic, &applied.changes, &numbers.topic_id)
-        }
-        KnownTopic::Unchanged | KnownTopic::None => Vec::new(),
-    };
-    if !applied.changes.is_empty() {
-        tracing::info!(topic = %wanted.name, changes = %super::plan::summary(&applied.changes), "changed a topic");
-    }
-    let ready = match problem {
-        None => (ConditionStatus::True, ConditionReason::Reconciled, String::new()),
-        Some(problem) if applied.conflict.is_some() => {
-            (ConditionStatus::False, problem.reason, problem.message.clone())
-        }
-        Some(problem) => {
-            let all: Vec<&str> = plan
-                .problems
-                .iter()
-                .map(|problem| problem.message.as_str())
-                .collect();
-            (ConditionStatus::False, problem.reason, all.join("; "))
-        }
-    };
-    TopicVerdict {
-        outcome: match problem {
-            None => ReconcileOutcome::Ok,
-            Some(_) => ReconcileOutcome::Terminal,
-        },
-        facts: Some(StatusFacts {
-            known,
-            ready,
-            paused: None,
-        }),
-        retry: false,
-        events: news,
     }
 }

@@ -46,8 +46,8 @@ fn a_gzip_bomb_is_refused() {
 
 #[test]
 fn a_zstd_bomb_is_refused() {
-    // A frame with a window of 1 KiB, then blocks of one repeated byte, each of 128 KiB; the last one
-    // marked.
+    // A frame with a window of 1 KiB, then blocks of one repeated byte, each of 128 KiB; the last
+    // one marked.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
     for block in 0..256_u32 {
         let header = (128 << 10) << 3 | 1 << 1 | u32::from(block == 255);

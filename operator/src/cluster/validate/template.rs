@@ -26,7 +26,7 @@ pub(super) fn check_template(template: &Value) -> Result<(), ClusterProblem> {
         )));
     }
     // Fields of newer Kubernetes versions are passed through.
-    PodSpec::deserialize(&strip_nulls(spec))
+    PodSpec::deserialize(&merge::strip_nulls(spec))
         .map_err(|error| ClusterProblem::invalid_spec(format!("{POD_TEMPLATE_FIELD}.spec: {error}")))?;
     match merge::find_missing_key(spec) {
         Some((list, key)) => Err(ClusterProblem::invalid_spec(format!(
@@ -76,20 +76,5 @@ fn check_known_fields(field: &str, value: &Value, known: &[&str]) -> Result<(), 
             known.join(" and ")
         ))),
         None => Ok(()),
-    }
-}
-
-/// Removes nulls, which remove a field when merging but fit no type.
-fn strip_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let kept = fields.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(
-                kept.map(|(name, value)| (name.clone(), strip_nulls(value)))
-                    .collect(),
-            )
-        }
-        Value::Array(values) => Value::Array(values.iter().map(strip_nulls).collect()),
-        other => other.clone(),
     }
 }

@@ -43,11 +43,11 @@ fn plan_with(topic: &Topic, around: OwnerState, of: Option<(&str, bool)>) -> Del
 }
 
 fn proceed_with(delete: bool, release: bool, kept: Option<&'static str>) -> DeletionPlan {
-    DeletionPlan::Proceed {
+    DeletionPlan::Proceed(TopicRemoval {
         delete,
         release,
         retained: kept,
-    }
+    })
 }
 
 #[test]
@@ -76,15 +76,14 @@ fn delete_waits_for_the_metadata_store() {
 fn delete_keeps_the_topic_and_waits_for_nothing_when_all_ends() {
     for around in [OwnerState::ClusterDeleting, OwnerState::NamespaceTerminating] {
         for (observed, release) in [(None, false), (Some(("uid-1", true)), true)] {
-            let DeletionPlan::Proceed {
-                delete,
-                release: released,
-                retained: kept,
-            } = plan_with(&topic_with_finalizer("Delete"), around, observed)
+            let DeletionPlan::Proceed(removal) = plan_with(&topic_with_finalizer("Delete"), around, observed)
             else {
                 panic!("{around:?} waits");
             };
-            assert_eq!((delete, released, kept.is_some()), (false, release, true));
+            assert_eq!(
+                (removal.delete, removal.release, removal.retained.is_some()),
+                (false, release, true)
+            );
         }
     }
 }
