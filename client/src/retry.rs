@@ -19,12 +19,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn new(settings: &ClientConfig) -> Self {
+    pub(crate) fn new(config: &ClientConfig) -> Self {
         Self {
-            first: settings.retry_backoff,
-            max: settings.retry_backoff_max,
+            first: config.retry_backoff,
+            max: config.retry_backoff_max,
             tries: 0,
-            entropy: settings.entropy.clone(),
+            entropy: config.entropy.clone(),
         }
     }
 
@@ -46,8 +46,8 @@ impl Backoff {
     }
 
     /// Raises the maximum delay to `max`, for requests that should be repeated less often.
-    pub(crate) fn with_max_delay(mut self, most: Duration) -> Self {
-        self.max = self.max.max(most);
+    pub(crate) fn with_max_delay(mut self, max: Duration) -> Self {
+        self.max = self.max.max(max);
         self
     }
 
