@@ -1,7 +1,7 @@
 //! `streamhouse bench`: benchmarks of producing, consuming, and end-to-end latency, with their
 //! cost.
 //!
-//! Every run is bounded by `--records` or `--parse_duration`. SIGINT ends it early with a report of
+//! Every run is bounded by `--records` or `--duration`. SIGINT ends it early with a report of
 //! the measurements so far.
 
 mod consume;
@@ -28,10 +28,10 @@ use self::{
     usage::{AgentUsage, AgentUsageReader, ClientUsage},
 };
 use crate::{
+    codec::CodecArg,
     command_error::{CommandError, CommandResult},
     context::CommandContext,
     output::print_result,
-    produce::CodecArg,
     values,
 };
 

@@ -56,6 +56,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
     (
         "cli",
         &[
+            &["arguments"],
             &["command_line"],
             &[
                 "bench",
@@ -67,20 +68,21 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "produce",
                 "topic",
             ],
-            &["context", "arguments"],
-            &["values", "warnings"],
+            &["context"],
+            &["codec", "values", "warnings"],
             &["output"],
             &["command_error"],
-            &["signals", "terminal"],
+            &["output_format", "signals", "terminal"],
         ],
     ),
     (
         "client",
         &[
-            &["client", "dead_letters"],
+            &["dead_letters"],
             &["admin", "consumer", "producer"],
-            &["reachability"],
-            &["metadata_cache", "metrics", "traces"],
+            &["queries"],
+            &["client"],
+            &["reachability", "metadata_cache", "metrics", "traces"],
             &["connection", "retry"],
             &["config"],
             &["error"],
@@ -168,11 +170,6 @@ pub(crate) const KNOWN_LEVEL_BREACHES: &[KnownImport] = &[
     ("agent", "partition", "fetch"),
     ("agent", "produce", "fetch"),
     ("agent", "topics", "fetch"),
-    ("client", "admin", "client"),
-    ("client", "consumer", "admin"),
-    ("client", "consumer", "client"),
-    ("client", "producer", "client"),
-    ("client", "reachability", "client"),
     ("metadata", "postgres", "connect"),
     ("metadata", "sqlite", "connect"),
     ("operator", "cli", "settings"),
@@ -195,29 +192,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
     ],
     &["agent/src/segment/format.rs", "agent/src/segment/index.rs"],
     &["agent/src/store/open.rs", "agent/src/store/s3.rs"],
-    &[
-        "client/src/admin.rs",
-        "client/src/client.rs",
-        "client/src/consumer/builder.rs",
-        "client/src/producer/builder.rs",
-        "client/src/reachability.rs",
-    ],
-    &["cli/src/command_error.rs", "cli/src/output.rs"],
-    &["client/src/consumer/decode.rs", "client/src/consumer/records.rs"],
-    &[
-        "client/src/consumer/fetcher/responses.rs",
-        "client/src/consumer/positions.rs",
-    ],
-    &[
-        "client/src/metrics/consumer.rs",
-        "client/src/metrics/partition.rs",
-        "client/src/metrics/producer.rs",
-        "client/src/metrics/registry.rs",
-    ],
-    &[
-        "client/src/producer/dispatcher.rs",
-        "client/src/producer/leader_lookup.rs",
-    ],
     &[
         "core/src/batch/decode.rs",
         "core/src/batch/header.rs",
@@ -268,7 +242,7 @@ pub(crate) const NAMES: &[NameLimits] = &[
     NameLimits {
         krate: "client",
         one_word_percent: 8,
-        repeated: 5,
+        repeated: 0,
     },
     NameLimits {
         krate: "core",
