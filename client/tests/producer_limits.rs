@@ -489,7 +489,7 @@ async fn a_producer_that_is_dropped_with_records_warns() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let warned = || {
         String::from_utf8_lossy(&logged.0.lock())
-            .matches("dropped with records")
+            .matches("dropped with unacknowledged records")
             .count()
     };
     let cluster = FakeCluster::start(1).await;

@@ -31,7 +31,7 @@ pub struct OffsetAndMetadata {
     /// Offset of the next record to read.
     pub offset: i64,
     /// Metadata stored with the offset;
-    /// [`Consumer::mark_committed`](super::Consumer::mark_committed) returns it.
+    /// [`Consumer::committed`](super::Consumer::committed) returns it.
     pub metadata: String,
 }
 
