@@ -28,10 +28,10 @@ use self::{
     usage::{AgentUsage, AgentUsageReader, ClientUsage},
 };
 use crate::{
+    codec::CodecArg,
     command_error::{CommandError, CommandResult},
     context::CommandContext,
     output::print_result,
-    produce::CodecArg,
     values,
 };
 

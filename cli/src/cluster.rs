@@ -50,25 +50,25 @@ mod tests {
 
     #[test]
     fn the_description_sums_up_the_agents() {
-        let agent = |id: &str, leases| AgentInfo {
-            agent_id: id.into(),
-            node_id: 1,
-            grpc_address: "h:50051".into(),
-            http_address: "h:8080".into(),
-            kafka_address: String::new(),
-            zone: String::new(),
-            version: "0.1.0".into(),
-            leases,
+        let agent = |id: &str, leases| {
+            let mut agent = AgentInfo::default();
+            agent.agent_id = id.into();
+            agent.node_id = 1;
+            agent.grpc_address = "h:50051".into();
+            agent.http_address = "h:8080".into();
+            agent.version = "0.1.0".into();
+            agent.leases = leases;
+            agent
         };
-        let text = render_cluster(&ClusterInfo {
-            cluster_id: "c".into(),
-            agents: vec![agent("a-1", 7), agent("a-2", 5)],
-            topics: 3,
-            partitions: 12,
-            version: "0.1.0".into(),
-            metadata_store: "sqlite:x".into(),
-            object_store: "file:y".into(),
-        });
+        let mut cluster = ClusterInfo::default();
+        cluster.cluster_id = "c".into();
+        cluster.agents = vec![agent("a-1", 7), agent("a-2", 5)];
+        cluster.topics = 3;
+        cluster.partitions = 12;
+        cluster.version = "0.1.0".into();
+        cluster.metadata_store = "sqlite:x".into();
+        cluster.object_store = "file:y".into();
+        let text = render_cluster(&cluster);
         assert!(text.contains("3 topics, 12 partitions, 12 of them led"), "{text}");
         assert!(text.contains("a-2"), "{text}");
     }

@@ -1,12 +1,12 @@
-//! [`CommandError`]: the error of a command, with a message for people, a code for programs and an exit
-//! code for shells. Every command returns it; `main` prints it.
+//! [`CommandError`]: the error of a command, with a message for people, a code for programs and an
+//! exit code for shells. Every command returns it; `main` prints it.
 
 use std::io;
 
 use serde_json::json;
 use streamhouse_client::{Error, ErrorCode};
 
-use crate::{output::OutputFormat, terminal};
+use crate::{output_format::OutputFormat, terminal};
 
 /// Exit code of a command that failed.
 pub(crate) const EXIT_FAILED: u8 = 1;

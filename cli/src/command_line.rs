@@ -1,7 +1,7 @@
 //! The definition of the command line: the subcommands with their arguments, and the dispatch to
 //! the function that runs each.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     bench, cluster,
@@ -68,7 +68,7 @@ impl Cli {
     /// Runs the command.
     pub(crate) async fn run(self) -> CommandResult {
         if let CliCommand::Completions { shell } = self.command {
-            return completions::run(shell);
+            return completions::run(Self::command(), shell);
         }
         init_stderr_logging(self.global.verbose);
         let context = CommandContext::new(&self.global)?;
@@ -105,7 +105,8 @@ fn init_stderr_logging(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::FromArgMatches;
+    use clap::{FromArgMatches, ValueEnum};
+    use clap_complete::Shell;
 
     use super::*;
     use crate::arguments;
@@ -185,6 +186,17 @@ mod tests {
             "topic list --timeout 0",
         ] {
             assert!(parse(args).is_err(), "{args}");
+        }
+    }
+
+    #[test]
+    fn every_shell_completes_the_commands() {
+        for shell in Shell::value_variants() {
+            let script = completions::generate_script(Cli::command(), *shell);
+            assert!(
+                String::from_utf8(script).unwrap().contains("reset-offsets"),
+                "{shell}"
+            );
         }
     }
 }

@@ -2,34 +2,22 @@
 
 use std::io::{self, Write};
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
-use crate::{command_error::CommandResult, command_line::Cli};
+use crate::command_error::CommandResult;
 
-/// Runs `completions`.
-pub(crate) fn run(shell: Shell) -> CommandResult {
-    io::stdout().lock().write_all(&generate_script(shell))?;
+/// Runs `completions` for this command line.
+pub(crate) fn run(command_line: Command, shell: Shell) -> CommandResult {
+    io::stdout()
+        .lock()
+        .write_all(&generate_script(command_line, shell))?;
     Ok(())
 }
 
-fn generate_script(shell: Shell) -> Vec<u8> {
+/// Returns the completion script of this command line.
+pub(crate) fn generate_script(mut command_line: Command, shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "streamhouse", &mut script);
+    clap_complete::generate(shell, &mut command_line, "streamhouse", &mut script);
     script
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::ValueEnum;
-
-    use super::*;
-
-    #[test]
-    fn every_shell_completes_the_commands() {
-        for shell in Shell::value_variants() {
-            let script = String::from_utf8(generate_script(*shell)).unwrap();
-            assert!(script.contains("reset-offsets"), "{shell}");
-        }
-    }
 }

@@ -142,35 +142,28 @@ mod tests {
     #[test]
     fn the_description_shows_members_and_lag() {
         let partition = TopicPartition::new("orders", 1);
-        let info = GroupInfo {
-            group_id: "billing".into(),
-            state: "Stable".into(),
-            generation: 3,
-            protocol_type: "consumer".into(),
-            protocol_name: "cooperative-sticky".into(),
-            leader: "m-1".into(),
-            members: vec![GroupMember {
-                member_id: "m-1".into(),
-                group_instance_id: String::new(),
-                client_id: "cli".into(),
-                client_host: "10.0.0.1".into(),
-                assignment: vec![partition.clone()],
-            }],
-            coordinator: "h:50051".into(),
-        };
-        let offset = GroupOffset {
-            partition,
-            committed: Some(CommittedOffset {
-                offset: 90,
-                metadata: String::new(),
-                committed_at_ms: 0,
-            }),
-            log_start_offset: 0,
-            high_watermark: 1500,
-            lag: 1410,
-            member_id: "m-1".into(),
-            client_id: "cli".into(),
-        };
+        let mut member = GroupMember::default();
+        member.member_id = "m-1".into();
+        member.client_id = "cli".into();
+        member.client_host = "10.0.0.1".into();
+        member.assignment = vec![partition.clone()];
+        let mut info = GroupInfo::default();
+        info.group_id = "billing".into();
+        info.state = "Stable".into();
+        info.generation = 3;
+        info.protocol_type = "consumer".into();
+        info.protocol_name = "cooperative-sticky".into();
+        info.leader = "m-1".into();
+        info.members = vec![member];
+        info.coordinator = "h:50051".into();
+        let mut committed = CommittedOffset::default();
+        committed.offset = 90;
+        let mut offset = GroupOffset::new(partition);
+        offset.committed = Some(committed);
+        offset.high_watermark = 1500;
+        offset.lag = 1410;
+        offset.member_id = "m-1".into();
+        offset.client_id = "cli".into();
         let text = render_group(&info, &[offset], 1410);
         assert!(text.contains("1 members, 1,410 records behind"), "{text}");
         assert!(text.contains("orders-1"), "{text}");

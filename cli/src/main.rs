@@ -4,6 +4,7 @@
 mod arguments;
 mod bench;
 mod cluster;
+mod codec;
 mod command_error;
 mod command_line;
 mod completions;
@@ -13,6 +14,7 @@ mod context;
 mod docs;
 mod group;
 mod output;
+mod output_format;
 mod produce;
 mod signals;
 mod terminal;

@@ -8,20 +8,11 @@ use std::{
 
 use serde::Serialize;
 
+pub(crate) use crate::output_format::OutputFormat;
 use crate::{
     command_error::{CommandError, CommandResult},
     terminal,
 };
-
-/// The format of results and errors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum OutputFormat {
-    /// Columns for people.
-    #[default]
-    Table,
-    /// JSON for programs.
-    Json,
-}
 
 /// Prints `value` as JSON, or the result of `table`.
 pub(crate) fn print_result<T: Serialize, D: fmt::Display>(

@@ -15,11 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use streamhouse_client::{
-    Delivery, ErrorCode, Producer, RecordMetadata, RecordRef, TopicHandle, producer::Compression,
-};
+use streamhouse_client::{Delivery, ErrorCode, Producer, RecordMetadata, RecordRef, TopicHandle};
 use tokio::{sync::mpsc, time::Instant};
 
 use self::{
@@ -27,6 +25,7 @@ use self::{
     summary::ProduceSummary,
 };
 use crate::{
+    codec::CodecArg,
     command_error::{CommandError, CommandResult},
     context::CommandContext,
     output::OutputFormat,
@@ -99,30 +98,6 @@ pub(crate) struct ProduceArgs {
     /// Print the partition and offset of each record, in input order
     #[arg(long)]
     print_offsets: bool,
-}
-
-/// Codecs that can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum CodecArg {
-    /// LZ4
-    Lz4,
-    /// Uncompressed
-    None,
-    /// gzip
-    Gzip,
-    /// Snappy
-    Snappy,
-}
-
-impl From<CodecArg> for Compression {
-    fn from(codec: CodecArg) -> Self {
-        match codec {
-            CodecArg::Lz4 => Self::Lz4,
-            CodecArg::None => Self::None,
-            CodecArg::Gzip => Self::Gzip,
-            CodecArg::Snappy => Self::Snappy,
-        }
-    }
 }
 
 /// Runs `produce`.
@@ -352,13 +327,11 @@ impl LineSender {
             .iter()
             .map(|(name, value)| (name.as_str(), Some(value.as_bytes())))
             .collect();
-        let record = RecordRef {
-            key: key.as_deref(),
-            value: value.as_deref(),
-            headers: &headers,
-            timestamp: None,
-            partition: self.args.partition,
-        };
+        let mut record = RecordRef::default()
+            .with_key(key.as_deref())
+            .with_value(value.as_deref())
+            .with_headers(&headers);
+        record.partition = self.args.partition;
         self.tally
             .count_sent(key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len));
         let number = self.tally.sent;

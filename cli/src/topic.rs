@@ -149,12 +149,8 @@ pub(crate) async fn run(context: &CommandContext, command: TopicCommand) -> Comm
 }
 
 async fn create_topic(context: &CommandContext, args: CreateTopicArgs) -> CommandResult {
-    let topic = NewTopic {
-        name: args.name.clone(),
-        partitions: args.partitions,
-        config: collect_unique(args.config)?,
-        validate_only: args.validate_only,
-    };
+    let mut topic = NewTopic::new(&args.name, args.partitions).with_validate_only(args.validate_only);
+    topic.config = collect_unique(args.config)?;
     let (info, created) = match context.admin().create_topic(topic).await {
         Ok(info) => (info, !args.validate_only),
         Err(error) if args.if_not_exists && error.code() == ErrorCode::TopicAlreadyExists => {
@@ -192,12 +188,10 @@ async fn list_topics(context: &CommandContext, internal: bool) -> CommandResult 
 }
 
 async fn alter_topic(context: &CommandContext, args: AlterTopicArgs) -> CommandResult {
-    let change = TopicChange {
-        partitions: args.change.partitions,
-        set: collect_unique(args.change.config)?,
-        reset: args.change.reset,
-        validate_only: args.validate_only,
-    };
+    let mut change = TopicChange::new().with_validate_only(args.validate_only);
+    change.partitions = args.change.partitions;
+    change.set = collect_unique(args.change.config)?;
+    change.reset = args.change.reset;
     if let Some(key) = change.reset.iter().find(|key| change.set.contains_key(*key)) {
         return Err(CommandError::usage(format!(
             "{key} is both set and reset; choose one"
@@ -357,26 +351,23 @@ mod tests {
 
     #[test]
     fn a_description_shows_partitions_and_where_settings_come_from() {
-        let topic = TopicInfo {
-            name: "orders".into(),
-            topic_id: "t1".into(),
-            config: [
-                ("retention.ms".into(), "1000".into()),
-                ("segment.ms".into(), "5".into()),
-            ]
-            .into(),
-            overridden: vec!["segment.ms".into()],
-            partitions: vec![PartitionInfo {
-                partition: 0,
-                leader: "a-1".into(),
-                leader_address: "h:1".into(),
-                leader_epoch: 2,
-                log_start_offset: 10,
-                high_watermark: 1210,
-                size_bytes: 2048,
-            }],
-            created_at_ms: 0,
-        };
+        let mut partition = PartitionInfo::default();
+        partition.leader = "a-1".into();
+        partition.leader_address = "h:1".into();
+        partition.leader_epoch = 2;
+        partition.log_start_offset = 10;
+        partition.high_watermark = 1210;
+        partition.size_bytes = 2048;
+        let mut topic = TopicInfo::default();
+        topic.name = "orders".into();
+        topic.topic_id = "t1".into();
+        topic.config = [
+            ("retention.ms".into(), "1000".into()),
+            ("segment.ms".into(), "5".into()),
+        ]
+        .into();
+        topic.overridden = vec!["segment.ms".into()];
+        topic.partitions = vec![partition];
         let text = render_topic(&topic);
         assert!(text.contains("1,200 records in 1 partitions, 2.0 KiB"), "{text}");
         assert!(text.contains("a-1"), "{text}");

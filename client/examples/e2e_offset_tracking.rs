@@ -226,10 +226,7 @@ impl OffsetTracking {
             offset == Some(expected),
             "the first record at that time is {offset:?}, not {expected}"
         );
-        let reset = [OffsetReset {
-            partition: self.partition.clone(),
-            offset: expected,
-        }];
+        let reset = [OffsetReset::new(self.partition.clone(), expected)];
         support::wait_until("the group to be empty", STEP_TIMEOUT, || async {
             match admin.reset_offsets(&self.group, &reset, false).await {
                 Ok(()) => Ok(Some(())),

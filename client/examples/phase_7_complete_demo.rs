@@ -88,16 +88,8 @@ async fn create_topics(admin: &Admin) -> Result<()> {
         match admin.create_topic(topic).await {
             Ok(_) => println!("   created {name}"),
             Err(error) if error.code() == ErrorCode::TopicAlreadyExists => {
-                let set = BTreeMap::from([("segment.ms".to_owned(), SEGMENT_MS.to_owned())]);
-                admin
-                    .alter_topic(
-                        name,
-                        TopicChange {
-                            set,
-                            ..TopicChange::default()
-                        },
-                    )
-                    .await?;
+                let change = TopicChange::new().with_config("segment.ms", SEGMENT_MS);
+                admin.alter_topic(name, change).await?;
                 println!("   {name} is there already; segment.ms is {SEGMENT_MS} now");
             }
             Err(error) => return Err(error.into()),

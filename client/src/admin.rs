@@ -2,19 +2,18 @@
 //! the group's coordinator, all others to any agent; both are retried for up to
 //! [`ClientConfig::api_timeout`].
 
+mod conversions;
 mod groups;
 mod offsets;
 mod topics;
 mod types;
 
 pub use types::{
-    AgentInfo, ClusterInfo, CommittedOffset, GroupInfo, GroupListing, GroupMember, GroupOffset, NewTopic,
-    OffsetReset, OffsetSpec, PartitionInfo, PartitionOffset, TopicChange, TopicInfo, TopicLeaders,
-    TopicListing,
+    AgentInfo, ClusterInfo, GroupInfo, GroupListing, GroupMember, GroupOffset, NewTopic, OffsetReset,
+    PartitionInfo, TopicChange, TopicInfo, TopicLeaders, TopicListing,
 };
 
-pub(crate) use groups::{fetch_offsets, fetch_offsets_each};
-pub(crate) use offsets::{list_offsets, list_offsets_each};
+pub use crate::queries::{CommittedOffset, OffsetSpec, PartitionOffset};
 
 use streamhouse_core::protocol::v1;
 
@@ -44,13 +43,14 @@ pub struct Admin {
     client: Client,
 }
 
-impl Admin {
-    pub(crate) fn new(client: &Client) -> Self {
-        Self {
-            client: client.clone(),
-        }
+impl Client {
+    /// Returns an admin on this client's connections.
+    pub fn admin(&self) -> Admin {
+        Admin { client: self.clone() }
     }
+}
 
+impl Admin {
     /// Creates an admin with default settings and its own connections. Must be called within a
     /// tokio runtime.
     ///
@@ -62,14 +62,14 @@ impl Admin {
         })
     }
 
-    /// Creates an admin with these settings and its own connections. Must be called within a tokio
-    /// runtime.
+    /// Creates an admin with this configuration and its own connections. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     /// As [`Client::new`].
-    pub fn with_config(settings: ClientConfig) -> Result<Self> {
+    pub fn with_config(config: ClientConfig) -> Result<Self> {
         Ok(Self {
-            client: Client::new(settings)?,
+            client: Client::new(config)?,
         })
     }
 
@@ -92,7 +92,7 @@ impl Admin {
                     .await
             })
             .await?;
-        Ok(answer.into())
+        Ok(ClusterInfo::from_protocol(answer))
     }
 
     /// Returns the leaders of the partitions of these topics, or of all topics if `topics` is
@@ -113,6 +113,10 @@ impl Admin {
                 async move { connection::data_client(channel).metadata(request).await }
             })
             .await?;
-        Ok(answer.topics.into_iter().map(TopicLeaders::from).collect())
+        Ok(answer
+            .topics
+            .into_iter()
+            .map(TopicLeaders::from_protocol)
+            .collect())
     }
 }

@@ -2,6 +2,7 @@
 //! the retrying calls to any agent or to a group's coordinator.
 
 mod refresh;
+mod unreachable;
 
 use std::{
     collections::HashMap,
@@ -14,18 +15,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1};
 use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
 use tonic::{Response, Status, transport::Channel};
 
 use crate::{
-    admin::Admin,
     config::{ClientConfig, is_secure, parse_bootstrap},
     connection::{self, ChannelPool},
-    consumer::ConsumerBuilder,
     error::{Error, Result},
     metadata_cache::MetadataCache,
-    producer::ProducerBuilder,
     reachability::ReachabilityTracker,
     retry::{Backoff, Deadline},
 };
@@ -77,27 +75,27 @@ impl Drop for ClientInner {
 }
 
 impl Client {
-    /// Creates a client with these settings. It opens no connection before the first call.
+    /// Creates a client with this configuration. It opens no connection before the first call.
     ///
     /// # Errors
     /// [`Error::Config`] if a setting, certificate or key is invalid; [`Error::State`] outside a
     /// tokio runtime.
-    pub fn new(settings: ClientConfig) -> Result<Self> {
-        settings.validate()?;
-        connection::validate_tls(&settings)?;
+    pub fn new(config: ClientConfig) -> Result<Self> {
+        config.validate()?;
+        connection::validate_tls(&config)?;
         let runtime = Handle::try_current()
             .map_err(|_| Error::State("the client needs a tokio runtime; call it from async code".into()))?;
-        let bootstrap = parse_bootstrap(&settings.bootstrap)?;
+        let bootstrap = parse_bootstrap(&config.bootstrap)?;
         let https = bootstrap.first().is_some_and(|uri| is_secure(uri));
         let inner = Arc::new(ClientInner {
-            pool: ChannelPool::new(&settings),
+            pool: ChannelPool::new(&config),
             cache: Arc::new(MetadataCache::new(https)),
             coordinators: Mutex::default(),
-            rotation: AtomicUsize::new(settings.entropy.next_u64() as usize % 1024),
+            rotation: AtomicUsize::new(config.entropy.next_u64() as usize % 1024),
             refresher: Mutex::default(),
             reachability: ReachabilityTracker::default(),
             bootstrap,
-            config: settings,
+            config,
         });
         let refresher = runtime.spawn(refresh::refresh_loop(
             Arc::downgrade(&inner),
@@ -116,21 +114,6 @@ impl Client {
     /// As [`Client::new`].
     pub fn connect(bootstrap: impl Into<String>) -> Result<Self> {
         Self::new(ClientConfig::new(bootstrap))
-    }
-
-    /// Returns an admin on this client's connections.
-    pub fn admin(&self) -> Admin {
-        Admin::new(self)
-    }
-
-    /// Returns a builder for a producer on this client's connections.
-    pub fn producer(&self) -> ProducerBuilder {
-        ProducerBuilder::default().client(self)
-    }
-
-    /// Returns a builder for a consumer on this client's connections.
-    pub fn consumer(&self) -> ConsumerBuilder {
-        ConsumerBuilder::default().client(self)
     }
 
     /// Returns the settings the client was created with.
@@ -180,27 +163,27 @@ impl Client {
         all
     }
 
-    /// Calls one agent once, for at most `timeout`, and records whether it answered.
+    /// Calls one agent once, for at most `allowed`, and records whether it answered.
     pub(crate) async fn call_agent<T, Fut>(
         &self,
         uri: &Arc<str>,
         allowed: Duration,
         call: impl FnOnce(Channel) -> Fut,
-    ) -> Result<T, CoreError>
+    ) -> Result<T, ClusterError>
     where
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let channel = self
             .channel(uri)
-            .map_err(|error| CoreError::new(ErrorCode::NetworkException, error.to_string()))?;
+            .map_err(|error| ClusterError::new(ErrorCode::NetworkException, error.to_string()))?;
         match timeout(allowed, call(channel)).await {
             Ok(Ok(response)) => {
-                self.record_agent_success(uri);
+                self.reachability().record_agent_success(uri);
                 Ok(response.into_inner())
             }
             Ok(Err(status)) => Err(self.error_of_failed_call(uri, status)),
             Err(_) => {
-                let late = CoreError::new(ErrorCode::RequestTimedOut, format!("no answer in {allowed:?}"));
+                let late = ClusterError::new(ErrorCode::RequestTimedOut, format!("no answer in {allowed:?}"));
                 Err(self.record_agent_failure(uri, late))
             }
         }
@@ -237,7 +220,7 @@ impl Client {
     {
         let mut backoff = self.backoff();
         let mut unsure = false;
-        let mut last: Option<CoreError> = None;
+        let mut last: Option<ClusterError> = None;
         loop {
             for uri in self.candidate_agents() {
                 let left = deadline.remaining();
@@ -256,7 +239,7 @@ impl Client {
                     }
                 }
             }
-            let asked = last.as_ref().map_or(0, CoreError::retry_after_ms);
+            let asked = last.as_ref().map_or(0, ClusterError::retry_after_ms);
             let pause = backoff.next_delay(Duration::from_millis(asked.into()));
             tokio::time::sleep(pause.min(deadline.remaining())).await;
         }
@@ -312,7 +295,7 @@ impl Client {
                         .await
                     {
                         Ok(answer) => {
-                            self.record_coordinator_success(group);
+                            self.reachability().record_coordinator_success(group);
                             return Ok(answer);
                         }
                         Err(error) => error,
@@ -320,10 +303,10 @@ impl Client {
                 }
             };
             if !error.is_retryable() || is_membership_code(error.code()) {
-                self.record_coordinator_success(group);
+                self.reachability().record_coordinator_success(group);
                 return Err(error.into());
             }
-            self.record_coordinator_failure(group, &error);
+            self.reachability().record_coordinator_failure(group, &error);
             self.evict_coordinator(group);
             let pause = backoff.next_delay(Duration::from_millis(error.retry_after_ms().into()));
             last = Some(error);
@@ -352,7 +335,7 @@ impl Client {
             .await?;
         let leader = answer.coordinator.unwrap_or_default();
         let uri = self.inner.cache.register_agent(&leader).ok_or_else(|| {
-            CoreError::new(
+            ClusterError::new(
                 ErrorCode::CoordinatorNotAvailable,
                 "no agent coordinates the group at the moment",
             )

@@ -1,11 +1,17 @@
-//! [`ClientConfig`]: what producer, consumer and admin have in common: addresses, identity, time-outs.
-//! Their builders fill it in; [`ClientConfig::validate`] rejects invalid values before any
-//! connection is opened.
+//! [`ClientConfig`]: what producer, consumer and admin have in common: addresses, identity,
+//! time-outs. Their builders fill it in; [`ClientConfig::validate`] rejects invalid values before
+//! any connection is opened.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+mod address;
 
-use streamhouse_core::time::{Clock, Entropy, system_clock, system_entropy};
+use std::{fmt, sync::Arc, time::Duration};
 
+use streamhouse_core::time::{system_clock, system_entropy};
+
+pub use streamhouse_core::time::{Clock, Entropy};
+
+use self::address::{host_of, is_ip, is_server_name};
+pub(crate) use self::address::{is_secure, parse_agent_uri, parse_bootstrap};
 use crate::error::{Error, Result};
 
 /// Port of an agent's gRPC listener, for bootstrap addresses without a port.
@@ -43,7 +49,24 @@ impl fmt::Debug for ClientIdentity {
 }
 
 /// Settings that producer, consumer and admin share.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> streamhouse_client::Result<()> {
+/// use std::time::Duration;
+/// use streamhouse_client::{Client, ClientConfig};
+///
+/// let config = ClientConfig::new("https://agents.shop.svc:50051")
+///     .with_client_id("billing")
+///     .with_request_timeout(Duration::from_secs(10));
+/// let client = Client::new(config)?;
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// Bootstrap agents: `host:port,host:port`, or `https://host:port` for TLS. Any agents of the
     /// cluster will do: the client discovers the others from them.
@@ -107,6 +130,92 @@ impl ClientConfig {
             bootstrap: bootstrap.into(),
             ..Self::default()
         }
+    }
+
+    /// Sets the client id, see [`ClientConfig::client_id`].
+    #[must_use]
+    pub fn with_client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = client_id.into();
+        self
+    }
+
+    /// Sets the time limit for opening a connection, see [`ClientConfig::connect_timeout`].
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets the time limit for one answer of an agent, see [`ClientConfig::request_timeout`].
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Sets the time limit for a whole call with its retries, see [`ClientConfig::api_timeout`].
+    #[must_use]
+    pub fn with_api_timeout(mut self, timeout: Duration) -> Self {
+        self.api_timeout = timeout;
+        self
+    }
+
+    /// Sets the delay before the first retry, see [`ClientConfig::retry_backoff`].
+    #[must_use]
+    pub fn with_retry_backoff(mut self, delay: Duration) -> Self {
+        self.retry_backoff = delay;
+        self
+    }
+
+    /// Sets the longest delay between retries, see [`ClientConfig::retry_backoff_max`].
+    #[must_use]
+    pub fn with_retry_backoff_max(mut self, delay: Duration) -> Self {
+        self.retry_backoff_max = delay;
+        self
+    }
+
+    /// Sets the age at which cached metadata is refreshed, see [`ClientConfig::metadata_max_age`].
+    #[must_use]
+    pub fn with_metadata_max_age(mut self, age: Duration) -> Self {
+        self.metadata_max_age = age;
+        self
+    }
+
+    /// Sets the PEM certificate of the authority that signed the agents' certificates, see
+    /// [`ClientConfig::tls_ca_pem`].
+    #[must_use]
+    pub fn with_tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls_ca_pem = Some(pem.into());
+        self
+    }
+
+    /// Sets the name that every agent's certificate must carry, see
+    /// [`ClientConfig::tls_server_name`].
+    #[must_use]
+    pub fn with_tls_server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls_server_name = Some(name.into());
+        self
+    }
+
+    /// Sets the client certificate, see [`ClientConfig::tls_identity`].
+    #[must_use]
+    pub fn with_tls_identity(mut self, identity: ClientIdentity) -> Self {
+        self.tls_identity = Some(identity);
+        self
+    }
+
+    /// Sets the source of the current time, see [`ClientConfig::clock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets the source of randomness, see [`ClientConfig::entropy`].
+    #[must_use]
+    pub fn with_entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = entropy;
+        self
     }
 
     /// Checks the settings.
@@ -204,27 +313,6 @@ impl ClientConfig {
     }
 }
 
-/// Returns whether a URI made by [`parse_agent_uri`] uses TLS.
-pub(crate) fn is_secure(uri: &str) -> bool {
-    uri.starts_with("https://")
-}
-
-/// Returns the host of a URI made by [`parse_agent_uri`], an IPv6 address without its brackets.
-fn host_of(uri: &str) -> &str {
-    let authority = uri.split_once("://").map_or(uri, |(_, authority)| authority);
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']')
-}
-
-fn is_ip(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok()
-}
-
-fn is_server_name(name: &str) -> bool {
-    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    is_ip(name) || (!name.is_empty() && name.len() <= 253 && name.chars().all(letters))
-}
-
 /// Rejects a zero duration.
 pub(crate) fn ensure_positive(name: &str, value: Duration) -> Result<()> {
     if value.is_zero() {
@@ -233,96 +321,9 @@ pub(crate) fn ensure_positive(name: &str, value: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Parses a bootstrap list into agent URIs.
-pub(crate) fn parse_bootstrap(list: &str) -> Result<Vec<Arc<str>>> {
-    let agents: Vec<_> = list
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .map(parse_agent_uri)
-        .collect::<Result<_>>()?;
-    if agents.is_empty() {
-        return Err(Error::config(
-            "bootstrap is empty; give it an agent's address, like localhost:50051",
-        ));
-    }
-    Ok(agents)
-}
-
-/// Parses `host:port`, with or without a scheme, into a URI with both scheme and port.
-pub(crate) fn parse_agent_uri(address: &str) -> Result<Arc<str>> {
-    let bad = |why: &str| {
-        Error::config(format!(
-            "{address:?} is not an agent's address ({why}); write host:port or https://host:port"
-        ))
-    };
-    let with_scheme = if address.contains("://") {
-        address.to_owned()
-    } else {
-        format!("http://{address}")
-    };
-    let uri: tonic::codegen::http::Uri = with_scheme.parse().map_err(|_| bad("it is malformed"))?;
-    let scheme = uri.scheme_str().unwrap_or_default();
-    if scheme != "http" && scheme != "https" {
-        return Err(bad("only http and https are supported"));
-    }
-    if uri.path().len() > 1 || uri.query().is_some() {
-        return Err(bad("it has a path"));
-    }
-    let host = uri
-        .host()
-        .filter(|host| !host.is_empty())
-        .ok_or_else(|| bad("it has no host"))?;
-    // The parser treats an out-of-range port as absent.
-    let after_host = uri
-        .authority()
-        .and_then(|authority| authority.as_str().strip_prefix(host));
-    let port = match after_host
-        .ok_or_else(|| bad("it names a user"))?
-        .strip_prefix(':')
-    {
-        None => DEFAULT_PORT,
-        Some(port) => port
-            .parse()
-            .ok()
-            .filter(|port| *port > 0)
-            .ok_or_else(|| bad("the port is not a number from 1 to 65535"))?,
-    };
-    Ok(format!("{scheme}://{host}:{port}").into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bootstrap_list_becomes_uris() {
-        let agents = parse_bootstrap("a:1, https://b:2 ,c,[::1]:9").unwrap();
-        let agents: Vec<&str> = agents.iter().map(|agent| &**agent).collect();
-        assert_eq!(
-            agents,
-            ["http://a:1", "https://b:2", "http://c:50051", "http://[::1]:9"]
-        );
-    }
-
-    #[test]
-    fn addresses_that_make_no_sense_are_refused() {
-        for bad in [
-            "",
-            " , ",
-            "ftp://a:1",
-            "http://a:1/x",
-            "a:0",
-            "a:99999",
-            "a b:1",
-            ":80",
-            "a:x",
-            "me@a:1",
-        ] {
-            let error = parse_bootstrap(bad).unwrap_err();
-            assert!(matches!(error, Error::Config(_)), "{bad}: {error}");
-        }
-    }
 
     #[test]
     fn an_agent_reached_by_its_ip_address_is_held_to_the_bootstraps_name() {

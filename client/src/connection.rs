@@ -1,11 +1,11 @@
-//! [`ChannelPool`]: one lazily opened HTTP/2 channel per agent address, shared by all users of a client.
-//! Channels reconnect by themselves; keep-alive pings detect a dead peer.
+//! [`ChannelPool`]: one lazily opened HTTP/2 channel per agent address, shared by all users of a
+//! client. Channels reconnect by themselves; keep-alive pings detect a dead peer.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use streamhouse_core::{
-    Error as CoreError, ErrorCode,
+    Error as ClusterError, ErrorCode,
     protocol::{
         ERROR_CODE_HEADER,
         v1::{
@@ -38,17 +38,17 @@ pub(crate) struct ChannelPool {
 
 impl fmt::Debug for ChannelPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
+        f.debug_struct("ChannelPool")
             .field("agents", &self.channels.read().keys())
             .finish_non_exhaustive()
     }
 }
 
 impl ChannelPool {
-    pub(crate) fn new(settings: &ClientConfig) -> Self {
+    pub(crate) fn new(config: &ClientConfig) -> Self {
         Self {
             channels: RwLock::default(),
-            config: settings.clone(),
+            config: config.clone(),
         }
     }
 
@@ -112,17 +112,17 @@ impl ChannelPool {
 }
 
 /// Rejects invalid certificates and keys before any connection is opened.
-pub(crate) fn validate_tls(settings: &ClientConfig) -> Result<()> {
+pub(crate) fn validate_tls(config: &ClientConfig) -> Result<()> {
     let begins = b"-----BEGIN CERTIFICATE-----";
     let has_certificate = |pem: &[u8]| pem.windows(begins.len()).any(|bytes| bytes == begins);
-    if let Some(pem) = &settings.tls_ca_pem
+    if let Some(pem) = &config.tls_ca_pem
         && !has_certificate(pem)
     {
         return Err(Error::config(
             "tls_ca_pem contains no certificate; give the certificate authority's, as PEM",
         ));
     }
-    let Some(identity) = &settings.tls_identity else {
+    let Some(identity) = &config.tls_identity else {
         return Ok(());
     };
     let (certificate, key) = identity.pem();
@@ -166,16 +166,16 @@ pub(crate) fn group_client(channel: Channel) -> GroupServiceClient<Channel> {
 /// comes from the transport, and its vaguest codes (such as a peer that died while answering) are
 /// reported as broken connections. The transport's message is only "transport error", so the
 /// message includes the causes.
-pub(crate) fn error_from_status(status: Status) -> CoreError {
+pub(crate) fn error_from_status(status: Status) -> ClusterError {
     if has_error_code(&status) {
-        return CoreError::from(status);
+        return ClusterError::from(status);
     }
     let message = message_with_causes(&status);
-    let code = match CoreError::from(status).code() {
+    let code = match ClusterError::from(status).code() {
         ErrorCode::Unknown => ErrorCode::NetworkException,
         code => code,
     };
-    CoreError::new(code, message)
+    ClusterError::new(code, message)
 }
 
 /// Returns whether an agent made the status, and not the transport.
@@ -198,10 +198,10 @@ fn message_with_causes(status: &Status) -> String {
 }
 
 /// Returns the error of a partition, member or topic within an answer, if there is one.
-pub(crate) fn item_error(error: Option<streamhouse_core::protocol::v1::Error>) -> Option<CoreError> {
+pub(crate) fn item_error(error: Option<streamhouse_core::protocol::v1::Error>) -> Option<ClusterError> {
     error
         .filter(|error| error.code != ErrorCode::None.number())
-        .map(CoreError::from)
+        .map(ClusterError::from)
 }
 
 #[cfg(test)]
@@ -214,7 +214,7 @@ mod tests {
             error_from_status(Status::internal("h2 broke")).code(),
             ErrorCode::NetworkException
         );
-        let named = Status::from(CoreError::new(ErrorCode::Unknown, "see the log"));
+        let named = Status::from(ClusterError::new(ErrorCode::Unknown, "see the log"));
         assert_eq!(error_from_status(named).code(), ErrorCode::Unknown);
     }
 

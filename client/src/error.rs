@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use streamhouse_core::{ErrorCode, TopicPartition};
+use streamhouse_core::{Error as ClusterError, ErrorCode, TopicPartition};
 
 /// Result of this library's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,7 +18,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The cluster rejected or failed the request.
     #[error("{0}")]
-    Cluster(#[from] streamhouse_core::Error),
+    Cluster(#[from] ClusterError),
     /// The call did not complete within its time limit.
     #[error("{what} took longer than {waited:?}{}", last.as_ref().map(|e| format!("; the last try failed with {e}")).unwrap_or_default())]
     Timeout {
@@ -27,7 +27,7 @@ pub enum Error {
         /// The time limit.
         waited: Duration,
         /// The last failure that was retried, if there was one.
-        last: Option<streamhouse_core::Error>,
+        last: Option<ClusterError>,
     },
     /// The producer, consumer or client was closed. For a delivery: the record was not sent and is
     /// not stored.
@@ -125,7 +125,7 @@ pub enum Error {
         /// Offset after the unreadable records, if the agent knows it.
         next_offset: Option<i64>,
         /// The agent's error; it names the records and their object.
-        error: Box<streamhouse_core::Error>,
+        error: Box<ClusterError>,
     },
     /// The call is invalid in the current state.
     #[error("{0}")]
@@ -175,13 +175,18 @@ impl Error {
     }
 
     /// Returns the cluster's error: the error itself, or the last failure before a time-out.
-    pub fn cause(&self) -> Option<&streamhouse_core::Error> {
+    pub fn cause(&self) -> Option<&ClusterError> {
         match self {
             Self::Cluster(error) => Some(error),
             Self::Unreadable { error, .. } => Some(error),
             Self::Timeout { last, .. } => last.as_ref(),
             _ => None,
         }
+    }
+
+    /// Converts the status of an agent's answer.
+    pub(crate) fn from_status(status: tonic::Status) -> Self {
+        Self::Cluster(status.into())
     }
 
     pub(crate) fn no_group(what: impl Into<Cow<'static, str>>) -> Self {
@@ -195,7 +200,7 @@ impl Error {
     pub(crate) fn timeout(
         what: impl Into<Cow<'static, str>>,
         waited: Duration,
-        last: Option<streamhouse_core::Error>,
+        last: Option<ClusterError>,
     ) -> Self {
         Self::Timeout {
             what: what.into(),
@@ -205,19 +210,13 @@ impl Error {
     }
 }
 
-impl From<tonic::Status> for Error {
-    fn from(status: tonic::Status) -> Self {
-        Self::Cluster(status.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_timeout_names_the_last_failure() {
-        let last = streamhouse_core::Error::new(ErrorCode::NotLeader, "ask a-2");
+        let last = ClusterError::new(ErrorCode::NotLeader, "ask a-2");
         let error = Error::timeout("sending", Duration::from_secs(2), Some(last));
         assert_eq!(
             error.to_string(),
@@ -230,7 +229,7 @@ mod tests {
     #[test]
     fn an_error_and_its_code_agree_on_what_may_be_tried_again() {
         let partition = || TopicPartition::new("t", 0);
-        let told = |code| Error::from(streamhouse_core::Error::new(code, "x"));
+        let told = |code| Error::from(ClusterError::new(code, "x"));
         for (error, retryable) in [
             (told(ErrorCode::NotLeader), true),
             (told(ErrorCode::InvalidTopic), false),

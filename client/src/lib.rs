@@ -17,8 +17,12 @@
 //! println!("stored at offset {}", delivery.await?.offset);
 //! producer.close(Duration::from_secs(10)).await?;
 //!
-//! let mut consumer =
-//!     Consumer::builder().bootstrap("localhost:50051").group("billing").topics(["orders"]).build().await?;
+//! let mut consumer = Consumer::builder()
+//!     .bootstrap("localhost:50051")
+//!     .group("billing")
+//!     .topics(["orders"])
+//!     .build()
+//!     .await?;
 //! for record in &consumer.poll(Duration::from_secs(1)).await? {
 //!     println!("{}-{}@{}: {:?}", record.topic, record.partition, record.offset, record.value);
 //! }
@@ -27,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! Where to start:
+//! # Modules
 //!
 //! - [`producer`]: batching, idempotent sends, partitioners. [`Producer::send`] returns a
 //!   [`Delivery`], a future of the record's offset.
@@ -42,7 +46,6 @@
 //! # Crate features
 //!
 //! - `metrics` (default): Prometheus metrics, see [`metrics`].
-//! - `otlp` (default): the command line exports traces over OTLP; the library does not need it.
 
 pub mod admin;
 mod client;
@@ -54,6 +57,7 @@ mod error;
 mod metadata_cache;
 pub mod metrics;
 pub mod producer;
+mod queries;
 mod reachability;
 mod retry;
 mod traces;
@@ -66,6 +70,8 @@ pub use consumer::{
 };
 pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
+/// Re-exported: the trait of the stream that [`Consumer::stream`] returns.
+pub use futures::Stream;
 /// Re-exported: the version whose contexts and tracer providers this library accepts.
 pub use opentelemetry;
 pub use producer::{
@@ -73,5 +79,7 @@ pub use producer::{
 };
 pub use reachability::{CoordinatorOutage, UnreachableAgent};
 /// An error as an agent reports it, see [`Error::cause`].
+#[doc(inline)]
 pub use streamhouse_core::Error as ClusterError;
+#[doc(inline)]
 pub use streamhouse_core::{ErrorCode, TopicPartition};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -31,7 +31,7 @@ pub(crate) struct PartitionLeader {
 struct CachedTopic {
     /// Empty before the first answer.
     topic_id: Arc<str>,
-    error: Option<CoreError>,
+    error: Option<ClusterError>,
     leaders: Vec<Option<PartitionLeader>>,
     max_message_bytes: usize,
 }
@@ -74,7 +74,7 @@ pub(crate) enum TopicLookup {
     /// The topic has this many partitions.
     Partitions(i32),
     /// The cluster answered with an error.
-    Failed(CoreError),
+    Failed(ClusterError),
 }
 
 /// The cache of one client.
@@ -349,7 +349,7 @@ mod tests {
             "an idle one stays, and one not known yet"
         );
         let mut gone = answer("", &[]);
-        gone.topics[0].error = Some(CoreError::new(ErrorCode::UnknownTopicOrPartition, "no t").into());
+        gone.topics[0].error = Some(ClusterError::new(ErrorCode::UnknownTopicOrPartition, "no t").into());
         cache.merge(gone);
         cache.track_topic_at("t", late);
         assert_eq!(cache.tracked_topics_at(late), ["t", "u"], "it is waited for");
@@ -431,7 +431,7 @@ mod tests {
         assert_eq!(cache.leader("t", 0), None);
         let mut failed = answer("", &[]);
         failed.topics[0].error =
-            Some(CoreError::new(streamhouse_core::ErrorCode::UnknownTopicOrPartition, "no t").into());
+            Some(ClusterError::new(streamhouse_core::ErrorCode::UnknownTopicOrPartition, "no t").into());
         cache.merge(failed);
         assert!(matches!(cache.lookup_topic("t"), TopicLookup::Failed(_)));
     }

@@ -1,7 +1,9 @@
-//! [`ReachabilityTracker`]: which agents do not answer, and which groups have no available coordinator.
+//! [`ReachabilityTracker`]: which agents do not answer, and which groups have no available
+//! coordinator.
 //! Agents advertise the addresses that clients are sent to, and an unreachable one shows only as a
-//! slow call; so failures are recorded by address and named in errors. Every call of a [`Client`]
-//! writes it; time-out errors and callers that report what they wait for read it.
+//! slow call; so failures are recorded by address and named in errors. Every call of a
+//! [`Client`](crate::Client) writes it; time-out errors and callers that report what they wait for
+//! read it.
 
 use std::{
     collections::HashMap,
@@ -14,14 +16,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use streamhouse_core::{Error as CoreError, ErrorCode};
+use streamhouse_core::Error as ClusterError;
 use tokio::time::Instant;
-use tonic::Status;
-
-use crate::{
-    Client,
-    connection::{error_from_status, has_error_code},
-};
 
 /// A failure is dropped if no other follows it within this time.
 const FAILURE_EXPIRY: Duration = Duration::from_secs(60);
@@ -38,6 +34,20 @@ pub struct UnreachableAgent {
     pub duration: Duration,
     /// Error of the last call.
     pub reason: String,
+}
+
+impl UnreachableAgent {
+    /// Describes the agent at `uri`.
+    pub(crate) fn at(uri: &str, agent_id: Option<String>, duration: Duration, reason: &str) -> Self {
+        let address = uri.split_once("://").map_or(uri, |(_, address)| address);
+        Self {
+            agent_id,
+            address: address.to_owned(),
+            duration,
+            // The prefix stands before each cause and carries no information.
+            reason: reason.replace("transport error: ", ""),
+        }
+    }
 }
 
 impl fmt::Display for UnreachableAgent {
@@ -64,16 +74,13 @@ pub struct CoordinatorOutage {
     /// Time from the first failed call to the last one.
     pub duration: Duration,
     /// Error of the last call.
-    pub cause: CoreError,
+    pub cause: ClusterError,
 }
 
 impl CoordinatorOutage {
     /// Creates an outage of this duration.
-    pub fn new(lasting: Duration, cause: CoreError) -> Self {
-        Self {
-            duration: lasting,
-            cause,
-        }
+    pub fn new(duration: Duration, cause: ClusterError) -> Self {
+        Self { duration, cause }
     }
 }
 
@@ -81,7 +88,7 @@ impl CoordinatorOutage {
 struct FailureState {
     since: Instant,
     last: Instant,
-    error: CoreError,
+    error: ClusterError,
 }
 
 /// Ongoing failures, by key.
@@ -102,7 +109,7 @@ impl<K> Default for FailureTracker<K> {
 }
 
 impl<K: std::hash::Hash + Eq + Clone> FailureTracker<K> {
-    fn record_failure(&self, key: K, error: CoreError, now: Instant) {
+    fn record_failure(&self, key: K, error: ClusterError, now: Instant) {
         let mut failing = self.failing.lock();
         failing.retain(|_, failure| now - failure.last < FAILURE_EXPIRY);
         let failure = failing.entry(key).or_insert_with(|| FailureState {
@@ -127,7 +134,7 @@ impl<K: std::hash::Hash + Eq + Clone> FailureTracker<K> {
     }
 
     /// Returns the current failures, with their duration and last error.
-    fn current(&self, now: Instant) -> Vec<(K, Duration, CoreError)> {
+    fn current(&self, now: Instant) -> Vec<(K, Duration, ClusterError)> {
         let failing = self.failing.lock();
         let current = failing
             .iter()
@@ -145,128 +152,52 @@ pub(crate) struct ReachabilityTracker {
     coordinators: FailureTracker<String>,
 }
 
-impl Client {
-    /// Returns the agents that did not answer the last call to them, those that have failed the
-    /// longest first.
-    pub fn unreachable_agents(&self) -> Vec<UnreachableAgent> {
-        let mut agents: Vec<_> = self.reachability().agents.current(Instant::now());
+impl ReachabilityTracker {
+    /// Records that the agent at `uri` did not answer.
+    pub(crate) fn record_agent_failure(&self, uri: Arc<str>, error: ClusterError) {
+        self.agents.record_failure(uri, error, Instant::now());
+    }
+
+    /// Records that the agent at `uri` answered.
+    pub(crate) fn record_agent_success(&self, uri: &str) {
+        self.agents.record_success(uri);
+    }
+
+    /// Returns the agents that did not answer the last call, with the duration and the last error
+    /// of their failure; those that have failed the longest first.
+    pub(crate) fn failing_agents(&self) -> Vec<(Arc<str>, Duration, ClusterError)> {
+        let mut agents = self.agents.current(Instant::now());
         agents.sort_by(|(a, first, _), (b, second, _)| second.cmp(first).then(a.cmp(b)));
-        let agent = |(uri, lasting, error): (Arc<str>, Duration, CoreError)| {
-            self.describe_unreachable(&uri, lasting, error.message())
-        };
-        agents.into_iter().map(agent).collect()
-    }
-
-    fn describe_unreachable(&self, uri: &Arc<str>, lasting: Duration, reason: &str) -> UnreachableAgent {
-        let address = uri.split_once("://").map_or(&**uri, |(_, address)| address);
-        UnreachableAgent {
-            agent_id: self.cache().agent_id(uri).map(|id| id.to_string()),
-            address: address.to_owned(),
-            duration: lasting,
-            // The prefix stands before each cause and carries no information.
-            reason: reason.replace("transport error: ", ""),
-        }
-    }
-
-    /// Records that the agent answered, with a result or an error.
-    pub(crate) fn record_agent_success(&self, uri: &Arc<str>) {
-        self.reachability().agents.record_success(&**uri);
-    }
-
-    /// Records that the agent did not answer. Returns an error that names the agent.
-    pub(crate) fn record_agent_failure(&self, uri: &Arc<str>, error: CoreError) -> CoreError {
-        let told = self
-            .describe_unreachable(uri, Duration::ZERO, error.message())
-            .to_string();
-        let code = error.code();
-        let agents = &self.reachability().agents;
-        agents.record_failure(uri.clone(), error, Instant::now());
-        CoreError::new(code, told)
-    }
-
-    /// Returns the error of a call that ended with this status: the agent's own error, or that the
-    /// agent is unreachable.
-    pub(crate) fn error_of_failed_call(&self, uri: &Arc<str>, status: Status) -> CoreError {
-        let named = has_error_code(&status);
-        let error = error_from_status(status);
-        if !named && error.code() == ErrorCode::NetworkException {
-            return self.record_agent_failure(uri, error);
-        }
-        self.record_agent_success(uri);
-        error
-    }
-
-    /// Returns the agent that has failed the longest, as the cause of a time-out.
-    pub(crate) fn unreachable_cause(&self) -> Option<CoreError> {
-        let worst = self.unreachable_agents().into_iter().next()?;
-        Some(CoreError::new(ErrorCode::NetworkException, worst.to_string()))
+        agents
     }
 
     /// Records a retryable failure of the group's coordinator.
-    pub(crate) fn record_coordinator_failure(&self, group: &str, error: &CoreError) {
-        let coordinators = &self.reachability().coordinators;
-        coordinators.record_failure(group.to_owned(), error.clone(), Instant::now());
+    pub(crate) fn record_coordinator_failure(&self, group: &str, error: &ClusterError) {
+        self.coordinators
+            .record_failure(group.to_owned(), error.clone(), Instant::now());
     }
 
     /// Records that the group's coordinator answered.
     pub(crate) fn record_coordinator_success(&self, group: &str) {
-        self.reachability().coordinators.record_success(group);
+        self.coordinators.record_success(group);
     }
 
     /// Returns the outage of a group's coordinator, if it does not answer.
     pub(crate) fn coordinator_outage(&self, group: &str) -> Option<CoordinatorOutage> {
-        let current = self.reachability().coordinators.current(Instant::now());
-        let (_, lasting, cause) = current.into_iter().find(|(name, ..)| name == group)?;
-        Some(CoordinatorOutage {
-            duration: lasting,
-            cause,
-        })
+        let current = self.coordinators.current(Instant::now());
+        let (_, duration, cause) = current.into_iter().find(|(name, ..)| name == group)?;
+        Some(CoordinatorOutage { duration, cause })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use streamhouse_core::protocol::v1;
+    use streamhouse_core::ErrorCode;
 
     use super::*;
 
-    fn refused() -> CoreError {
-        CoreError::new(
-            ErrorCode::NetworkException,
-            "transport error: tcp connect error: transport error: refused",
-        )
-    }
-
-    fn client() -> Client {
-        let client = Client::connect("seed:1").unwrap();
-        client.cache().merge(v1::MetadataResponse {
-            agents: vec![v1::AgentDescription {
-                agent_id: "a-2".into(),
-                grpc_address: "10.0.0.9:50051".into(),
-                ..Default::default()
-            }],
-            ..Default::default()
-        });
-        client
-    }
-
-    #[tokio::test]
-    async fn an_advertised_address_that_does_not_answer_is_named_with_its_agent() {
-        let client = client();
-        let error = client.record_agent_failure(&"http://10.0.0.9:50051".into(), refused());
-        assert_eq!(error.code(), ErrorCode::NetworkException);
-        assert!(
-            error.message().starts_with(
-                "agent a-2 advertises 10.0.0.9:50051, which does not answer (tcp connect error: refused); "
-            ),
-            "{error}"
-        );
-        let error = client.record_agent_failure(&"http://seed:1".into(), refused());
-        assert!(
-            error.message().starts_with("no agent answers at seed:1 (tcp"),
-            "{error}"
-        );
-        assert!(error.message().contains("check the bootstrap address"), "{error}");
+    fn refused() -> ClusterError {
+        ClusterError::new(ErrorCode::NetworkException, "refused")
     }
 
     #[test]
@@ -290,28 +221,14 @@ mod tests {
         assert!(known(now + FAILURE_EXPIRY).is_empty());
     }
 
-    #[tokio::test]
-    async fn a_coordinators_outage_lasts_until_it_answers() {
-        let client = client();
-        assert_eq!(client.coordinator_outage("g"), None);
-        client.record_coordinator_failure("g", &refused());
-        assert_eq!(client.coordinator_outage("g").unwrap().cause, refused());
-        assert_eq!(client.coordinator_outage("h"), None);
-        client.record_coordinator_success("g");
-        assert_eq!(client.coordinator_outage("g"), None);
-    }
-
-    #[tokio::test]
-    async fn an_agents_own_error_is_an_answer() {
-        let client = client();
-        let uri = "http://10.0.0.9:50051".into();
-        client.record_agent_failure(&uri, refused());
-        let own = CoreError::new(ErrorCode::ResourceExhausted, "slow down");
-        assert_eq!(client.error_of_failed_call(&uri, Status::from(own.clone())), own);
-        assert!(client.unreachable_agents().is_empty());
-        assert_eq!(client.unreachable_cause(), None);
-        let broken = client.error_of_failed_call(&uri, Status::unavailable("gone"));
-        assert!(broken.message().contains("a-2"), "{broken}");
-        assert_eq!(client.unreachable_agents().len(), 1);
+    #[test]
+    fn a_coordinators_outage_lasts_until_it_answers() {
+        let tracker = ReachabilityTracker::default();
+        assert_eq!(tracker.coordinator_outage("g"), None);
+        tracker.record_coordinator_failure("g", &refused());
+        assert_eq!(tracker.coordinator_outage("g").unwrap().cause, refused());
+        assert_eq!(tracker.coordinator_outage("h"), None);
+        tracker.record_coordinator_success("g");
+        assert_eq!(tracker.coordinator_outage("g"), None);
     }
 }

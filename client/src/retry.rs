@@ -20,11 +20,11 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn new(settings: &ClientConfig) -> Self {
-        let policy = BackoffPolicy::new(settings.retry_backoff, settings.retry_backoff_max);
+    pub(crate) fn new(config: &ClientConfig) -> Self {
+        let policy = BackoffPolicy::new(config.retry_backoff, config.retry_backoff_max);
         Self {
             delays: policy.with_jitter(BackoffJitter::Below(0.2)).start(),
-            entropy: settings.entropy.clone(),
+            entropy: config.entropy.clone(),
         }
     }
 
@@ -41,9 +41,9 @@ impl Backoff {
     }
 
     /// Raises the maximum delay to `max`, for requests that should be repeated less often.
-    pub(crate) fn with_max_delay(mut self, most: Duration) -> Self {
+    pub(crate) fn with_max_delay(mut self, max: Duration) -> Self {
         let policy = *self.delays.policy();
-        self.delays = policy.with_max_delay(policy.max_delay().max(most)).start();
+        self.delays = policy.with_max_delay(policy.max_delay().max(max)).start();
         self
     }
 

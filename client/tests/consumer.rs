@@ -15,7 +15,10 @@ use std::{
 
 use fake_agent::{
     FakeCluster,
-    helpers::{POLL_TIMEOUT, TEST_TIMEOUT, builder, expected, next_error, of, produce, read},
+    helpers::{
+        POLL_TIMEOUT, TEST_TIMEOUT, builder, cluster_with_records, expected, next_error, of, produce, read,
+        read_sorted, reader,
+    },
 };
 use futures::{StreamExt, pin_mut};
 use streamhouse_client::{
@@ -26,15 +29,8 @@ use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn assigned_partitions_are_read_in_order_with_everything_in_the_records() {
-    let cluster = FakeCluster::start(2).await;
-    cluster.create("t", 2);
-    produce(&cluster, "t", 2, 0..500).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
-        .max_poll_records(77)
-        .build()
-        .await
-        .unwrap();
+    let cluster = cluster_with_records(2, 2, 0..500).await;
+    let mut consumer = reader(&cluster, 2).max_poll_records(77).build().await.unwrap();
     let mut by_partition: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
     let mut seen = 0;
     while seen < 500 {
@@ -67,15 +63,8 @@ async fn assigned_partitions_are_read_in_order_with_everything_in_the_records() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seeks_lead_to_offsets_ends_and_times() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..100).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0)])
-        .max_poll_records(5)
-        .build()
-        .await
-        .unwrap();
+    let cluster = cluster_with_records(1, 1, 0..100).await;
+    let mut consumer = reader(&cluster, 1).max_poll_records(5).build().await.unwrap();
     consumer.seek(&of("t", 0), 42).unwrap();
     assert_eq!(read(&mut consumer, 5).await, expected(42..47));
     consumer.seek_to_beginning(&[]).unwrap();
@@ -112,8 +101,7 @@ async fn seeks_lead_to_offsets_ends_and_times() {
 async fn a_waiting_poll_is_woken_by_new_records_and_pauses_hold() {
     let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
+    let mut consumer = reader(&cluster, 2)
         .fetch_max_wait(Duration::from_secs(20))
         .build()
         .await
@@ -134,14 +122,11 @@ async fn a_waiting_poll_is_woken_by_new_records_and_pauses_hold() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_out_of_range_are_reset_as_configured() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
-    let mut earliest = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    let cluster = cluster_with_records(1, 1, 0..10).await;
+    let mut earliest = reader(&cluster, 1).build().await.unwrap();
     earliest.seek(&of("t", 0), 1000).unwrap();
     assert_eq!(read(&mut earliest, 10).await, expected(0..10));
-    let mut none = builder(&cluster)
-        .assign([of("t", 0)])
+    let mut none = reader(&cluster, 1)
         .auto_offset_reset(AutoOffsetReset::None)
         .build()
         .await
@@ -153,43 +138,27 @@ async fn offsets_out_of_range_are_reset_as_configured() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_agent_serves_while_the_leader_does_not_answer() {
-    let cluster = FakeCluster::start(2).await;
-    cluster.create("t", 2);
-    produce(&cluster, "t", 2, 0..10).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
-        .build()
-        .await
-        .unwrap();
+    let cluster = cluster_with_records(2, 2, 0..10).await;
+    let mut consumer = reader(&cluster, 2).build().await.unwrap();
     read(&mut consumer, 10).await;
     cluster.kill(0);
     produce(&cluster, "t", 2, 10..20).await;
-    let mut values = read(&mut consumer, 10).await;
-    values.sort();
+    let values = read_sorted(&mut consumer, 10).await;
     assert_eq!(values, expected(10..20));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_nobody_leads_is_read_from_any_agent() {
-    let cluster = FakeCluster::start(2).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
+    let cluster = cluster_with_records(2, 1, 0..10).await;
     cluster.change("t", 0, |partition| partition.leaderless = true);
-    let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    let mut consumer = reader(&cluster, 1).build().await.unwrap();
     assert_eq!(read(&mut consumer, 10).await, expected(0..10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_is_a_stream() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..30).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0)])
-        .max_poll_records(10)
-        .build()
-        .await
-        .unwrap();
+    let cluster = cluster_with_records(1, 1, 0..30).await;
+    let mut consumer = reader(&cluster, 1).max_poll_records(10).build().await.unwrap();
     let stream = consumer.stream();
     pin_mut!(stream);
     let mut count = 0;
@@ -200,11 +169,8 @@ async fn a_consumer_is_a_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prefetching_stays_within_its_bound() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 2);
-    produce(&cluster, "t", 2, 0..5000).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
+    let cluster = cluster_with_records(1, 2, 0..5000).await;
+    let mut consumer = reader(&cluster, 2)
         .prefetch(8192)
         .fetch_max_bytes(4096)
         .partition_fetch_bytes(2048)
@@ -255,17 +221,11 @@ fn bounds(cluster: &FakeCluster, topic: &str, partition: usize) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 2);
-    produce(&cluster, "t", 2, 0..400).await;
+    let cluster = cluster_with_records(1, 2, 0..400).await;
     let bounds = bounds(&cluster, "t", 0);
     let damaged = bounds[1]..bounds[2];
     cluster.change("t", 0, |partition| partition.damaged = Some(damaged.clone()));
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = reader(&cluster, 2).build().await.unwrap();
     let before = usize::try_from(damaged.start).unwrap();
     let mut values = Vec::new();
     let error = timeout(TEST_TIMEOUT, async {
@@ -321,16 +281,9 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 2);
-    produce(&cluster, "t", 2, 0..400).await;
+    let cluster = cluster_with_records(1, 2, 0..400).await;
     cluster.change("t", 0, |partition| partition.damaged = Some(0..10));
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
-        .max_poll_records(1)
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = reader(&cluster, 2).max_poll_records(1).build().await.unwrap();
     let mut before = 0;
     timeout(TEST_TIMEOUT, async {
         while let Ok(records) = consumer.poll(POLL_TIMEOUT).await {
@@ -354,15 +307,9 @@ async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_goes_on_after_an_error() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 2);
-    produce(&cluster, "t", 2, 0..10).await;
+    let cluster = cluster_with_records(1, 2, 0..10).await;
     cluster.change("t", 0, |partition| partition.damaged = Some(0..5));
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = reader(&cluster, 2).build().await.unwrap();
     let stream = consumer.stream();
     pin_mut!(stream);
     let (mut errors, mut values) = (0, Vec::new());
@@ -384,9 +331,7 @@ async fn a_stream_goes_on_after_an_error() {
 
 /// Creates a partition with a batch of two records, between others, that cannot be decoded.
 async fn cluster_with_damaged_batch() -> (FakeCluster, std::ops::Range<i64>) {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
+    let cluster = cluster_with_records(1, 1, 0..10).await;
     let mut builder = BatchBuilder::new(Compression::None);
     for _ in 0..2 {
         builder
@@ -403,7 +348,7 @@ async fn cluster_with_damaged_batch() -> (FakeCluster, std::ops::Range<i64>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_batch_is_an_error_with_its_offsets_until_a_seek() {
     let (cluster, poison) = cluster_with_damaged_batch().await;
-    let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    let mut consumer = reader(&cluster, 1).build().await.unwrap();
     assert_eq!(read(&mut consumer, 10).await, expected(0..10));
     let error = next_error(&mut consumer).await;
     let Error::Corrupt {
@@ -420,8 +365,7 @@ async fn a_poisoned_batch_is_an_error_with_its_offsets_until_a_seek() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_batch_is_passed_over_and_counted_where_that_is_wanted() {
     let (cluster, _) = cluster_with_damaged_batch().await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0)])
+    let mut consumer = reader(&cluster, 1)
         .skip_damaged_batches(true)
         .build()
         .await
@@ -436,7 +380,7 @@ async fn a_poisoned_batch_is_passed_over_and_counted_where_that_is_wanted() {
 #[tokio::test]
 async fn an_error_that_lasts_keeps_no_other_task_from_running() {
     let (cluster, _) = cluster_with_damaged_batch().await;
-    let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    let mut consumer = reader(&cluster, 1).build().await.unwrap();
     next_error(&mut consumer).await;
     let steps = Arc::new(AtomicUsize::new(0));
     let counted = steps.clone();
@@ -459,12 +403,9 @@ async fn an_error_that_lasts_keeps_no_other_task_from_running() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_deleted_before_they_were_read_do_not_take_the_others_with_them() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..100).await;
+    let cluster = cluster_with_records(1, 1, 0..100).await;
     cluster.change("t", 0, |partition| partition.log.start = 33);
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0)])
+    let mut consumer = reader(&cluster, 1)
         .auto_offset_reset(AutoOffsetReset::Latest)
         .build()
         .await
@@ -484,11 +425,8 @@ async fn records_deleted_before_they_were_read_do_not_take_the_others_with_them(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_made_anew_is_read_from_its_beginning_by_whoever_read_the_old_one() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..100).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0)])
+    let cluster = cluster_with_records(1, 1, 0..100).await;
+    let mut consumer = reader(&cluster, 1)
         .auto_offset_reset(AutoOffsetReset::Latest)
         .build()
         .await
@@ -501,8 +439,7 @@ async fn a_topic_made_anew_is_read_from_its_beginning_by_whoever_read_the_old_on
     assert_eq!(read(&mut consumer, 150).await, expected(100..250));
     assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 150);
 
-    let mut strict = builder(&cluster)
-        .assign([of("t", 0)])
+    let mut strict = reader(&cluster, 1)
         .auto_offset_reset(AutoOffsetReset::None)
         .build()
         .await
@@ -558,9 +495,7 @@ async fn a_deleted_topic_is_told_and_read_again_when_it_is_there_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_without_a_group_are_read_whole_and_new_partitions_from_their_beginning() {
-    let cluster = FakeCluster::start(2).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
+    let cluster = cluster_with_records(2, 1, 0..10).await;
     let mut consumer = builder(&cluster)
         .topics(["t", "later"])
         .auto_offset_reset(AutoOffsetReset::Latest)
@@ -589,8 +524,7 @@ async fn topics_without_a_group_are_read_whole_and_new_partitions_from_their_beg
         let made = state.topics.remove("made").unwrap();
         state.topics.insert("later".to_owned(), made);
     }
-    let mut values = read(&mut consumer, 40).await;
-    values.sort();
+    let values = read_sorted(&mut consumer, 40).await;
     assert_eq!(values, expected(10..50));
     consumer.unsubscribe().await.unwrap();
     assert!(consumer.assignment().is_empty() && consumer.subscription().is_empty());
@@ -614,12 +548,7 @@ async fn what_a_small_batch_unpacks_to_comes_in_parts() {
             partition.log.append(&bomb, usize::MAX).unwrap();
         });
     }
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0)])
-        .max_poll_bytes(4 << 20)
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = reader(&cluster, 1).max_poll_bytes(4 << 20).build().await.unwrap();
     let mut offsets = Vec::new();
     timeout(TEST_TIMEOUT, async {
         while offsets.len() < 80 {
@@ -649,11 +578,8 @@ async fn what_a_small_batch_unpacks_to_comes_in_parts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_partitions_starve_no_others_and_show_their_lag() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 3);
-    produce(&cluster, "t", 3, 0..3000).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1), of("t", 2)])
+    let cluster = cluster_with_records(1, 3, 0..3000).await;
+    let mut consumer = reader(&cluster, 3)
         .prefetch(8192)
         .partition_fetch_bytes(2048)
         .max_poll_records(10)
@@ -690,14 +616,8 @@ async fn paused_partitions_starve_no_others_and_show_their_lag() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_had_by_partition_and_their_bytes_without_a_copy() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 2);
-    produce(&cluster, "t", 2, 0..100).await;
-    let mut consumer = builder(&cluster)
-        .assign([of("t", 0), of("t", 1)])
-        .build()
-        .await
-        .unwrap();
+    let cluster = cluster_with_records(1, 2, 0..100).await;
+    let mut consumer = reader(&cluster, 2).build().await.unwrap();
     let mut next = BTreeMap::new();
     let mut kept = Vec::new();
     timeout(TEST_TIMEOUT, async {

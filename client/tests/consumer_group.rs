@@ -4,32 +4,22 @@
 
 mod fake_agent;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use fake_agent::{
     FakeCluster,
-    helpers::{TEST_TIMEOUT, builder, expected, of, produce, read},
+    helpers::{
+        ListenerLog, TEST_TIMEOUT, builder, cluster_with_records, expected, member, of, poll_until_assigned,
+        produce, read, read_sorted,
+    },
 };
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
-use streamhouse_client::{
-    AutoOffsetReset, Consumer, ErrorCode, TopicPartition,
-    consumer::{Assignor, ConsumerHandle, OffsetCommitter, RebalanceListener},
-};
+use streamhouse_client::{AutoOffsetReset, Consumer, ErrorCode, consumer::Assignor};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_goes_on_where_it_committed() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..20).await;
-    let group = || {
-        builder(&cluster)
-            .group("g")
-            .topics(["t"])
-            .auto_commit(None)
-            .max_poll_records(5)
-    };
+    let cluster = cluster_with_records(1, 1, 0..20).await;
+    let group = || member(&cluster).auto_commit(None).max_poll_records(5);
     let mut first = group().build().await.unwrap();
     assert_eq!(read(&mut first, 10).await, expected(0..10));
     first.commit().await.unwrap();
@@ -51,12 +41,8 @@ async fn a_group_goes_on_where_it_committed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn automatic_commits_cover_only_what_was_polled_past() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
-    let mut consumer = builder(&cluster)
-        .group("g")
-        .topics(["t"])
+    let cluster = cluster_with_records(1, 1, 0..10).await;
+    let mut consumer = member(&cluster)
         .auto_commit(Some(Duration::from_millis(1)))
         .max_poll_records(5)
         .build()
@@ -78,35 +64,6 @@ async fn automatic_commits_cover_only_what_was_polled_past() {
     .expect("nothing is committed");
     consumer.close().await.unwrap();
     assert_eq!(cluster.committed("g", "t", 0), 10, "closing commits the rest");
-}
-
-/// Logs the rebalance callbacks of a member.
-#[derive(Clone, Default)]
-struct ListenerLog(Arc<Mutex<Vec<String>>>);
-
-impl RebalanceListener for ListenerLog {
-    fn on_revoked<'a>(
-        &'a self,
-        partitions: &'a [TopicPartition],
-        _: &'a OffsetCommitter,
-    ) -> BoxFuture<'a, ()> {
-        self.0.lock().push(format!("revoked {}", partitions.len()));
-        Box::pin(async {})
-    }
-
-    fn on_assigned<'a>(
-        &'a self,
-        partitions: &'a [TopicPartition],
-        _: &'a ConsumerHandle,
-    ) -> BoxFuture<'a, ()> {
-        self.0.lock().push(format!("assigned {}", partitions.len()));
-        Box::pin(async {})
-    }
-
-    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
-        self.0.lock().push(format!("lost {}", partitions.len()));
-        Box::pin(async {})
-    }
 }
 
 /// Polls all members in turn until `done`, collecting the values.
@@ -135,14 +92,10 @@ fn shares(members: &[&mut Consumer]) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cooperative_group_shares_without_stopping_and_reads_everything_once() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 4);
-    produce(&cluster, "t", 4, 0..400).await;
+    let cluster = cluster_with_records(1, 4, 0..400).await;
     let diaries = [ListenerLog::default(), ListenerLog::default()];
     let member = |diary: &ListenerLog| {
-        builder(&cluster)
-            .group("g")
-            .topics(["t"])
+        member(&cluster)
             .max_poll_records(10)
             .rebalance_listener(diary.clone())
     };
@@ -184,12 +137,7 @@ async fn an_eager_group_gives_up_everything_first() {
     let cluster = FakeCluster::start(1).await;
     cluster.create("t", 3);
     let diary = ListenerLog::default();
-    let member = || {
-        builder(&cluster)
-            .group("g")
-            .topics(["t"])
-            .assignors([Assignor::Range, Assignor::CooperativeSticky])
-    };
+    let member = || member(&cluster).assignors([Assignor::Range, Assignor::CooperativeSticky]);
     let mut one = member().rebalance_listener(diary.clone()).build().await.unwrap();
     let mut values = Vec::new();
     poll_until(&mut [&mut one], &mut values, |members, _| shares(members) == [3]).await;
@@ -210,13 +158,9 @@ async fn an_eager_group_gives_up_everything_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expelled_member_loses_its_partitions_cannot_commit_and_comes_back() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
+    let cluster = cluster_with_records(1, 1, 0..10).await;
     let diary = ListenerLog::default();
-    let mut consumer = builder(&cluster)
-        .group("g")
-        .topics(["t"])
+    let mut consumer = member(&cluster)
         .auto_commit(None)
         .rebalance_listener(diary.clone())
         .build()
@@ -247,18 +191,12 @@ async fn an_expelled_member_loses_its_partitions_cannot_commit_and_comes_back() 
 async fn a_member_that_does_not_poll_leaves_its_group() {
     let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    let mut consumer = builder(&cluster)
-        .group("g")
-        .topics(["t"])
+    let mut consumer = member(&cluster)
         .max_poll_interval(Duration::from_millis(300))
         .build()
         .await
         .unwrap();
-    let mut values = Vec::new();
-    poll_until(&mut [&mut consumer], &mut values, |members, _| {
-        shares(members) == [1]
-    })
-    .await;
+    poll_until_assigned(&mut consumer, 1).await;
     timeout(
         TEST_TIMEOUT,
         cluster.wait_until(|cluster| cluster.members("g") == 0),
@@ -280,52 +218,32 @@ async fn a_topic_that_grows_is_shared_anew() {
         .build()
         .await
         .unwrap();
-    let mut values = Vec::new();
-    poll_until(&mut [&mut consumer], &mut values, |members, _| {
-        shares(members) == [1]
-    })
-    .await;
+    poll_until_assigned(&mut consumer, 1).await;
     cluster.create("later", 2);
-    poll_until(&mut [&mut consumer], &mut values, |members, _| {
-        shares(members) == [3]
-    })
-    .await;
+    poll_until_assigned(&mut consumer, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_partitions_are_read_from_their_beginning_soon() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
-    let mut consumer = builder(&cluster)
-        .group("g")
-        .topics(["t"])
+    let cluster = cluster_with_records(1, 1, 0..10).await;
+    let mut consumer = member(&cluster)
         .auto_offset_reset(AutoOffsetReset::Latest)
         .topic_refresh(Duration::from_millis(20))
         .build()
         .await
         .unwrap();
-    let mut values = Vec::new();
-    poll_until(&mut [&mut consumer], &mut values, |members, _| {
-        shares(members) == [1]
-    })
-    .await;
+    poll_until_assigned(&mut consumer, 1).await;
     assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 10);
     cluster.grow("t", 2);
     produce(&cluster, "t", 2, 10..110).await;
-    let mut values = read(&mut consumer, 100).await;
-    values.sort();
+    let values = read_sorted(&mut consumer, 100).await;
     assert_eq!(values, expected(10..110));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_reads_a_topic_made_anew_from_its_beginning_and_commits_nothing_of_the_old_one() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..100).await;
-    let mut consumer = builder(&cluster)
-        .group("g")
-        .topics(["t"])
+    let cluster = cluster_with_records(1, 1, 0..100).await;
+    let mut consumer = member(&cluster)
         .auto_commit(None)
         .topic_refresh(Duration::from_millis(20))
         .build()
@@ -338,8 +256,7 @@ async fn a_group_reads_a_topic_made_anew_from_its_beginning_and_commits_nothing_
     let error = consumer.commit_offsets([(of("t", 0), 99)]).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopicId, "{error}");
     produce(&cluster, "t", 2, 100..250).await;
-    let mut values = read(&mut consumer, 150).await;
-    values.sort();
+    let values = read_sorted(&mut consumer, 150).await;
     assert_eq!(values, expected(100..250));
     let error = consumer.commit_offsets([(of("t", 0), 99)]).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopicId, "{error}");
@@ -349,9 +266,5 @@ async fn a_group_reads_a_topic_made_anew_from_its_beginning_and_commits_nothing_
     // The topic is recreated with fewer partitions.
     cluster.delete("t");
     cluster.create("t", 1);
-    let mut values = Vec::new();
-    poll_until(&mut [&mut consumer], &mut values, |members, _| {
-        shares(members) == [1]
-    })
-    .await;
+    poll_until_assigned(&mut consumer, 1).await;
 }

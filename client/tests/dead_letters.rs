@@ -7,28 +7,13 @@ mod fake_agent;
 
 use fake_agent::{
     FakeCluster,
-    helpers::{POLL_TIMEOUT, TEST_TIMEOUT, builder, of, produce},
+    helpers::{builder, of, produce, read_records},
 };
 use streamhouse_client::{
-    Consumer, DeadLetters, OwnedRecord, Producer,
+    DeadLetters, OwnedRecord, Producer,
     dead_letters::{ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER},
     metrics::MetricsRegistry,
 };
-use tokio::time::timeout;
-
-async fn read_all(consumer: &mut Consumer, count: usize) -> Vec<OwnedRecord> {
-    let mut read = Vec::new();
-    let helpers = async {
-        while read.len() < count {
-            let records = consumer.poll(POLL_TIMEOUT).await.unwrap();
-            read.extend(records.iter().map(|record| record.to_owned()));
-        }
-    };
-    timeout(TEST_TIMEOUT, helpers)
-        .await
-        .expect("the records do not come");
-    read
-}
 
 fn header<'a>(record: &'a OwnedRecord, name: &str) -> Option<&'a str> {
     let (_, value) = record.headers.iter().rev().find(|(key, _)| key == name)?;
@@ -42,7 +27,7 @@ async fn a_dead_letter_says_where_its_record_was_and_why_it_is_one() {
     cluster.create("orders.dead-letters", 1);
     produce(&cluster, "orders", 2, 0..10).await;
     let mut consumer = builder(&cluster).assign([of("orders", 1)]).build().await.unwrap();
-    let read = read_all(&mut consumer, 5).await;
+    let read = read_records(&mut consumer, 5).await;
     let producer = Producer::builder()
         .bootstrap(cluster.bootstrap())
         .metrics_registry(MetricsRegistry::new());
@@ -55,14 +40,14 @@ async fn a_dead_letter_says_where_its_record_was_and_why_it_is_one() {
     // The dead letter becomes a dead letter again.
     let letters = builder(&cluster).assign([of("orders.dead-letters", 0)]);
     let mut letters = letters.build().await.unwrap();
-    let letter = read_all(&mut letters, 1).await.remove(0);
+    let letter = read_records(&mut letters, 1).await.remove(0);
     dead_letters
         .send_owned(letter, &"no letter either")
         .await
         .unwrap();
     let letters = {
         let first = builder(&cluster).assign([of("orders.dead-letters", 0)]);
-        read_all(&mut first.build().await.unwrap(), 2).await
+        read_records(&mut first.build().await.unwrap(), 2).await
     };
     for (letter, topic, partition, offset, error) in [
         (&letters[0], "orders", "1", "3", "no order"),

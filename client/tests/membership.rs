@@ -6,7 +6,6 @@
 mod fake_agent;
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,68 +16,24 @@ use std::{
 use fake_agent::{
     FakeCluster,
     groups::HeldCall,
-    helpers::{POLL_TIMEOUT, TEST_TIMEOUT, builder, expected, of, produce, read},
+    helpers::{
+        ListenerLog, POLL_TIMEOUT, TEST_TIMEOUT, cluster_with_records, expected, member, of,
+        poll_until_assigned, read, within_timeout,
+    },
 };
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use streamhouse_client::{
     ClientConfig, Consumer, ConsumerBuilder, Error, ErrorCode, TopicPartition,
-    consumer::{Assignor, ConsumerHandle, OffsetAndMetadata, OffsetCommitter, RebalanceListener},
+    consumer::{
+        Assignor, ConsumerHandle, ListenerFuture, OffsetAndMetadata, OffsetCommitter, RebalanceListener,
+    },
     metrics::MetricsRegistry,
 };
 use tokio::time::timeout;
 
-/// Logs the rebalance callbacks of a member.
-#[derive(Clone, Default)]
-struct ListenerLog(Arc<Mutex<Vec<String>>>);
-
-impl ListenerLog {
-    fn write(&self, what: &str, partitions: &[TopicPartition]) {
-        self.0.lock().push(format!("{what} {}", partitions.len()));
-    }
-}
-
-impl RebalanceListener for ListenerLog {
-    fn on_revoked<'a>(
-        &'a self,
-        partitions: &'a [TopicPartition],
-        _: &'a OffsetCommitter,
-    ) -> BoxFuture<'a, ()> {
-        self.write("revoked", partitions);
-        Box::pin(async {})
-    }
-
-    fn on_assigned<'a>(
-        &'a self,
-        partitions: &'a [TopicPartition],
-        _: &'a ConsumerHandle,
-    ) -> BoxFuture<'a, ()> {
-        self.write("assigned", partitions);
-        Box::pin(async {})
-    }
-
-    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
-        self.write("lost", partitions);
-        Box::pin(async {})
-    }
-}
-
-fn member(cluster: &FakeCluster) -> ConsumerBuilder {
-    builder(cluster).group("g").topics(["t"]).auto_commit(None)
-}
-
-/// Polls until this many partitions are assigned.
-async fn poll_until_assigned(consumer: &mut Consumer, partitions: usize) {
-    within_timeout(async {
-        while consumer.assignment().len() != partitions {
-            consumer.poll(Duration::from_millis(20)).await.unwrap();
-        }
-    })
-    .await;
-}
-
-async fn within_timeout<T>(what: impl Future<Output = T>) -> T {
-    timeout(TEST_TIMEOUT, what).await.expect("it does not get there")
+/// Returns a builder of a member that commits only when it is called to.
+fn manual_member(cluster: &FakeCluster) -> ConsumerBuilder {
+    member(cluster).auto_commit(None)
 }
 
 /// Waits until the cluster has answered this many more heartbeats.
@@ -93,11 +48,9 @@ async fn wait_for_heartbeats(cluster: &FakeCluster, more: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_hand_alone() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 8);
-    produce(&cluster, "t", 8, 0..80).await;
+    let cluster = cluster_with_records(1, 8, 0..80).await;
     let diary = ListenerLog::default();
-    let mut one = member(&cluster)
+    let mut one = manual_member(&cluster)
         .rebalance_listener(diary.clone())
         .build()
         .await
@@ -106,7 +59,7 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
     // The first member processes its records without a poll; the second joins meanwhile, and the
     // rebalance starts.
     let generation = one.generation();
-    let mut two = member(&cluster).build().await.unwrap();
+    let mut two = manual_member(&cluster).build().await.unwrap();
     let handle = one.handle();
     let works = async {
         loop {
@@ -163,16 +116,16 @@ impl RebalanceListener for SlowListener {
     fn on_revoked<'a>(
         &'a self,
         partitions: &'a [TopicPartition],
-        commits: &'a OffsetCommitter,
-    ) -> BoxFuture<'a, ()> {
+        committer: &'a OffsetCommitter,
+    ) -> ListenerFuture<'a> {
         Box::pin(async move {
             wait_for_heartbeats(&self.0, 5).await;
-            commits.commit().await.expect("the last commit is refused");
+            committer.commit().await.expect("the last commit is refused");
             self.1.write("revoked", partitions);
         })
     }
 
-    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> ListenerFuture<'a> {
         self.1.write("lost", partitions);
         Box::pin(async {})
     }
@@ -181,11 +134,9 @@ impl RebalanceListener for SlowListener {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partitions() {
     for assignor in [Assignor::Range, Assignor::CooperativeSticky] {
-        let cluster = FakeCluster::start(1).await;
-        cluster.create("t", 2);
-        produce(&cluster, "t", 2, 0..10).await;
+        let cluster = cluster_with_records(1, 2, 0..10).await;
         let diary = ListenerLog::default();
-        let group = || member(&cluster).assignors([assignor]);
+        let group = || manual_member(&cluster).assignors([assignor]);
         let listener = SlowListener(cluster.clone(), diary.clone());
         let mut one = group().rebalance_listener(listener).build().await.unwrap();
         read(&mut one, 10).await;
@@ -218,11 +169,9 @@ async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partiti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_positions_come_anew() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..20).await;
+    let cluster = cluster_with_records(1, 1, 0..20).await;
     let diary = ListenerLog::default();
-    let mut one = member(&cluster)
+    let mut one = manual_member(&cluster)
         .max_poll_records(5)
         .rebalance_listener(diary.clone())
         .build()
@@ -231,7 +180,7 @@ async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_position
     read(&mut one, 5).await;
     let handle = one.handle();
     cluster.expel("g", &one.member_id());
-    let mut two = member(&cluster).build().await.unwrap();
+    let mut two = manual_member(&cluster).build().await.unwrap();
     within_timeout(async {
         // The expelled member learns of it even without a poll.
         while !handle.assignment().is_empty() {
@@ -264,11 +213,11 @@ async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_position
 async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
     let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
-    let mut one = member(&cluster).build().await.unwrap();
+    let mut one = manual_member(&cluster).build().await.unwrap();
     poll_until_assigned(&mut one, 2).await;
     // The rebalance waits, so the join during which this one closes is not answered.
     cluster.hold("g", HeldCall::Join);
-    let mut two = member(&cluster).build().await.unwrap();
+    let mut two = manual_member(&cluster).build().await.unwrap();
     tokio::select! {
         _ = two.poll(TEST_TIMEOUT) => panic!("it joined"),
         () = within_timeout(cluster.wait_until(|cluster| cluster.members("g") == 2)) => {}
@@ -278,7 +227,7 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
     cluster.release("g", HeldCall::Join);
     // Its id is in flight.
     cluster.hold("g", HeldCall::Id);
-    let mut three = member(&cluster).build().await.unwrap();
+    let mut three = manual_member(&cluster).build().await.unwrap();
     let asks = cluster.wait_until(|cluster| cluster.state.lock().group_waiting("g") == 1);
     tokio::select! {
         _ = three.poll(TEST_TIMEOUT) => panic!("it joined"),
@@ -290,7 +239,7 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
         .unwrap();
     assert_eq!(cluster.members("g"), 1, "a name that nobody has");
     // The join was answered, but no poll has taken over its partitions.
-    let mut four = member(&cluster).build().await.unwrap();
+    let mut four = manual_member(&cluster).build().await.unwrap();
     let generation = one.generation();
     let _ = timeout(Duration::from_millis(1), four.poll(TEST_TIMEOUT)).await;
     within_timeout(async {
@@ -310,23 +259,25 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
 struct StuckListener(Arc<AtomicUsize>);
 
 impl RebalanceListener for StuckListener {
-    fn on_revoked<'a>(&'a self, _: &'a [TopicPartition], commits: &'a OffsetCommitter) -> BoxFuture<'a, ()> {
+    fn on_revoked<'a>(
+        &'a self,
+        _: &'a [TopicPartition],
+        committer: &'a OffsetCommitter,
+    ) -> ListenerFuture<'a> {
         Box::pin(async move {
             if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
                 std::future::pending::<()>().await;
             }
-            commits.commit().await.unwrap();
+            committer.commit().await.unwrap();
         })
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
+    let cluster = cluster_with_records(1, 1, 0..10).await;
     let stuck = StuckListener::default();
-    let mut consumer = member(&cluster)
+    let mut consumer = manual_member(&cluster)
         .rebalance_listener(stuck.clone())
         .build()
         .await
@@ -364,10 +315,8 @@ async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_in_the_background_never_undoes_a_newer_one_and_close_waits_for_it() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..40).await;
-    let mut consumer = member(&cluster).max_poll_records(1).build().await.unwrap();
+    let cluster = cluster_with_records(1, 1, 0..40).await;
+    let mut consumer = manual_member(&cluster).max_poll_records(1).build().await.unwrap();
     for round in 0..4 {
         cluster.hold("g", HeldCall::Commit);
         let outcomes = Arc::new(AtomicUsize::new(0));
@@ -400,10 +349,8 @@ async fn a_commit_in_the_background_never_undoes_a_newer_one_and_close_waits_for
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
-    let mut consumer = member(&cluster).max_poll_records(5).build().await.unwrap();
+    let cluster = cluster_with_records(1, 1, 0..10).await;
+    let mut consumer = manual_member(&cluster).max_poll_records(5).build().await.unwrap();
     read(&mut consumer, 5).await;
     let generation = consumer.generation();
     cluster.hold("g", HeldCall::CommitAnswer);
@@ -445,7 +392,7 @@ impl RebalanceListener for SeekingListener {
         &'a self,
         partitions: &'a [TopicPartition],
         consumer: &'a ConsumerHandle,
-    ) -> BoxFuture<'a, ()> {
+    ) -> ListenerFuture<'a> {
         Box::pin(async move {
             for partition in partitions {
                 // A fetch before the callback ends would have returned the first records by now.
@@ -458,10 +405,8 @@ impl RebalanceListener for SeekingListener {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn positions_can_be_set_before_records_flow() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..20).await;
-    let mut consumer = member(&cluster)
+    let cluster = cluster_with_records(1, 1, 0..20).await;
+    let mut consumer = manual_member(&cluster)
         .rebalance_listener(SeekingListener(7))
         .build()
         .await
@@ -472,10 +417,8 @@ async fn positions_can_be_set_before_records_flow() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handle_steers_a_consumer_that_waits_in_a_poll_elsewhere() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..10).await;
-    let mut consumer = member(&cluster).build().await.unwrap();
+    let cluster = cluster_with_records(1, 1, 0..10).await;
+    let mut consumer = manual_member(&cluster).build().await.unwrap();
     read(&mut consumer, 10).await;
     let handle = consumer.handle();
     let (woken, wakes) = tokio::sync::oneshot::channel();
@@ -509,7 +452,7 @@ async fn another_subscription_keeps_the_member_and_what_it_still_wants() {
         cluster.create(topic, 2);
     }
     let diary = ListenerLog::default();
-    let mut consumer = member(&cluster)
+    let mut consumer = manual_member(&cluster)
         .topics(["t", "u"])
         .rebalance_listener(diary.clone())
         .build()
@@ -534,10 +477,8 @@ async fn another_subscription_keeps_the_member_and_what_it_still_wants() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_note_is_kept_with_the_offset() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.create("t", 1);
-    produce(&cluster, "t", 1, 0..5).await;
-    let mut consumer = member(&cluster).build().await.unwrap();
+    let cluster = cluster_with_records(1, 1, 0..5).await;
+    let mut consumer = manual_member(&cluster).build().await.unwrap();
     read(&mut consumer, 5).await;
     let note = OffsetAndMetadata::new(3, "host-1");
     consumer.commit_offsets([(of("t", 0), note)]).await.unwrap();
@@ -564,10 +505,7 @@ async fn a_pattern_covers_topics_that_come_later() {
         cluster.create(topic, 1);
     }
     let diary = ListenerLog::default();
-    let settings = ClientConfig {
-        metadata_max_age: Duration::from_millis(100),
-        ..ClientConfig::new(cluster.bootstrap())
-    };
+    let settings = ClientConfig::new(cluster.bootstrap()).with_metadata_max_age(Duration::from_millis(100));
     let mut consumer = Consumer::builder()
         .client_config(settings)
         .metrics_registry(MetricsRegistry::new())

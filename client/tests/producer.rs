@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use fake_agent::{FakeCluster, ProduceFault};
+use fake_agent::{FakeCluster, ProduceFault, helpers::impatient_config};
 use parking_lot::Mutex;
 use streamhouse_client::{
     Client, ClientConfig, Error, ErrorCode, Producer, ProducerBuilder, Record, RecordRef,
@@ -25,13 +25,8 @@ use streamhouse_client::{
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn builder(cluster: &FakeCluster) -> ProducerBuilder {
-    let settings = ClientConfig {
-        retry_backoff: Duration::from_millis(5),
-        retry_backoff_max: Duration::from_millis(50),
-        ..ClientConfig::new(cluster.bootstrap())
-    };
     Producer::builder()
-        .client_config(settings)
+        .client_config(impatient_config(cluster))
         .metrics_registry(MetricsRegistry::new())
         .linger(Duration::from_millis(1))
 }
@@ -501,11 +496,10 @@ async fn an_agent_that_says_nothing_does_not_hide_the_others() {
         bootstrap = format!("{},{bootstrap}", listener.local_addr().unwrap());
     }
     for _ in 0..4 {
-        let settings = ClientConfig {
-            connect_timeout: Duration::from_secs(3600),
-            request_timeout: Duration::from_secs(3600),
-            ..ClientConfig::new(bootstrap.clone())
-        };
+        let hour = Duration::from_secs(3600);
+        let settings = ClientConfig::new(bootstrap.clone())
+            .with_connect_timeout(hour)
+            .with_request_timeout(hour);
         let producer = builder(&cluster)
             .client_config(settings)
             .idempotent(false)

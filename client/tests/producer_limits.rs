@@ -15,10 +15,10 @@ use std::{
     time::Duration,
 };
 
-use fake_agent::{FakeCluster, ProduceFault};
+use fake_agent::{FakeCluster, ProduceFault, helpers::impatient_config};
 use parking_lot::Mutex;
 use streamhouse_client::{
-    ClientConfig, Delivery, Error, ErrorCode, Producer, ProducerBuilder, Record, RecordRef,
+    Delivery, Error, ErrorCode, Producer, ProducerBuilder, Record, RecordRef,
     metrics::MetricsRegistry,
     producer::{Compression, key_partition},
 };
@@ -30,17 +30,9 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Default limit of a topic.
 const DEFAULT_LIMIT: usize = 1_048_588;
 
-fn settings(cluster: &FakeCluster) -> ClientConfig {
-    ClientConfig {
-        retry_backoff: Duration::from_millis(5),
-        retry_backoff_max: Duration::from_millis(50),
-        ..ClientConfig::new(cluster.bootstrap())
-    }
-}
-
 fn builder(cluster: &FakeCluster) -> ProducerBuilder {
     Producer::builder()
-        .client_config(settings(cluster))
+        .client_config(impatient_config(cluster))
         .metrics_registry(MetricsRegistry::new())
 }
 
@@ -383,10 +375,7 @@ async fn a_dispatcher_that_dies_settles_everything_and_takes_nothing_more() {
     let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     let fuse = Arc::new(PanickingEntropy::default());
-    let settings = ClientConfig {
-        entropy: fuse.clone(),
-        ..settings(&cluster)
-    };
+    let settings = impatient_config(&cluster).with_entropy(fuse.clone());
     let producer = lingering(&cluster).client_config(settings).build().await.unwrap();
     let sent = producer
         .send(Record::new("t", "a").with_partition(0))
@@ -500,7 +489,7 @@ async fn a_producer_that_is_dropped_with_records_warns() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let warned = || {
         String::from_utf8_lossy(&logged.0.lock())
-            .matches("dropped with records")
+            .matches("dropped with unacknowledged records")
             .count()
     };
     let cluster = FakeCluster::start(1).await;

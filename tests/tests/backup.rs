@@ -1,5 +1,5 @@
-//! Backup and restore, with the exact commands of `docs/operate/backup-restore.md`: records acknowledged
-//! before the backup are restored, later ones are not served, and new ones are.
+//! Backup and restore, with the exact commands of `docs/operate/backup-restore.md`: records
+//! acknowledged before the backup are restored, later ones are not served, and new ones are.
 
 use std::{env, fs, path::Path, process::Command, time::Duration};
 

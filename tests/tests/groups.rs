@@ -163,10 +163,7 @@ async fn offsets_are_reset_only_while_nobody_reads() -> TestResult {
         read += poll_until_records(&mut reader).await?.len();
     }
     reader.commit().await?;
-    let reset = [OffsetReset {
-        partition: TopicPartition::new("rewound", 0),
-        offset: 250,
-    }];
+    let reset = [OffsetReset::new(TopicPartition::new("rewound", 0), 250)];
     let error = admin
         .reset_offsets("rewinders", &reset, false)
         .await

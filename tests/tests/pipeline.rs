@@ -177,10 +177,7 @@ async fn retention_and_delete_records_move_the_log_start_and_free_the_objects() 
     assert_eq!(log[&0].first().map(|(offset, _)| *offset), Some(400));
     assert_eq!(log[&0].len() as i64, sent - 400);
 
-    let change = streamhouse_client::admin::TopicChange {
-        set: BTreeMap::from([("retention.ms".to_owned(), "100".to_owned())]),
-        ..Default::default()
-    };
+    let change = streamhouse_client::admin::TopicChange::new().with_config("retention.ms", "100");
     admin.alter_topic("short", change).await?;
     let wait = Duration::from_secs(60);
     tokio::time::timeout(wait, async {

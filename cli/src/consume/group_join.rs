@@ -1,6 +1,6 @@
-//! [`GroupJoinWatch`]: watches how `streamhouse consume --group` joins its group. Warns on stderr about
-//! what it waits for, and gives up if the coordinator is unreachable for the time-out of a call
-//! before the first join.
+//! [`GroupJoinWatch`]: watches how `streamhouse consume --group` joins its group. Warns on stderr
+//! about what it waits for, and gives up if the coordinator is unreachable for the time-out of a
+//! call before the first join.
 
 use std::time::Duration;
 

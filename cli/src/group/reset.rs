@@ -116,10 +116,7 @@ pub(super) async fn run(context: &CommandContext, args: ResetOffsetsArgs) -> Com
     }
     let resets: Vec<OffsetReset> = plan
         .iter()
-        .map(|line| OffsetReset {
-            partition: TopicPartition::new(&line.topic, line.partition),
-            offset: line.new,
-        })
+        .map(|line| OffsetReset::new(TopicPartition::new(&line.topic, line.partition), line.new))
         .collect();
     context
         .admin()

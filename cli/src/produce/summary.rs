@@ -1,5 +1,5 @@
-//! [`ProduceSummary`]: counts the results of records, prints their offsets if requested, and the summary at
-//! the end.
+//! [`ProduceSummary`]: counts the results of records, prints their offsets if requested, and the
+//! summary at the end.
 
 use std::{
     io::{self, BufWriter, Stdout, Write},
@@ -175,12 +175,8 @@ mod tests {
         for _ in 0..3 {
             tally.count_sent(500_000);
         }
-        let stored = RecordMetadata {
-            topic: "t".into(),
-            partition: 0,
-            offset: 0,
-            timestamp: 0,
-        };
+        let mut stored = RecordMetadata::default();
+        stored.topic = "t".into();
         tally.count_stored(&stored).unwrap();
         tally.count_stored(&stored).unwrap();
         assert_eq!(tally.result(), Ok(()));

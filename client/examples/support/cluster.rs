@@ -1,5 +1,5 @@
-//! [`ExampleCluster`]: the cluster at `STREAMHOUSE_BOOTSTRAP`, or else an embedded agent (SQLite and a
-//! local folder, no servers) as a child process that ends with the example.
+//! [`ExampleCluster`]: the cluster at `STREAMHOUSE_BOOTSTRAP`, or else an embedded agent (SQLite
+//! and a local folder, no servers) as a child process that ends with the example.
 
 use std::{
     env,

@@ -2,17 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition, protocol::v1};
+use streamhouse_core::{Error as ClusterError, ErrorCode, TopicPartition, protocol::v1};
 
-use super::{
-    Admin, CommittedOffset, GroupInfo, GroupListing, GroupOffset, OffsetReset, OffsetSpec, PartitionOffset,
-    list_offsets_each,
-};
+use super::{Admin, GroupInfo, GroupListing, GroupOffset, OffsetReset};
 use crate::{
-    Client,
     connection::{self, item_error},
     error::Result,
-    retry::Deadline,
+    queries::{CommittedOffset, OffsetSpec, PartitionOffset, fetch_offsets, list_offsets_each},
 };
 
 impl Admin {
@@ -33,7 +29,11 @@ impl Admin {
                 },
             )
             .await?;
-        let mut groups: Vec<_> = answer.groups.into_iter().map(GroupListing::from).collect();
+        let mut groups: Vec<_> = answer
+            .groups
+            .into_iter()
+            .map(GroupListing::from_protocol)
+            .collect();
         groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
         Ok(groups)
     }
@@ -54,7 +54,7 @@ impl Admin {
                         })
                         .await
                 });
-        Ok(answer.await?.into())
+        Ok(GroupInfo::from_protocol(answer.await?))
     }
 
     /// Deletes a group and its committed offsets. The group must have no members.
@@ -141,7 +141,7 @@ impl Admin {
             .map(|partition| (partition.clone(), (at, String::new())))
             .collect();
         let found = list_offsets_each(&self.client, queries, self.client.api_deadline()).await?;
-        let offset = |(partition, found): (_, Result<PartitionOffset, CoreError>)| match found {
+        let offset = |(partition, found): (_, Result<PartitionOffset, ClusterError>)| match found {
             Ok(at) => Some(Ok((partition, at.offset))),
             Err(error) if error.code() == ErrorCode::UnknownTopicOrPartition => None,
             Err(error) => Some(Err(error.into())),
@@ -188,64 +188,4 @@ impl Admin {
             None => Ok(()),
         }
     }
-}
-
-/// Returns a group's committed offsets, without partitions that have none. Fails with the error of
-/// the first partition that fails.
-pub(crate) async fn fetch_offsets(
-    client: &Client,
-    group: &str,
-    partitions: &[TopicPartition],
-    deadline: Deadline,
-) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
-    let asked: Vec<_> = partitions
-        .iter()
-        .map(|partition| (partition.clone(), String::new()))
-        .collect();
-    let committed = fetch_offsets_each(client, group, &asked, deadline).await?;
-    committed
-        .into_iter()
-        .map(|(partition, at)| Ok((partition, at?)))
-        .collect()
-}
-
-/// Returns a group's committed offset or error for each partition, without partitions that have
-/// none. Each partition comes with the id of its topic, empty if it is not known.
-pub(crate) async fn fetch_offsets_each(
-    client: &Client,
-    group: &str,
-    partitions: &[(TopicPartition, String)],
-    deadline: Deadline,
-) -> Result<BTreeMap<TopicPartition, Result<CommittedOffset, CoreError>>> {
-    let request = v1::FetchOffsetsRequest {
-        group_id: group.to_owned(),
-        partitions: partitions
-            .iter()
-            .map(|(partition, topic_id)| v1::TopicPartition {
-                topic: partition.topic.clone(),
-                partition: partition.partition,
-                topic_id: topic_id.clone(),
-            })
-            .collect(),
-    };
-    let answer = client
-        .call_coordinator(group, "fetching committed offsets", deadline, |channel| {
-            let request = request.clone();
-            async move { connection::group_client(channel).fetch_offsets(request).await }
-        })
-        .await?;
-    let mut committed = BTreeMap::new();
-    for offset in answer.offsets {
-        if let Some(error) = item_error(offset.error) {
-            committed.insert(TopicPartition::new(offset.topic, offset.partition), Err(error));
-        } else if offset.offset >= 0 {
-            let at = CommittedOffset {
-                offset: offset.offset,
-                metadata: offset.metadata,
-                committed_at_ms: offset.committed_at_ms,
-            };
-            committed.insert(TopicPartition::new(offset.topic, offset.partition), Ok(at));
-        }
-    }
-    Ok(committed)
 }

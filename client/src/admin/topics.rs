@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use streamhouse_core::{ErrorCode, TopicPartition, protocol::v1};
+use streamhouse_core::{Error as ClusterError, ErrorCode, TopicPartition, protocol::v1};
 
 use super::{Admin, NewTopic, TopicChange, TopicInfo, TopicListing};
 use crate::{
     connection,
     error::{Error, Result},
+    queries::list_topics,
     retry::Deadline,
 };
 
@@ -46,7 +47,7 @@ impl Admin {
             })
             .await;
         match answer {
-            Ok((description, _)) => Ok(description.into()),
+            Ok((description, _)) => Ok(TopicInfo::from_protocol(description)),
             Err((error, true)) if error.code() == ErrorCode::TopicAlreadyExists => {
                 self.describe_topic(&topic.name).await
             }
@@ -59,21 +60,9 @@ impl Admin {
     /// # Errors
     /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn list_topics(&self, include_internal: bool) -> Result<Vec<TopicListing>> {
-        let (answer, _) = self
-            .client
-            .call_any_agent(
-                "listing topics",
-                self.client.api_deadline(),
-                |channel| async move {
-                    connection::admin_client(channel)
-                        .list_topics(v1::ListTopicsRequest { include_internal })
-                        .await
-                },
-            )
-            .await?;
-        let mut topics: Vec<_> = answer.topics.into_iter().map(TopicListing::from).collect();
-        topics.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(topics)
+        let deadline = self.client.api_deadline();
+        let topics = list_topics(&self.client, include_internal, deadline).await?;
+        Ok(topics.into_iter().map(TopicListing::from_protocol).collect())
     }
 
     /// Returns a topic with its settings and partitions.
@@ -99,8 +88,8 @@ impl Admin {
             });
         let (answer, _) = answer.await.map_err(|(error, _)| error)?;
         match answer {
-            Ok(description) => Ok(description.into()),
-            Err(status) => Err(status.into()),
+            Ok(description) => Ok(TopicInfo::from_protocol(description)),
+            Err(status) => Err(Error::from_status(status)),
         }
     }
 
@@ -126,7 +115,7 @@ impl Admin {
                     }
                 })
                 .await?;
-        Ok(answer?.into())
+        answer.map(TopicInfo::from_protocol).map_err(Error::from_status)
     }
 
     /// Deletes a topic. A retry succeeds if an earlier attempt of the same call has deleted the
@@ -155,7 +144,7 @@ impl Admin {
         match answer {
             Ok(_) => Ok(()),
             Err(_) if unsure => Ok(()),
-            Err(status) => Err(status.into()),
+            Err(status) => Err(Error::from_status(status)),
         }
     }
 
@@ -185,7 +174,9 @@ impl Admin {
                 }
             })
             .await?;
-        Ok(answer?.log_start_offset)
+        answer
+            .map(|answer| answer.log_start_offset)
+            .map_err(Error::from_status)
     }
 
     /// Waits until a topic exists and all its partitions have a leader, so that records sent to it
@@ -225,9 +216,7 @@ fn fail_fast_when_missing<T>(
 ) -> Result<tonic::Response<Result<T, tonic::Status>>, tonic::Status> {
     match answer {
         Ok(response) => Ok(response.map(Ok)),
-        Err(status)
-            if streamhouse_core::Error::from(status.clone()).code() == ErrorCode::UnknownTopicOrPartition =>
-        {
+        Err(status) if ClusterError::from(status.clone()).code() == ErrorCode::UnknownTopicOrPartition => {
             Ok(tonic::Response::new(Err(status)))
         }
         Err(status) => Err(status),

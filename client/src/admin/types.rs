@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use serde::Serialize;
-use streamhouse_core::consumer_protocol::ConsumerAssignment;
-use streamhouse_core::{Error as CoreError, TopicPartition, protocol::v1};
+use streamhouse_core::{Error as ClusterError, TopicPartition};
 
-use crate::connection::item_error;
+use crate::queries::CommittedOffset;
 
 /// A topic to create, see [`Admin::create_topic`](super::Admin::create_topic).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewTopic {
     /// Name of the topic.
     pub name: String,
@@ -39,10 +38,27 @@ impl NewTopic {
         self.config.insert(key.into(), value.into());
         self
     }
+
+    /// Sets whether to check the request without creating the topic.
+    #[must_use]
+    pub fn with_validate_only(mut self, validate_only: bool) -> Self {
+        self.validate_only = validate_only;
+        self
+    }
 }
 
 /// A change of a topic, see [`Admin::alter_topic`](super::Admin::alter_topic).
+///
+/// # Examples
+///
+/// ```
+/// use streamhouse_client::admin::TopicChange;
+///
+/// let change = TopicChange::new().with_partitions(12).with_config("retention.ms", "86400000");
+/// assert_eq!(change.partitions, Some(12));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct TopicChange {
     /// New number of partitions, which can only grow; `None` keeps the current one.
     pub partitions: Option<i32>,
@@ -54,8 +70,44 @@ pub struct TopicChange {
     pub validate_only: bool,
 }
 
-/// A topic in a list, see [`Admin::start_listing`](super::Admin::start_listing).
+impl TopicChange {
+    /// Creates a change that changes nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Raises the number of partitions.
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: i32) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+
+    /// Adds a topic setting to set.
+    #[must_use]
+    pub fn with_config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.set.insert(key.into(), value.into());
+        self
+    }
+
+    /// Adds a topic setting to reset to its default.
+    #[must_use]
+    pub fn with_reset(mut self, key: impl Into<String>) -> Self {
+        self.reset.push(key.into());
+        self
+    }
+
+    /// Sets whether to check the request without changing the topic.
+    #[must_use]
+    pub fn with_validate_only(mut self, validate_only: bool) -> Self {
+        self.validate_only = validate_only;
+        self
+    }
+}
+
+/// A topic in a list, see [`Admin::list_topics`](super::Admin::list_topics).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TopicListing {
     /// Name of the topic.
     pub name: String,
@@ -68,7 +120,8 @@ pub struct TopicListing {
 }
 
 /// Description of a topic, see [`Admin::describe_topic`](super::Admin::describe_topic).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct TopicInfo {
     /// Name of the topic.
     pub name: String,
@@ -85,7 +138,8 @@ pub struct TopicInfo {
 }
 
 /// Description of a partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct PartitionInfo {
     /// Index of the partition, from 0.
     pub partition: i32,
@@ -105,17 +159,19 @@ pub struct PartitionInfo {
 
 /// Leaders of a topic's partitions, see [`Admin::metadata`](super::Admin::metadata).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TopicLeaders {
     /// Name of the topic.
     pub name: String,
     /// Error of the topic, if its metadata is not available.
-    pub error: Option<CoreError>,
+    pub error: Option<ClusterError>,
     /// Address of each partition's leader, by partition index; `None` while there is no leader.
     pub leaders: Vec<Option<String>>,
 }
 
 /// An agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct AgentInfo {
     /// Id of the agent.
     pub agent_id: String,
@@ -136,7 +192,8 @@ pub struct AgentInfo {
 }
 
 /// Description of the cluster, see [`Admin::describe_cluster`](super::Admin::describe_cluster).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct ClusterInfo {
     /// Id of the cluster.
     pub cluster_id: String,
@@ -154,30 +211,9 @@ pub struct ClusterInfo {
     pub object_store: String,
 }
 
-/// Offset to look up, see [`Admin::list_offsets`](super::Admin::list_offsets).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OffsetSpec {
-    /// Offset of the oldest record.
-    Earliest,
-    /// Offset after the newest record.
-    Latest,
-    /// Offset of the first record with this timestamp or a later one, in milliseconds since the
-    /// Unix epoch; the high watermark if there is none.
-    Timestamp(i64),
-}
-
-/// Result of an offset lookup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct PartitionOffset {
-    /// The offset.
-    pub offset: i64,
-    /// Timestamp of the record at that offset; -1 if the lookup was not by timestamp or found no
-    /// record.
-    pub timestamp_ms: i64,
-}
-
 /// A group in a list, see [`Admin::list_groups`](super::Admin::list_groups).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct GroupListing {
     /// Name of the group.
     pub group_id: String,
@@ -190,7 +226,8 @@ pub struct GroupListing {
 }
 
 /// Description of a group, see [`Admin::describe_group`](super::Admin::describe_group).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct GroupInfo {
     /// Name of the group.
     pub group_id: String,
@@ -211,7 +248,8 @@ pub struct GroupInfo {
 }
 
 /// A member of a group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct GroupMember {
     /// Member id, given by the coordinator.
     pub member_id: String,
@@ -226,19 +264,9 @@ pub struct GroupMember {
     pub assignment: Vec<TopicPartition>,
 }
 
-/// A group's committed offset for a partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CommittedOffset {
-    /// Offset of the next record to read.
-    pub offset: i64,
-    /// Metadata that was committed with the offset.
-    pub metadata: String,
-    /// Time of the commit, in milliseconds since the Unix epoch.
-    pub committed_at_ms: i64,
-}
-
 /// A group's progress in a partition, see [`Admin::group_offsets`](super::Admin::group_offsets).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct GroupOffset {
     /// The partition.
     pub partition: TopicPartition,
@@ -260,6 +288,7 @@ pub struct GroupOffset {
 /// Offset to set for a group without members, see
 /// [`Admin::reset_offsets`](super::Admin::reset_offsets).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct OffsetReset {
     /// The partition.
     pub partition: TopicPartition,
@@ -267,156 +296,24 @@ pub struct OffsetReset {
     pub offset: i64,
 }
 
-impl From<v1::TopicListing> for TopicListing {
-    fn from(topic: v1::TopicListing) -> Self {
-        let v1::TopicListing {
-            name,
-            topic_id,
-            partitions,
-            internal,
-        } = topic;
-        Self {
-            name,
-            topic_id,
-            partitions,
-            internal,
-        }
+impl OffsetReset {
+    /// Creates a reset of a partition to this offset.
+    pub fn new(partition: TopicPartition, offset: i64) -> Self {
+        Self { partition, offset }
     }
 }
 
-impl From<v1::TopicDescription> for TopicInfo {
-    fn from(topic: v1::TopicDescription) -> Self {
+impl GroupOffset {
+    /// Creates the progress in an empty partition that the group has not read.
+    pub fn new(partition: TopicPartition) -> Self {
         Self {
-            name: topic.name,
-            topic_id: topic.topic_id,
-            config: topic.config.into_iter().collect(),
-            overridden: topic.overridden,
-            partitions: topic.partitions.into_iter().map(PartitionInfo::from).collect(),
-            created_at_ms: topic.created_at_ms,
+            partition,
+            committed: None,
+            log_start_offset: 0,
+            high_watermark: 0,
+            lag: 0,
+            member_id: String::new(),
+            client_id: String::new(),
         }
     }
-}
-
-impl From<v1::PartitionDescription> for PartitionInfo {
-    fn from(partition: v1::PartitionDescription) -> Self {
-        let epoch = partition.leader.as_ref().map_or(-1, |leader| leader.epoch);
-        let leader = partition.leader.unwrap_or_default();
-        Self {
-            partition: partition.partition,
-            leader: leader.agent_id,
-            leader_address: leader.address,
-            leader_epoch: epoch,
-            log_start_offset: partition.log_start_offset,
-            high_watermark: partition.high_watermark,
-            size_bytes: partition.size_bytes,
-        }
-    }
-}
-
-impl From<v1::TopicMetadata> for TopicLeaders {
-    fn from(topic: v1::TopicMetadata) -> Self {
-        let mut partitions = topic.partitions;
-        partitions.sort_by_key(|partition| partition.partition);
-        let address = |leader: v1::Leader| (!leader.address.is_empty()).then_some(leader.address);
-        Self {
-            name: topic.name,
-            error: item_error(topic.error),
-            leaders: partitions
-                .into_iter()
-                .map(|partition| partition.leader.and_then(address))
-                .collect(),
-        }
-    }
-}
-
-impl From<v1::AgentDescription> for AgentInfo {
-    fn from(agent: v1::AgentDescription) -> Self {
-        let v1::AgentDescription {
-            agent_id,
-            node_id,
-            grpc_address,
-            http_address,
-            kafka_address,
-            zone,
-            version,
-            leases,
-        } = agent;
-        Self {
-            agent_id,
-            node_id,
-            grpc_address,
-            http_address,
-            kafka_address,
-            zone,
-            version,
-            leases,
-        }
-    }
-}
-
-impl From<v1::DescribeClusterResponse> for ClusterInfo {
-    fn from(cluster: v1::DescribeClusterResponse) -> Self {
-        Self {
-            cluster_id: cluster.cluster_id,
-            agents: cluster.agents.into_iter().map(AgentInfo::from).collect(),
-            topics: cluster.topics,
-            partitions: cluster.partitions,
-            version: cluster.version,
-            metadata_store: cluster.metadata_store,
-            object_store: cluster.object_store,
-        }
-    }
-}
-
-impl From<v1::GroupListing> for GroupListing {
-    fn from(group: v1::GroupListing) -> Self {
-        let v1::GroupListing {
-            group_id,
-            state,
-            protocol_type,
-            members,
-        } = group;
-        Self {
-            group_id,
-            state,
-            protocol_type,
-            members,
-        }
-    }
-}
-
-impl From<v1::GroupDescription> for GroupInfo {
-    fn from(group: v1::GroupDescription) -> Self {
-        Self {
-            group_id: group.group_id,
-            state: group.state,
-            generation: group.generation,
-            protocol_type: group.protocol_type,
-            protocol_name: group.protocol_name,
-            leader: group.leader,
-            members: group.members.into_iter().map(GroupMember::from).collect(),
-            coordinator: group.coordinator.map(|leader| leader.address).unwrap_or_default(),
-        }
-    }
-}
-
-impl From<v1::GroupMember> for GroupMember {
-    fn from(member: v1::GroupMember) -> Self {
-        Self {
-            assignment: decode_assignment(&member.assignment),
-            member_id: member.member_id,
-            group_instance_id: member.group_instance_id,
-            client_id: member.client_id,
-            client_host: member.client_host,
-        }
-    }
-}
-
-/// Decodes the partitions of an assignment; none if it is of another protocol type.
-fn decode_assignment(bytes: &Bytes) -> Vec<TopicPartition> {
-    let mut partitions = ConsumerAssignment::decode(bytes.clone())
-        .map(|assignment| assignment.partitions)
-        .unwrap_or_default();
-    partitions.sort();
-    partitions
 }

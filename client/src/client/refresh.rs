@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1};
 use tokio::time::{Instant, timeout};
 
 use super::{Client, ClientInner};
@@ -90,8 +90,8 @@ impl Client {
     /// Asks agents in turn and merges the first answer. A dead agent may not answer for seconds,
     /// and callers that need a new leader wait for this refresh; so the next agent is asked as soon
     /// as one has not answered within [`HEDGE_DELAY`].
-    async fn refresh_metadata(&self, topics: Vec<String>) -> Result<(), CoreError> {
-        let mut last = CoreError::new(ErrorCode::NetworkException, "no agent is known");
+    async fn refresh_metadata(&self, topics: Vec<String>) -> Result<(), ClusterError> {
+        let mut last = ClusterError::new(ErrorCode::NetworkException, "no agent is known");
         let mut asked = FuturesUnordered::new();
         let mut candidates = self.candidate_agents().into_iter();
         loop {
@@ -133,7 +133,7 @@ impl Client {
         &self,
         uri: Arc<str>,
         topics: Vec<String>,
-    ) -> Result<v1::MetadataResponse, CoreError> {
+    ) -> Result<v1::MetadataResponse, ClusterError> {
         // Use the short time limit: one agent that does not answer must not delay the refresh for a
         // whole `request_timeout`.
         let allowed = self.config().connect_timeout.min(self.config().request_timeout);

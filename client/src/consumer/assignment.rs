@@ -1,5 +1,5 @@
-//! [`AssignmentState`]: the assigned partitions, the position in each, and the batches fetched ahead.
-//! Pure state behind the consumer's lock: the fetcher fills it, `poll` drains it, seeks and
+//! [`AssignmentState`]: the assigned partitions, the position in each, and the batches fetched
+//! ahead. Pure state behind the consumer's lock: the fetcher fills it, `poll` drains it, seeks and
 //! rebalances change it.
 //!
 //! Each partition has a serial that changes with every assignment and seek. Answers to requests
@@ -27,9 +27,9 @@ pub(super) use self::{
 };
 use super::ConsumerStats;
 use crate::{
-    admin::OffsetSpec,
     error::{Error, Result},
     metrics::{ConsumerMetrics, ConsumerPartitionMetrics},
+    queries::OffsetSpec,
 };
 
 /// Position to read from.

@@ -26,6 +26,7 @@ pub enum Assignor {
 
 /// A member of a group, as input of an assignor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct MemberSubscription {
     /// Member id, given by the coordinator.
     pub id: String,
@@ -37,6 +38,17 @@ pub struct MemberSubscription {
     pub owned: Vec<TopicPartition>,
     /// Generation in which it owned them.
     pub generation: Option<i32>,
+}
+
+impl MemberSubscription {
+    /// Creates a dynamic member that subscribes to these topics and owns no partitions.
+    pub fn new<T: Into<String>>(id: impl Into<String>, topics: impl IntoIterator<Item = T>) -> Self {
+        Self {
+            id: id.into(),
+            topics: topics.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Assigned partitions by member id. Every member has an entry.
@@ -67,6 +79,18 @@ impl Assignor {
     /// Distributes the partitions of `topics` (number of partitions by name) among `members`. A
     /// topic that is not in `topics` has no partitions. With [`Assignor::CooperativeSticky`], a
     /// partition that changes its owner is left out until the old owner has given it up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use streamhouse_client::consumer::{Assignor, assignors::MemberSubscription};
+    ///
+    /// let members = ["a", "b"].map(|id| MemberSubscription::new(id, ["orders"]));
+    /// let topics = BTreeMap::from([("orders".to_owned(), 4)]);
+    /// let assigned = Assignor::Range.assign(&members, &topics);
+    /// assert_eq!(assigned["a"].len(), 2);
+    /// ```
     pub fn assign(self, members: &[MemberSubscription], topics: &BTreeMap<String, i32>) -> GroupAssignment {
         match self {
             Self::Range => range::assign(members, topics),

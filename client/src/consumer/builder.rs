@@ -17,6 +17,7 @@ use crate::{
 
 /// Where to start in a partition without a valid committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum AutoOffsetReset {
     /// At the oldest record.
     Earliest,
@@ -112,6 +113,13 @@ pub struct ConsumerBuilder {
     traces: Option<OptionalTracer>,
 }
 
+impl Client {
+    /// Returns a builder for a consumer on this client's connections.
+    pub fn consumer(&self) -> ConsumerBuilder {
+        ConsumerBuilder::default().client(self)
+    }
+}
+
 impl ConsumerBuilder {
     /// Sets the bootstrap agents: `host:port,host:port`.
     pub fn bootstrap(mut self, bootstrap: impl Into<String>) -> Self {
@@ -128,8 +136,8 @@ impl ConsumerBuilder {
     }
 
     /// Replaces all settings that producer, consumer and admin share.
-    pub fn client_config(mut self, settings: ClientConfig) -> Self {
-        self.client_config = settings;
+    pub fn client_config(mut self, config: ClientConfig) -> Self {
+        self.client_config = config;
         self
     }
 

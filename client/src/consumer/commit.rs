@@ -9,7 +9,7 @@ mod ledger;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use streamhouse_core::{Error as CoreError, TopicPartition, protocol::v1};
+use streamhouse_core::{Error as ClusterError, TopicPartition, protocol::v1};
 use tokio::time::{Instant, timeout};
 
 pub(super) use self::ledger::CommitLedger;
@@ -26,11 +26,12 @@ use crate::{
 
 /// An offset to commit, with metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct OffsetAndMetadata {
     /// Offset of the next record to read.
     pub offset: i64,
     /// Metadata stored with the offset;
-    /// [`Consumer::committed`](super::Consumer::mark_committed) returns it.
+    /// [`Consumer::committed`](super::Consumer::committed) returns it.
     pub metadata: String,
 }
 
@@ -337,7 +338,7 @@ async fn send_commit(
             async move { connection::group_client(channel).commit_offsets(request).await }
         })
         .await?;
-    let mut failed: Option<CoreError> = None;
+    let mut failed: Option<ClusterError> = None;
     for result in answer.offsets {
         let key = TopicPartition::new(result.topic, result.partition);
         match item_error(result.error) {

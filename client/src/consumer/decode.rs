@@ -1,23 +1,18 @@
-//! [`DecodedBatch`]: a fetched batch, validated once (CRC, codec, structure), whose records are then
-//! read without errors and without copies. A batch that decompresses to more than
+//! [`DecodedBatch`]: a fetched batch, validated once (CRC, codec, structure), whose records are
+//! then read without errors and without copies. A batch that decompresses to more than
 //! [`DECODE_CHUNK_BYTES`] bytes is decoded in parts, each after the previous one was read.
 
 use std::fmt;
 
 use bytes::Bytes;
 use streamhouse_core::batch::{
-    BatchChunkReader, BatchError, DecodedRecords as BatchRecords, HeadersView, RecordViews, verify_crc,
+    BatchChunkReader, BatchError, DecodedRecords as BatchRecords, RecordView, RecordViews, verify_crc,
 };
-
-use super::records::ConsumerRecord;
 
 /// Most bytes of one batch that are decompressed at once, unless a single record is larger.
 const DECODE_CHUNK_BYTES: usize = 8 << 20;
 /// Largest record, and largest codec window, in bytes.
 const MAX_RECORD_BYTES: usize = 128 << 20;
-
-/// Headers of a record, not decoded.
-pub(super) type HeadersRef<'a> = HeadersView<'a>;
 
 /// A validated batch, or a part of one.
 pub(super) struct DecodedBatch {
@@ -28,7 +23,7 @@ pub(super) struct DecodedBatch {
 
 impl fmt::Debug for DecodedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoded")
+        f.debug_struct("DecodedBatch")
             .field("header", self.records.header())
             .finish_non_exhaustive()
     }
@@ -101,42 +96,21 @@ impl DecodedBatch {
     pub(super) fn iter_from(&self, offset: i64) -> DecodedBatchIter<'_> {
         let mut views = self.records.views();
         views.skip_to(offset);
-        DecodedBatchIter {
-            views,
-            source: self.source(),
-        }
+        DecodedBatchIter { views }
     }
 }
 
-/// Iterator over the records of a batch. The caller fills in topic and partition.
+/// Iterator over the records of a batch.
 #[derive(Debug)]
 pub(super) struct DecodedBatchIter<'a> {
     views: RecordViews<'a>,
-    source: &'a Bytes,
 }
 
 impl<'a> Iterator for DecodedBatchIter<'a> {
-    type Item = ConsumerRecord<'a>;
+    type Item = RecordView<'a>;
 
-    fn next(&mut self) -> Option<ConsumerRecord<'a>> {
+    fn next(&mut self) -> Option<RecordView<'a>> {
         // The whole batch was validated, so this cannot fail.
-        let view = self.views.next()?.ok()?;
-        Some(ConsumerRecord {
-            topic: "",
-            partition: 0,
-            offset: view.offset,
-            timestamp: view.timestamp,
-            key: view.key,
-            value: view.value,
-            headers: view.headers,
-            source: self.source,
-        })
+        self.views.next()?.ok()
     }
-}
-
-/// Iterates over names and values. A name that is not UTF-8 becomes the replacement character.
-pub(super) fn iter_headers(headers: HeadersRef<'_>) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-    headers
-        .iter()
-        .map(|(key, value)| (std::str::from_utf8(key).unwrap_or("\u{fffd}"), value))
 }

@@ -12,13 +12,12 @@ use std::{
     time::Duration,
 };
 
-use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition, protocol::v1};
+use streamhouse_core::{Error as ClusterError, ErrorCode, TopicPartition, protocol::v1};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 
-pub(super) use self::responses::reset_position;
 use super::{
     ConsumerShared,
     assignment::{FetchPosition, PartitionRequest, TopicObservation},
@@ -44,7 +43,7 @@ enum FetchTaskOutcome {
         uri: Arc<str>,
         asked: Vec<PartitionRequest>,
         reserved: usize,
-        answer: Result<v1::FetchResponse, CoreError>,
+        answer: Result<v1::FetchResponse, ClusterError>,
     },
     Lookup(Vec<PositionLookup>),
     Ends(Vec<PartitionEnd>),

@@ -12,8 +12,8 @@ use super::{
     commit::{OffsetAndMetadata, OffsetCommitter},
 };
 use crate::{
-    admin::OffsetSpec,
     error::{Error, Result},
+    queries::OffsetSpec,
 };
 
 /// A handle that seeks, pauses, commits and wakes a consumer from other tasks. Cheap to clone.
@@ -22,18 +22,18 @@ use crate::{
 /// # Examples
 ///
 /// ```
-/// use futures::future::BoxFuture;
-/// use streamhouse_client::{TopicPartition, consumer::{ConsumerHandle, RebalanceListener}};
+/// use streamhouse_client::TopicPartition;
+/// use streamhouse_client::consumer::{ConsumerHandle, ListenerFuture, RebalanceListener};
 ///
-/// /// Offsets that are kept beside the results of the records.
-/// struct FromDatabase;
+/// /// Seeks to offsets that are stored with the results of the records.
+/// struct DatabaseOffsets;
 ///
-/// impl RebalanceListener for FromDatabase {
+/// impl RebalanceListener for DatabaseOffsets {
 ///     fn on_assigned<'a>(
 ///         &'a self,
 ///         partitions: &'a [TopicPartition],
 ///         consumer: &'a ConsumerHandle,
-///     ) -> BoxFuture<'a, ()> {
+///     ) -> ListenerFuture<'a> {
 ///         Box::pin(async move {
 ///             for partition in partitions {
 ///                 let next = 42; // Looked up in the database.

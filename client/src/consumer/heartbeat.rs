@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1};
 
 use super::{ConsumerShared, membership::MemberIdentity};
 use crate::{
@@ -66,7 +66,7 @@ pub(super) async fn leave_group(shared: Arc<ConsumerShared>, member_id: String) 
     }
 }
 
-fn is_not_member(error: &CoreError) -> bool {
+fn is_not_member(error: &ClusterError) -> bool {
     matches!(
         error.code(),
         ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound

@@ -1,9 +1,13 @@
 //! [`RebalanceListener`]: callbacks for assigned, revoked and lost partitions.
 
-use futures::future::BoxFuture;
+use std::pin::Pin;
+
 use streamhouse_core::TopicPartition;
 
 use super::{commit::OffsetCommitter, handle::ConsumerHandle};
+
+/// The future of a [`RebalanceListener`]'s callback, boxed.
+pub type ListenerFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Callbacks of a rebalance. They run within `poll` (and `close`) on the caller's task, while
 /// heartbeats continue in the background. If the future of `poll` is dropped during a callback, the
@@ -12,15 +16,20 @@ use super::{commit::OffsetCommitter, handle::ConsumerHandle};
 /// # Examples
 ///
 /// ```
-/// use futures::future::BoxFuture;
-/// use streamhouse_client::{TopicPartition, consumer::{Committer, RebalanceListener}};
+/// use streamhouse_client::TopicPartition;
+/// use streamhouse_client::consumer::{ListenerFuture, OffsetCommitter, RebalanceListener};
 ///
-/// struct Log;
-/// impl RebalanceListener for Log {
-///     fn on_revoked<'a>(&'a self, partitions: &'a [TopicPartition], commits: &'a Committer) -> BoxFuture<'a, ()> {
+/// struct RebalanceLog;
+///
+/// impl RebalanceListener for RebalanceLog {
+///     fn on_revoked<'a>(
+///         &'a self,
+///         partitions: &'a [TopicPartition],
+///         committer: &'a OffsetCommitter,
+///     ) -> ListenerFuture<'a> {
 ///         Box::pin(async move {
 ///             println!("giving up {partitions:?}");
-///             let _ = commits.commit().await;
+///             let _ = committer.commit().await;
 ///         })
 ///     }
 /// }
@@ -30,9 +39,9 @@ pub trait RebalanceListener: Send + Sync + 'static {
     fn on_revoked<'a>(
         &'a self,
         partitions: &'a [TopicPartition],
-        commits: &'a OffsetCommitter,
-    ) -> BoxFuture<'a, ()> {
-        let _ = (partitions, commits);
+        committer: &'a OffsetCommitter,
+    ) -> ListenerFuture<'a> {
+        let _ = (partitions, committer);
         Box::pin(async {})
     }
 
@@ -42,7 +51,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
         &'a self,
         partitions: &'a [TopicPartition],
         consumer: &'a ConsumerHandle,
-    ) -> BoxFuture<'a, ()> {
+    ) -> ListenerFuture<'a> {
         let _ = (partitions, consumer);
         Box::pin(async {})
     }
@@ -50,7 +59,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
     /// Called when partitions are lost without a chance to commit, because the group removed this
     /// member. From the moment of the loss, `poll` returns none of their records and nothing is
     /// committed for them.
-    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> ListenerFuture<'a> {
         let _ = partitions;
         Box::pin(async {})
     }

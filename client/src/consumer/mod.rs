@@ -46,7 +46,7 @@ pub use assignors::Assignor;
 pub use builder::{AutoOffsetReset, ConsumerBuilder};
 pub use commit::{OffsetAndMetadata, OffsetCommitter};
 pub use handle::ConsumerHandle;
-pub use listener::RebalanceListener;
+pub use listener::{ListenerFuture, RebalanceListener};
 pub use records::{ConsumerRecord, ConsumerRecords, ConsumerRecordsIter, OwnedRecord, PartitionRecords};
 
 use self::{
@@ -179,6 +179,7 @@ impl Drop for AbortOnDrop {
 
 /// Totals of a consumer, see [`Consumer::metrics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ConsumerStats {
     /// Records returned by `poll`.
     pub records_consumed: u64,
@@ -194,6 +195,7 @@ pub struct ConsumerStats {
 
 /// How far a consumer is behind the end of a partition.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct PartitionLag {
     /// Records between the position and the last known end.
     pub records: i64,

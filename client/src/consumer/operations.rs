@@ -12,8 +12,8 @@ use super::{
     membership::TopicPattern,
 };
 use crate::{
-    admin::{CommittedOffset, OffsetSpec, PartitionOffset, fetch_offsets, list_offsets},
     error::{Error, Result},
+    queries::{CommittedOffset, OffsetSpec, PartitionOffset, fetch_offsets, list_offsets},
     reachability::CoordinatorOutage,
 };
 
@@ -44,7 +44,7 @@ impl Consumer {
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::NoGroup`]; [`Error::Config`] for an invalid pattern; errors of
-    /// [`Admin::start_listing`](crate::Admin::start_listing).
+    /// [`Admin::list_topics`](crate::Admin::list_topics).
     pub async fn subscribe_pattern(&mut self, pattern: &str) -> Result<()> {
         self.check_open()?;
         if self.shared.config.group.is_none() {
@@ -152,7 +152,7 @@ impl Consumer {
     /// Returns the outage of the group's coordinator; `None` while it answers, and without a group.
     pub fn coordinator_outage(&self) -> Option<CoordinatorOutage> {
         let group = self.shared.config.group.as_deref()?;
-        self.shared.client.coordinator_outage(group)
+        self.shared.client.reachability().coordinator_outage(group)
     }
 
     /// Returns the group generation that the consumer belongs to; -1 if it is not a member.

@@ -40,7 +40,7 @@ impl Drop for PollGuard {
 }
 
 impl Consumer {
-    /// Returns the next records as soon as there are any, or no records after `timeout_after`.
+    /// Returns the next records as soon as there are any, or no records after `timeout`.
     ///
     /// Also joins the group, calls the rebalance listener and, with automatic commits, commits what
     /// earlier polls returned; so call it at least every `max_poll_interval`.
@@ -69,8 +69,8 @@ impl Consumer {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn poll(&mut self, timeout_after: Duration) -> Result<ConsumerRecords> {
-        let polled = self.poll_once(timeout_after).await;
+    pub async fn poll(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
+        let polled = self.poll_once(timeout).await;
         if polled.as_ref().map_or(true, ConsumerRecords::is_empty) {
             // Yield, so that a caller that polls in a loop does not starve the other tasks of its
             // thread.

@@ -4,13 +4,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    ConsumerShared,
+    AutoOffsetReset, ConsumerShared,
     assignment::{FetchPosition, PartitionRequest},
-    fetcher::reset_position,
 };
 use crate::{
-    admin::{CommittedOffset, OffsetSpec, fetch_offsets_each, list_offsets_each},
     error::{Error, Result},
+    queries::{CommittedOffset, OffsetSpec, fetch_offsets_each, list_offsets_each},
     retry::Deadline,
 };
 
@@ -18,6 +17,15 @@ use crate::{
 pub(super) struct PositionLookup {
     pub(super) wanted: PartitionRequest,
     pub(super) found: Result<(FetchPosition, Option<i64>)>,
+}
+
+/// Returns the position that `auto_offset_reset` selects.
+pub(super) fn reset_position(reset: AutoOffsetReset) -> Option<FetchPosition> {
+    match reset {
+        AutoOffsetReset::Earliest => Some(FetchPosition::Lookup(OffsetSpec::Earliest)),
+        AutoOffsetReset::Latest => Some(FetchPosition::Lookup(OffsetSpec::Latest)),
+        AutoOffsetReset::None => None,
+    }
 }
 
 /// Looks up positions, each independently of the others' errors.

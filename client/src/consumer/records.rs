@@ -1,11 +1,15 @@
-//! [`ConsumerRecords`]: the result of a poll. Records borrow from the fetched and decompressed bytes,
-//! without a copy.
+//! [`ConsumerRecords`]: the result of a poll. Records borrow from the fetched and decompressed
+//! bytes, without a copy.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use opentelemetry::{Context, trace::SpanContext};
-use streamhouse_core::{TopicPartition, trace};
+use streamhouse_core::{
+    TopicPartition,
+    batch::{HeadersView, RecordView},
+    trace,
+};
 
 use super::decode::{DecodedBatch, DecodedBatchIter};
 use crate::traces;
@@ -25,15 +29,18 @@ pub struct ConsumerRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// Value; `None` (null) in a tombstone.
     pub value: Option<&'a [u8]>,
-    pub(super) headers: super::decode::HeadersRef<'a>,
+    headers: HeadersView<'a>,
     /// The decompressed bytes that key and value are part of.
-    pub(super) source: &'a Bytes,
+    source: &'a Bytes,
 }
 
 impl<'a> ConsumerRecord<'a> {
-    /// Returns the names and values of the headers, in order.
+    /// Returns the names and values of the headers, in order. A name that is not UTF-8 is returned
+    /// as the replacement character.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
-        super::decode::iter_headers(self.headers)
+        self.headers
+            .iter()
+            .map(|(key, value)| (std::str::from_utf8(key).unwrap_or("\u{fffd}"), value))
     }
 
     /// Returns the trace context from the record's headers, that of the span under which the record
@@ -73,6 +80,7 @@ impl<'a> ConsumerRecord<'a> {
 
 /// A consumed record that owns its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OwnedRecord {
     /// Name of the topic.
     pub topic: String,
@@ -126,11 +134,20 @@ impl BatchSlice {
         let records = self.batch.iter_from(self.from);
         records
             .take_while(|record| record.offset < self.to)
-            .map(|record| ConsumerRecord {
-                topic: &self.topic,
-                partition: self.partition,
-                ..record
-            })
+            .map(|record| self.consumer_record(record))
+    }
+
+    fn consumer_record<'a>(&'a self, record: RecordView<'a>) -> ConsumerRecord<'a> {
+        ConsumerRecord {
+            topic: &self.topic,
+            partition: self.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+            source: self.batch.source(),
+        }
     }
 }
 
@@ -289,11 +306,7 @@ impl<'a> Iterator for ConsumerRecordsIter<'a> {
             if let Some((piece, records)) = &mut self.current {
                 if let Some(record) = records.next().filter(|record| record.offset < piece.to) {
                     self.left = self.left.saturating_sub(1);
-                    return Some(ConsumerRecord {
-                        topic: &piece.topic,
-                        partition: piece.partition,
-                        ..record
-                    });
+                    return Some(piece.consumer_record(record));
                 }
                 self.current = None;
             }

@@ -2,41 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter};
 
-use super::{
-    partition::PartitionGauges,
-    registry::{MetricFactory, MetricsRegistry},
-};
-
-pub(super) struct ConsumerVecs {
-    records: IntCounterVec,
-    bytes: IntCounterVec,
-    poll: HistogramVec,
-}
-
-impl ConsumerVecs {
-    pub(super) fn new(r: &MetricFactory<'_>) -> Self {
-        let topic = &["group", "topic"][..];
-        Self {
-            records: r.counter(
-                "streamhouse_consumer_records_consumed_total",
-                "Records returned by poll.",
-                topic,
-            ),
-            bytes: r.counter(
-                "streamhouse_consumer_bytes_consumed_total",
-                "Bytes of the records returned by poll, decompressed.",
-                topic,
-            ),
-            poll: r.duration_histogram(
-                "streamhouse_consumer_poll_duration_seconds",
-                "Time in poll, for polls that returned records.",
-                &["group"],
-            ),
-        }
-    }
-}
+use super::{partition::PartitionGauges, registry::MetricsRegistry};
 
 /// Metrics of one consumer.
 #[derive(Debug, Clone)]
@@ -72,7 +40,7 @@ impl ConsumerMetrics {
             vecs.records.with_label_values(label),
             vecs.bytes.with_label_values(label),
         );
-        let gauges = PartitionGauges::new(&self.registry, &self.group, &topic, partition);
+        let gauges = PartitionGauges::new(&self.registry.inner.partitions, [&self.group, &topic], partition);
         Arc::new(ConsumerPartitionMetrics {
             records,
             bytes,

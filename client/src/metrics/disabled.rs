@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 /// Placeholder for a metrics registry.
 #[derive(Debug, Clone, Default)]
-pub struct MetricsRegistry;
+#[non_exhaustive]
+pub struct DisabledRegistry;
 
-impl MetricsRegistry {
+impl DisabledRegistry {
     /// Creates a placeholder.
     pub fn new() -> Self {
         Self
@@ -14,22 +15,22 @@ impl MetricsRegistry {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ProducerMetrics;
+pub(crate) struct DisabledProducerMetrics;
 
-impl ProducerMetrics {
-    pub(crate) fn new(_: &MetricsRegistry) -> Self {
+impl DisabledProducerMetrics {
+    pub(crate) fn new(_: &DisabledRegistry) -> Self {
         Self
     }
 
-    pub(crate) fn for_topic(&self, _: &str) -> ProducerTopicMetrics {
-        ProducerTopicMetrics
+    pub(crate) fn for_topic(&self, _: &str) -> DisabledTopicMetrics {
+        DisabledTopicMetrics
     }
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ProducerTopicMetrics;
+pub(crate) struct DisabledTopicMetrics;
 
-impl ProducerTopicMetrics {
+impl DisabledTopicMetrics {
     pub(crate) fn record_batch(&self, _: u32, _: usize) {}
     pub(crate) fn record_sent(&self, _: u32, _: usize, _: Duration) {}
     pub(crate) fn record_flush(&self, _: Duration) {}
@@ -38,24 +39,24 @@ impl ProducerTopicMetrics {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ConsumerMetrics;
+pub(crate) struct DisabledConsumerMetrics;
 
-impl ConsumerMetrics {
-    pub(crate) fn new(_: &MetricsRegistry, _: &str) -> Self {
+impl DisabledConsumerMetrics {
+    pub(crate) fn new(_: &DisabledRegistry, _: &str) -> Self {
         Self
     }
 
     pub(crate) fn record_poll(&self, _: Duration) {}
 
-    pub(crate) fn for_partition(&self, _: &str, _: i32) -> Arc<ConsumerPartitionMetrics> {
-        Arc::new(ConsumerPartitionMetrics)
+    pub(crate) fn for_partition(&self, _: &str, _: i32) -> Arc<DisabledPartitionMetrics> {
+        Arc::new(DisabledPartitionMetrics)
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct ConsumerPartitionMetrics;
+pub(crate) struct DisabledPartitionMetrics;
 
-impl ConsumerPartitionMetrics {
+impl DisabledPartitionMetrics {
     pub(crate) fn record_consumed(&self, _: usize, _: usize) {}
     pub(crate) fn set_position(&self, _: i64) {}
     pub(crate) fn set_committed(&self, _: i64) {}

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
 
-use super::registry::{MetricFactory, MetricsRegistry, OTHER_LABEL};
+use super::{factory::MetricFactory, labels::OTHER_LABEL};
 
 /// Number of integer gauges; the constants below are their indexes.
 const INTEGER_GAUGES: usize = 3;
@@ -23,14 +23,18 @@ const CURRENT: usize = 2;
 /// Labels of a series: group, topic and partition.
 type SeriesLabels = [String; 3];
 
+/// Gauges of all consumers of a registry.
+#[derive(Debug)]
 pub(super) struct PartitionVecs {
     numbers: [IntGaugeVec; INTEGER_GAUGES],
     lag_seconds: GaugeVec,
     active: Mutex<ActiveSeries>,
+    /// Number of partitions that have their own series.
+    limit: usize,
 }
 
 /// The exported series.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct ActiveSeries {
     series: HashMap<SeriesLabels, Arc<GaugeSeries>>,
     /// Number of series that belong to a single partition.
@@ -69,7 +73,7 @@ impl GaugeSeries {
 }
 
 impl PartitionVecs {
-    pub(super) fn new(r: &MetricFactory<'_>) -> Self {
+    pub(super) fn new(r: &MetricFactory<'_>, limit: usize) -> Self {
         let partition = &["group", "topic", "partition"][..];
         let gauge = |name, help| r.gauge(name, help, partition);
         Self {
@@ -93,20 +97,16 @@ impl PartitionVecs {
                 partition,
             ),
             active: Mutex::default(),
+            limit,
         }
     }
 
     /// Adds a user to a partition's series. Returns the series and the user's number.
-    fn acquire(
-        &self,
-        group: &str,
-        topic: &str,
-        partition: i32,
-        limit: usize,
-    ) -> (SeriesLabels, Arc<GaugeSeries>, u64) {
+    fn acquire(&self, group: &str, topic: &str, partition: i32) -> (SeriesLabels, Arc<GaugeSeries>, u64) {
         let mut shown = self.active.lock();
         let mut labels = [group.to_owned(), topic.to_owned(), partition.to_string()];
-        let own = topic != OTHER_LABEL && (shown.dedicated < limit || shown.series.contains_key(&labels));
+        let own =
+            topic != OTHER_LABEL && (shown.dedicated < self.limit || shown.series.contains_key(&labels));
         if !own {
             OTHER_LABEL.clone_into(&mut labels[2]);
         }
@@ -152,23 +152,20 @@ pub(super) struct PartitionGauges {
     series: Arc<GaugeSeries>,
     user: u64,
     part: Mutex<[i64; INTEGER_GAUGES]>,
-    registry: MetricsRegistry,
+    vecs: Arc<PartitionVecs>,
 }
 
 impl PartitionGauges {
-    /// `topic` is the label value, which may be [`OTHER_LABEL`].
-    pub(super) fn new(registry: &MetricsRegistry, group: &str, topic: &str, partition: i32) -> Self {
-        let inner = &registry.inner;
-        let (labels, series, user) =
-            inner
-                .partitions
-                .acquire(group, topic, partition, inner.limits.partitions);
+    /// Creates the gauges of a partition, by the label values of its group and topic; the latter
+    /// may be [`OTHER_LABEL`].
+    pub(super) fn new(vecs: &Arc<PartitionVecs>, [group, topic]: [&str; 2], partition: i32) -> Self {
+        let (labels, series, user) = vecs.acquire(group, topic, partition);
         Self {
             labels,
             series,
             user,
             part: Mutex::default(),
-            registry: registry.clone(),
+            vecs: vecs.clone(),
         }
     }
 
@@ -199,6 +196,6 @@ impl Drop for PartitionGauges {
         for which in [LAG, COMMITTED, CURRENT] {
             self.set_gauge(which, 0);
         }
-        self.registry.inner.partitions.release(&self.labels, self.user);
+        self.vecs.release(&self.labels, self.user);
     }
 }

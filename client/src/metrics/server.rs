@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 
 use axum::{Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 use prometheus::{Encoder, TextEncoder};
-use tokio::{
-    net::{TcpListener, ToSocketAddrs},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::MetricsRegistry;
@@ -21,7 +18,7 @@ pub struct MetricsServer {
     task: Option<JoinHandle<()>>,
 }
 
-/// Serves a registry's metrics over HTTP at an address. Port 0 selects a free port.
+/// Serves a registry's metrics over HTTP at an address, `host:port`. Port 0 selects a free port.
 ///
 /// # Errors
 /// [`Error::Config`] if the address cannot be bound.
@@ -38,13 +35,13 @@ pub struct MetricsServer {
 /// # Ok(())
 /// # }
 /// ```
-pub async fn serve(address: impl ToSocketAddrs, registry: MetricsRegistry) -> Result<MetricsServer> {
+pub async fn serve(address: impl Into<String>, registry: MetricsRegistry) -> Result<MetricsServer> {
     let refuse = |error: std::io::Error| {
         Error::Config(format!(
             "cannot serve metrics: {error}; choose another address or a free port"
         ))
     };
-    let listener = TcpListener::bind(address).await.map_err(refuse)?;
+    let listener = TcpListener::bind(address.into()).await.map_err(refuse)?;
     let address = listener.local_addr().map_err(refuse)?;
     let stop = CancellationToken::new();
     let app = Router::new()

@@ -1,10 +1,10 @@
-//! [`AgentLink`]: the produce stream to one agent. A task opens the stream and forwards answers to the
-//! dispatcher; when the stream ends, for any reason, it reports that once, and the dispatcher opens
-//! the next stream.
+//! [`AgentLink`]: the produce stream to one agent. A task opens the stream and forwards answers to
+//! the dispatcher; when the stream ends, for any reason, it reports that once, and the dispatcher
+//! opens the next stream.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1, trace::SampledSpan};
+use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1, trace::SampledSpan};
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -35,7 +35,7 @@ pub(super) enum StreamEvent {
         /// Number of its stream.
         stream: u64,
         /// Why it ended.
-        error: CoreError,
+        error: ClusterError,
     },
     /// The cluster assigned a producer id.
     Identity(ProducerIdentity),
@@ -132,7 +132,7 @@ impl AgentLink {
                     Ok(answers) => forward_responses(answers, index, stream, &events).await,
                     Err(error) => error,
                 },
-                Err(error) => CoreError::new(ErrorCode::NetworkException, error.to_string()),
+                Err(error) => ClusterError::new(ErrorCode::NetworkException, error.to_string()),
             };
             let _ = events
                 .send(StreamEvent::Broken {
@@ -201,11 +201,11 @@ async fn open_stream(
     uri: &Arc<str>,
     channel: tonic::transport::Channel,
     outgoing: mpsc::Receiver<v1::ProduceRequest>,
-) -> Result<Streaming<v1::ProduceResponse>, CoreError> {
+) -> Result<Streaming<v1::ProduceResponse>, ClusterError> {
     let mut service = connection::data_client(channel);
     match service.produce(ReceiverStream::new(outgoing)).await {
         Ok(answers) => {
-            client.record_agent_success(uri);
+            client.reachability().record_agent_success(uri);
             Ok(answers.into_inner())
         }
         Err(status) => Err(client.error_of_failed_call(uri, status)),
@@ -218,7 +218,7 @@ async fn forward_responses(
     link: usize,
     stream: u64,
     events: &mpsc::Sender<StreamEvent>,
-) -> CoreError {
+) -> ClusterError {
     loop {
         match answers.message().await {
             Ok(Some(response)) => {
@@ -231,11 +231,11 @@ async fn forward_responses(
                     .await
                     .is_err()
                 {
-                    return CoreError::new(ErrorCode::ShuttingDown, "the producer has ended");
+                    return ClusterError::new(ErrorCode::ShuttingDown, "the producer has ended");
                 }
             }
             Ok(None) => {
-                return CoreError::new(ErrorCode::NetworkException, "the agent ended the produce stream");
+                return ClusterError::new(ErrorCode::NetworkException, "the agent ended the produce stream");
             }
             Err(status) => return error_from_status(status),
         }

@@ -61,6 +61,13 @@ pub struct ProducerBuilder {
     traces: Option<OptionalTracer>,
 }
 
+impl Client {
+    /// Returns a builder for a producer on this client's connections.
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::default().client(self)
+    }
+}
+
 impl ProducerBuilder {
     /// Sets the bootstrap agents: `host:port,host:port`.
     pub fn bootstrap(mut self, bootstrap: impl Into<String>) -> Self {
@@ -77,8 +84,8 @@ impl ProducerBuilder {
     }
 
     /// Replaces all settings that producer, consumer and admin share.
-    pub fn client_config(mut self, settings: ClientConfig) -> Self {
-        self.client_config = settings;
+    pub fn client_config(mut self, config: ClientConfig) -> Self {
+        self.client_config = config;
         self
     }
 
@@ -153,9 +160,9 @@ impl ProducerBuilder {
         self
     }
 
-    /// Whether the producer is idempotent: the cluster recognizes retries and stores each batch
-    /// once. Without idempotence, a batch whose answer was lost is sent again and may be stored
-    /// twice, and only one batch per partition is in flight. Default true.
+    /// Sets whether the producer is idempotent: the cluster recognizes retries and stores each
+    /// batch once. Without idempotence, a batch whose answer was lost is sent again and may be
+    /// stored twice, and only one batch per partition is in flight. Default true.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.config.idempotent = idempotent;
         self

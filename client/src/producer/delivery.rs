@@ -254,7 +254,7 @@ impl BatchTicket {
 
 impl fmt::Debug for BatchTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
+        f.debug_struct("BatchTicket")
             .field("id", &self.id)
             .field("outcome", &self.outcome.get())
             .finish_non_exhaustive()

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use streamhouse_core::protocol::v1;
+use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     agent_link::{AgentLink, StreamEvent},
     encode::ProducerIdentity,
-    leader_lookup::LeaderLookupBackoff,
+    leader_backoff::LeaderLookupBackoff,
     partition_buffer::{PartitionBuffer, PullState},
     partition_sender::{NextSend, PartitionSender},
     shared::{DispatchEvent, ProducerShared},
@@ -371,9 +371,6 @@ impl Dispatcher {
     }
 }
 
-fn moved_error() -> streamhouse_core::Error {
-    streamhouse_core::Error::new(
-        streamhouse_core::ErrorCode::NotLeader,
-        "the partition has another leader",
-    )
+fn moved_error() -> ClusterError {
+    ClusterError::new(ErrorCode::NotLeader, "the partition has another leader")
 }

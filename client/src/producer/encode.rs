@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use streamhouse_core::{
-    Error as CoreError,
+    Error as ClusterError,
     batch::{BatchBuilder, BatchError, Compression, DecodedRecords, Record as BatchRecord, renumber},
 };
 
@@ -56,7 +56,7 @@ impl BatchEncoder {
 
     /// Compresses and closes the batch, and empties the encoder. The result is never larger than
     /// [`BatchEncoder::size`].
-    pub(super) fn seal(&mut self, identity: ProducerIdentity, sequence: i32) -> Result<Bytes, CoreError> {
+    pub(super) fn seal(&mut self, identity: ProducerIdentity, sequence: i32) -> Result<Bytes, ClusterError> {
         self.0.set_producer(identity.id, identity.epoch, sequence);
         self.0.finish_smallest().map_err(core_error)
     }
@@ -67,12 +67,12 @@ impl BatchEncoder {
     }
 }
 
-fn core_error(error: BatchError) -> CoreError {
-    CoreError::new(error.code(), error.to_string())
+fn core_error(error: BatchError) -> ClusterError {
+    ClusterError::new(error.code(), error.to_string())
 }
 
 /// Decodes the records of a sealed batch.
-pub(super) fn decode_records(batch: &Bytes) -> Result<Vec<BatchRecord>, CoreError> {
+pub(super) fn decode_records(batch: &Bytes) -> Result<Vec<BatchRecord>, ClusterError> {
     // No size limit is needed: the batch was encoded by this producer.
     let records = DecodedRecords::decode(batch.clone(), i32::MAX as usize).map_err(core_error)?;
     records.collect::<Result<_, _>>().map_err(core_error)
@@ -80,7 +80,10 @@ pub(super) fn decode_records(batch: &Bytes) -> Result<Vec<BatchRecord>, CoreErro
 
 /// Splits a sealed batch into two, each with half of the records and without an identity. Returns
 /// the number of records of each.
-pub(super) fn split_in_half(batch: &Bytes, compression: Compression) -> Result<[(Bytes, u32); 2], CoreError> {
+pub(super) fn split_in_half(
+    batch: &Bytes,
+    compression: Compression,
+) -> Result<[(Bytes, u32); 2], ClusterError> {
     let records = decode_records(batch)?;
     let (first, second) = records.split_at(records.len() / 2);
     let seal = |half: &[BatchRecord]| {
@@ -89,7 +92,7 @@ pub(super) fn split_in_half(batch: &Bytes, compression: Compression) -> Result<[
             encoder.append_decoded(record).map_err(core_error)?;
         }
         let count = encoder.records();
-        Ok::<_, CoreError>((encoder.seal(ProducerIdentity::NONE, -1)?, count))
+        Ok::<_, ClusterError>((encoder.seal(ProducerIdentity::NONE, -1)?, count))
     };
     Ok([seal(first)?, seal(second)?])
 }

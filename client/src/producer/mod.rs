@@ -13,10 +13,13 @@
 //! - `send` waits for at most `max_block`.
 
 mod agent_link;
+mod append;
+mod batch_content;
 mod builder;
 mod delivery;
 mod dispatcher;
 mod encode;
+mod leader_backoff;
 mod leader_lookup;
 mod partition_buffer;
 mod partition_sender;
@@ -35,7 +38,7 @@ mod traces;
 use std::{fmt, sync::Arc, time::Duration};
 
 use streamhouse_core::{ErrorCode, trace::OptionalTracer};
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use builder::ProducerBuilder;
@@ -159,6 +162,7 @@ impl From<SendError> for Error {
 
 /// Totals of a producer, see [`Producer::metrics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ProducerStats {
     /// Acknowledged records.
     pub records_sent: u64,
@@ -361,7 +365,7 @@ impl Producer {
     }
 
     /// Rejects new records, waits for the outstanding ones, and ends. Records that are not settled
-    /// within `timeout_after` fail: with [`Error::Closed`] if they are not stored, with
+    /// within `timeout` fail: with [`Error::Closed`] if they are not stored, with
     /// [`Error::OutcomeUnknown`] if they were sent but not answered.
     ///
     /// # Errors
@@ -377,15 +381,15 @@ impl Producer {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn close(&self, timeout_after: Duration) -> Result<()> {
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
         self.shared.reject_new_records();
-        let settled = timeout(timeout_after, self.shared.flush()).await;
+        let settled = tokio::time::timeout(timeout, self.shared.flush()).await;
         self.running.stop.cancel();
         if let Some(dispatcher) = self.running.dispatcher.lock().await.take() {
             // The task ends by itself once cancelled; the runtime has reported a panic in it.
             let _ = dispatcher.await;
         }
-        settled.map_err(|_| Error::timeout("sending the last records", timeout_after, None))?;
+        settled.map_err(|_| Error::timeout("sending the last records", timeout, None))?;
         match self.shared.end_error() {
             ended @ Error::ProducerEnded { .. } => Err(ended),
             _ => Ok(()),

@@ -1,6 +1,6 @@
-//! [`PartitionBuffer`]: the batches of one partition that the dispatcher has not taken yet: the open one,
-//! to which `send` appends, and the full ones. A short lock guards both; the dispatcher takes
-//! batches in order.
+//! [`PartitionBuffer`]: the batches of one partition that the dispatcher has not taken yet: the
+//! open one, to which `send` appends, and the full ones. A short lock guards both; the dispatcher
+//! takes batches in order.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use std::{
 
 use opentelemetry::trace::SpanContext;
 use parking_lot::Mutex;
-use streamhouse_core::{Error as CoreError, trace::MAX_LINKS};
+use streamhouse_core::{Error as ClusterError, trace::MAX_LINKS};
 use tokio::time::Instant;
 
 use super::{
@@ -253,7 +253,7 @@ impl PartitionBuffer {
                 }
             }
             Err(error) => {
-                let error = Error::from(CoreError::new(error.code(), error.to_string()));
+                let error = Error::from(ClusterError::new(error.code(), error.to_string()));
                 if let Some(empty) = batches.open.take_if(|open| open.encoder.records() == 0) {
                     empty.ticket.complete_failed(error.clone());
                 }

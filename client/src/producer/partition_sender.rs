@@ -1,5 +1,5 @@
-//! [`PartitionSender`]: the sealed batches of one partition, their sequence numbers, and what happens when one
-//! fails. Pure: it does no I/O and reads no clock; the dispatcher drives it.
+//! [`PartitionSender`]: the sealed batches of one partition, their sequence numbers, and what
+//! happens when one fails. Pure: it does no I/O and reads no clock; the dispatcher drives it.
 //!
 //! Rules of an idempotent producer:
 //! - A sealed batch keeps its identity (producer id and epoch), sequence and bytes through all
@@ -16,17 +16,16 @@
 //!
 //! Without idempotence, one batch is in flight at a time, so that retries cannot change the order.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
-use streamhouse_core::{Error as CoreError, ErrorCode};
+use streamhouse_core::{Error as ClusterError, ErrorCode};
 use tokio::time::Instant;
 
 use super::{
-    delivery::BatchTicket,
+    batch_content::BatchContent,
     encode::{ProducerIdentity, restamp},
-    partition_buffer::PinnedRecords,
 };
 use crate::error::Error;
 
@@ -37,27 +36,31 @@ const MAX_IN_FLIGHT_BATCHES: usize = 5;
 /// A sealed batch, to be sent until it is settled.
 #[derive(Debug, Clone)]
 pub(super) struct SealedBatch {
-    pub(super) bytes: Bytes,
-    pub(super) records: u32,
-    pub(super) ticket: Arc<BatchTicket>,
-    pub(super) opened: Instant,
-    /// Bytes of the buffer that its records have reserved.
-    pub(super) reserved: usize,
-    /// Spans of its records.
-    pub(super) traced: Box<[SpanContext]>,
-    /// The records whose partition was set explicitly.
-    pub(super) pinned: PinnedRecords,
+    pub(super) content: BatchContent,
     pub(super) tries: u32,
     first_sequence: i32,
     /// Whether an attempt may have been stored without an answer.
     maybe_stored: bool,
-    last_error: Option<CoreError>,
+    last_error: Option<ClusterError>,
+}
+
+impl SealedBatch {
+    fn new(content: BatchContent, first_sequence: i32) -> Self {
+        content.ticket.set_records(content.records);
+        Self {
+            content,
+            tries: 0,
+            first_sequence,
+            maybe_stored: false,
+            last_error: None,
+        }
+    }
 }
 
 /// Final outcome of a batch.
 #[derive(Debug)]
 pub(super) struct SettledBatch {
-    pub(super) batch: SealedBatch,
+    pub(super) content: BatchContent,
     pub(super) outcome: Result<i64, Error>,
 }
 
@@ -162,13 +165,13 @@ impl PartitionSender {
             // Only batches of unknown outcome are sent under the old identity, and all answers are
             // awaited before it changes.
             return match self.resend_queue.values().find(|batch| batch.maybe_stored) {
-                Some(batch) => NextSend::Resend(batch.bytes.len()),
+                Some(batch) => NextSend::Resend(batch.content.bytes.len()),
                 None if self.in_flight.is_empty() => NextSend::NeedsIdentity(self.identity),
                 None => NextSend::Blocked,
             };
         }
         if let Some(batch) = self.resend_queue.values().next() {
-            return NextSend::Resend(batch.bytes.len());
+            return NextSend::Resend(batch.content.bytes.len());
         }
         if self.identity.is_none() {
             NextSend::NeedsIdentity(None)
@@ -188,8 +191,8 @@ impl PartitionSender {
         self.identity_spent = false;
         for batch in self.resend_queue.values_mut() {
             batch.first_sequence = self.next_sequence;
-            batch.bytes = restamp(&batch.bytes, identity, batch.first_sequence);
-            self.next_sequence = next_sequence_after(self.next_sequence, batch.records);
+            batch.content.bytes = restamp(&batch.content.bytes, identity, batch.first_sequence);
+            self.next_sequence = next_sequence_after(self.next_sequence, batch.content.records);
         }
         true
     }
@@ -201,23 +204,23 @@ impl PartitionSender {
     }
 
     /// Adds a new batch, sealed with [`PartitionSender::next_stamp`], as sent.
-    pub(super) fn send_new(&mut self, new: NewBatch) -> SendAttempt {
+    pub(super) fn send_new(&mut self, new: BatchContent) -> SendAttempt {
         self.recovering = false;
         let (no, mut batch) = self.number_batch(new);
         batch.tries = 1;
-        batch.ticket.set_maybe_stored(true);
+        batch.content.ticket.set_maybe_stored(true);
         self.in_flight.insert(no, batch);
         SendAttempt { no, tries: 1 }
     }
 
     /// Adds a new batch, sealed with [`PartitionSender::next_stamp`], to be sent after the existing
     /// ones.
-    pub(super) fn queue_new(&mut self, new: NewBatch) {
+    pub(super) fn queue_new(&mut self, new: BatchContent) {
         let (no, batch) = self.number_batch(new);
         self.resend_queue.insert(no, batch);
     }
 
-    fn number_batch(&mut self, new: NewBatch) -> (BatchNumber, SealedBatch) {
+    fn number_batch(&mut self, new: BatchContent) -> (BatchNumber, SealedBatch) {
         let (_, first_sequence) = self.next_stamp();
         self.next_sequence = next_sequence_after(self.next_sequence, new.records);
         let no = BatchNumber {
@@ -231,7 +234,7 @@ impl PartitionSender {
     /// Returns a batch that the cluster rejected as too large, if it can be split.
     pub(super) fn divisible_batch(&self, flight: SendAttempt) -> Option<SealedBatch> {
         let batch = self.in_flight.get(&flight.no)?;
-        (batch.tries == flight.tries && batch.records > 1).then(|| batch.clone())
+        (batch.tries == flight.tries && batch.content.records > 1).then(|| batch.clone())
     }
 
     /// Replaces a batch by its parts, under its numbers: if it is stored after all, the cluster
@@ -240,7 +243,7 @@ impl PartitionSender {
         &mut self,
         flight: SendAttempt,
         whole: &SealedBatch,
-        parts: impl IntoIterator<Item = NewBatch>,
+        parts: impl IntoIterator<Item = BatchContent>,
     ) {
         self.in_flight.remove(&flight.no);
         let (identity, _) = self.next_stamp();
@@ -281,15 +284,17 @@ impl PartitionSender {
             .map(|(no, _)| *no)?;
         let mut batch = self.resend_queue.remove(&no)?;
         batch.tries = batch.tries.saturating_add(1);
-        batch.ticket.set_maybe_stored(true);
-        let (tries, bytes) = (batch.tries, batch.bytes.clone());
+        batch.content.ticket.set_maybe_stored(true);
+        let (tries, bytes) = (batch.tries, batch.content.bytes.clone());
         self.in_flight.insert(no, batch);
         Some((SendAttempt { no, tries }, bytes))
     }
 
     /// Returns the spans of the records of a batch in flight.
     pub(super) fn traced(&self, flight: SendAttempt) -> &[SpanContext] {
-        self.in_flight.get(&flight.no).map_or(&[], |batch| &batch.traced)
+        self.in_flight
+            .get(&flight.no)
+            .map_or(&[], |batch| &batch.content.traced)
     }
 
     fn take_attempt(&mut self, flight: SendAttempt) -> Option<SealedBatch> {
@@ -308,7 +313,7 @@ impl PartitionSender {
     }
 
     /// Handles a batch that was not acknowledged.
-    pub(super) fn handle_failure(&mut self, flight: SendAttempt, error: CoreError) -> BatchVerdict {
+    pub(super) fn handle_failure(&mut self, flight: SendAttempt, error: ClusterError) -> BatchVerdict {
         let Some(mut batch) = self.take_attempt(flight) else {
             return BatchVerdict::Stale;
         };
@@ -343,7 +348,7 @@ impl PartitionSender {
         &mut self,
         no: BatchNumber,
         mut batch: SealedBatch,
-        error: CoreError,
+        error: ClusterError,
     ) -> BatchVerdict {
         // Once the identity is used up, only batches of unknown outcome are sent again, so only
         // those can close the gap.
@@ -364,14 +369,14 @@ impl PartitionSender {
     }
 
     fn requeue(&mut self, no: BatchNumber, batch: SealedBatch) {
-        batch.ticket.set_maybe_stored(batch.maybe_stored);
+        batch.content.ticket.set_maybe_stored(batch.maybe_stored);
         self.resend_queue.insert(no, batch);
         self.recovering = true;
     }
 
     /// Fails a batch (already removed) that was rejected finally. Earlier attempts may still have
     /// been stored.
-    fn reject_batch(&mut self, batch: SealedBatch, error: CoreError) -> SettledBatch {
+    fn reject_batch(&mut self, batch: SealedBatch, error: ClusterError) -> SettledBatch {
         let error = if batch.maybe_stored {
             let reason = format!(
                 "an earlier attempt to send it had no conclusive answer, and the last one failed with {error}"
@@ -387,7 +392,7 @@ impl PartitionSender {
 
     /// Fails a batch (already removed) finally.
     fn fail_batch(&mut self, batch: SealedBatch, error: Error) -> SettledBatch {
-        let last = next_sequence_after(batch.first_sequence, batch.records) == self.next_sequence;
+        let last = next_sequence_after(batch.first_sequence, batch.content.records) == self.next_sequence;
         if last && !batch.maybe_stored && !self.identity_spent {
             // No later batch was numbered: the next one takes its sequence, without a gap.
             self.next_sequence = batch.first_sequence;
@@ -395,14 +400,14 @@ impl PartitionSender {
             self.identity_spent = self.idempotent;
         }
         SettledBatch {
-            batch,
+            content: batch.content,
             outcome: Err(error),
         }
     }
 
     /// Queues all batches in flight to be sent again, because their answers will not arrive or are
     /// no longer awaited.
-    pub(super) fn requeue_in_flight(&mut self, error: &CoreError) {
+    pub(super) fn requeue_in_flight(&mut self, error: &ClusterError) {
         for (no, mut batch) in std::mem::take(&mut self.in_flight) {
             batch.maybe_stored = true;
             batch.last_error = Some(error.clone());
@@ -415,7 +420,7 @@ impl PartitionSender {
         let old = |batches: &BTreeMap<BatchNumber, SealedBatch>| -> Vec<BatchNumber> {
             batches
                 .iter()
-                .filter(|(_, batch)| batch.opened <= cutoff)
+                .filter(|(_, batch)| batch.content.opened <= cutoff)
                 .map(|(no, _)| *no)
                 .collect()
         };
@@ -443,48 +448,11 @@ impl PartitionSender {
     }
 }
 
-/// A batch that was just sealed.
-#[derive(Debug)]
-pub(super) struct NewBatch {
-    pub(super) bytes: Bytes,
-    pub(super) records: u32,
-    pub(super) ticket: Arc<BatchTicket>,
-    pub(super) opened: Instant,
-    pub(super) reserved: usize,
-    pub(super) traced: Box<[SpanContext]>,
-    pub(super) pinned: PinnedRecords,
-}
-
-impl SealedBatch {
-    fn new(new: NewBatch, first_sequence: i32) -> Self {
-        let NewBatch {
-            bytes,
-            records,
-            ticket,
-            opened,
-            reserved,
-            traced,
-            pinned,
-        } = new;
-        ticket.set_records(records);
-        Self {
-            bytes,
-            records,
-            ticket,
-            opened,
-            reserved,
-            traced,
-            pinned,
-            tries: 0,
-            first_sequence,
-            maybe_stored: false,
-            last_error: None,
-        }
-    }
-}
-
 fn settled_verdict(batch: SealedBatch, outcome: Result<i64, Error>) -> BatchVerdict {
-    BatchVerdict::Settled(Box::new(SettledBatch { batch, outcome }))
+    BatchVerdict::Settled(Box::new(SettledBatch {
+        content: batch.content,
+        outcome,
+    }))
 }
 
 /// Returns the sequence after a batch. It wraps to 0, as in Kafka.

@@ -7,17 +7,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use opentelemetry::trace::SpanContext;
-use streamhouse_core::{Error as CoreError, ErrorCode, batch::Record as BatchRecord, trace::MAX_LINKS};
-use tokio::time::Instant;
+use streamhouse_core::{Error as ClusterError, ErrorCode, batch::Record as BatchRecord, trace::MAX_LINKS};
 
 use super::{
+    batch_content::BatchContent,
     delivery::{BatchTicket, RecordLocation},
     dispatcher::Dispatcher,
     encode::{ProducerIdentity, decode_records, split_in_half},
-    partition_buffer::{OpenBatch, PartitionBuffer, PinnedRecords},
-    partition_sender::{NewBatch, SealedBatch, SendAttempt},
+    partition_buffer::{OpenBatch, PartitionBuffer},
+    partition_sender::{SealedBatch, SendAttempt},
     shared::{DispatchEvent, ProducerShared},
     topic::ProducerTopic,
 };
@@ -28,9 +26,9 @@ use crate::metadata_cache::TopicSnapshot;
 pub(super) fn split_batch(
     shared: &ProducerShared,
     partition: &PartitionBuffer,
-    whole: NewBatch,
+    whole: BatchContent,
     limit: usize,
-) -> Vec<NewBatch> {
+) -> Vec<BatchContent> {
     let mut left = vec![(whole.bytes.clone(), whole.records)];
     let mut parts = Vec::new();
     while let Some((bytes, records)) = left.pop() {
@@ -59,7 +57,7 @@ pub(super) fn split_batch(
             places.extend((0..records).map(|at| (ticket.clone(), at)));
             let pinned = whole.pinned.part(from..from + records);
             from += records;
-            NewBatch {
+            BatchContent {
                 bytes,
                 records,
                 ticket,
@@ -102,7 +100,7 @@ impl Dispatcher {
         let Some(whole) = entry.sender.divisible_batch(flight) else {
             return false;
         };
-        entry.topic.reduce_limit(whole.bytes.len());
+        entry.topic.reduce_limit(whole.content.bytes.len());
         let limit = entry.topic.max_message_bytes();
         // The topic's limit has changed.
         self.shared.client.cache().request_refresh();
@@ -124,9 +122,9 @@ impl Dispatcher {
         limit: usize,
     ) -> bool {
         let entry = &mut self.lanes[lane];
-        let size = whole.bytes.len();
+        let size = whole.content.bytes.len();
         let limit = limit.min(size - 1);
-        let parts = split_batch(&self.shared, &entry.partition, whole.clone().into(), limit);
+        let parts = split_batch(&self.shared, &entry.partition, whole.content.clone(), limit);
         if parts.len() < 2 {
             return false;
         }
@@ -169,7 +167,7 @@ impl Dispatcher {
             let waiting = old.retire();
             let sent = self.lanes.get_mut(old.lane).map(|entry| entry.sender.take_all());
             for batch in sent.into_iter().flatten() {
-                moving.add_sealed(batch, old.index);
+                moving.add(&batch.content, old.index);
             }
             for batch in waiting {
                 moving.add_open(batch, old.index);
@@ -191,37 +189,15 @@ impl Dispatcher {
     }
 }
 
-impl From<SealedBatch> for NewBatch {
-    fn from(batch: SealedBatch) -> Self {
-        let SealedBatch {
-            bytes,
-            records,
-            ticket,
-            opened,
-            reserved,
-            traced,
-            pinned,
-            ..
-        } = batch;
-        Self {
-            bytes,
-            records,
-            ticket,
-            opened,
-            reserved,
-            traced,
-            pinned,
-        }
-    }
-}
-
-/// The batch that a record comes from.
-struct RecordOrigin {
-    opened: Instant,
-    traced: Vec<SpanContext>,
-    /// Index of its partition.
-    index: i32,
-    pinned: PinnedRecords,
+/// A record that moves to another partition.
+struct MovedRecord<'a> {
+    record: &'a BatchRecord,
+    /// Whether its partition was set explicitly.
+    pinned: bool,
+    /// Its share of the buffer.
+    share: usize,
+    /// The batch that it comes from.
+    origin: &'a BatchContent,
 }
 
 /// Records that move from the partitions of a topic to those of its recreation.
@@ -249,92 +225,52 @@ impl<'a> TopicMigration<'a> {
         }
     }
 
-    fn add_sealed(&mut self, batch: SealedBatch, index: i32) {
-        let origin = RecordOrigin {
-            opened: batch.opened,
-            traced: batch.traced.into_vec(),
-            index,
-            pinned: batch.pinned,
-        };
-        self.add(
-            &batch.bytes,
-            &batch.ticket,
-            batch.reserved,
-            batch.records,
-            &origin,
-        );
-    }
-
     fn add_open(&mut self, batch: OpenBatch, index: i32) {
-        let OpenBatch {
-            mut encoder,
-            ticket,
-            opened,
-            reserved,
-            traced,
-            pinned,
-            ..
-        } = batch;
-        let origin = RecordOrigin {
-            opened,
-            traced,
-            index,
-            pinned,
-        };
-        let records = encoder.records();
-        let sealed = encoder.seal(ProducerIdentity::NONE, -1);
-        self.shared.recycle(encoder);
-        match sealed {
-            Ok(bytes) => self.add(&bytes, &ticket, reserved, records, &origin),
-            Err(error) => self.fail(&ticket, records, reserved, error),
+        let sealed = self.shared.seal(self.topic, batch, ProducerIdentity::NONE, -1);
+        if let Some(content) = sealed {
+            self.add(&content, index);
         }
     }
 
-    fn add(
-        &mut self,
-        bytes: &Bytes,
-        ticket: &Arc<BatchTicket>,
-        reserved: usize,
-        count: u32,
-        origin: &RecordOrigin,
-    ) {
-        let records = match decode_records(bytes) {
+    /// Moves the records of a batch of the partition `index`.
+    fn add(&mut self, batch: &BatchContent, index: i32) {
+        let (ticket, count) = (&batch.ticket, batch.records);
+        let records = match decode_records(&batch.bytes) {
             Ok(records) => records,
-            Err(error) => return self.fail(ticket, count, reserved, error),
+            Err(error) => return self.fail(ticket, count, batch.reserved, error),
         };
-        let mut buffer = BufferShares::new(reserved, count);
+        let mut buffer = BufferShares::new(batch.reserved, count);
         let mut places = Vec::with_capacity(records.len());
         for (at, record) in (0..).zip(&records) {
-            let share = buffer.take(1);
-            places.push(self.place_record(record, origin.pinned.contains(at), share, origin));
+            let moved = MovedRecord {
+                record,
+                pinned: batch.pinned.contains(at),
+                share: buffer.take(1),
+                origin: batch,
+            };
+            places.push(self.place_record(&moved, index));
         }
         ticket.move_records(places);
     }
 
     /// Finds the new location of a record.
-    fn place_record(
-        &mut self,
-        record: &BatchRecord,
-        pinned: bool,
-        share: usize,
-        origin: &RecordOrigin,
-    ) -> RecordLocation {
+    fn place_record(&mut self, moved: &MovedRecord<'_>, old_index: i32) -> RecordLocation {
         let count = i32::try_from(self.partitions.len()).unwrap_or(i32::MAX);
-        let chosen = if pinned {
+        let chosen = if moved.pinned {
             None
         } else {
             let partitioner = &self.shared.config.partitioner;
             partitioner
-                .partition(&self.topic.name, record.key.as_deref(), count)
-                .or(Some(origin.index % count.max(1)))
+                .partition(&self.topic.name, moved.record.key.as_deref(), count)
+                .or(Some(old_index % count.max(1)))
         };
-        let index = chosen.unwrap_or(origin.index);
+        let index = chosen.unwrap_or(old_index);
         let found = usize::try_from(index)
             .ok()
             .filter(|at| *at < self.partitions.len());
         let appended = match found {
-            Some(at) => self.append(at, record, pinned, share, origin),
-            None => Err(CoreError::new(
+            Some(at) => self.append(at, moved),
+            None => Err(ClusterError::new(
                 ErrorCode::UnknownTopicOrPartition,
                 format!(
                     "{} was deleted and recreated, and has no partition {index} any more; it has {count}",
@@ -345,50 +281,43 @@ impl<'a> TopicMigration<'a> {
         appended.unwrap_or_else(|error| {
             // The record was pending within its batch; now it is pending alone.
             let ticket = BatchTicket::new(u64::MAX, self.topic.name.clone(), index);
-            self.fail(&ticket, 1, share, error);
+            self.fail(&ticket, 1, moved.share, error);
             (ticket, 0)
         })
     }
 
-    fn append(
-        &mut self,
-        at: usize,
-        record: &BatchRecord,
-        pinned: bool,
-        share: usize,
-        origin: &RecordOrigin,
-    ) -> Result<RecordLocation, CoreError> {
+    fn append(&mut self, at: usize, moved: &MovedRecord<'_>) -> Result<RecordLocation, ClusterError> {
         let fill = self.topic.fill_limit(self.shared.config.batch_size);
         let batches = &mut self.batches[at];
         let fits = batches
             .last()
-            .is_some_and(|last| last.encoder.size() + share <= fill);
+            .is_some_and(|last| last.encoder.size() + moved.share <= fill);
         if !fits {
-            let (encoder, ticket) = self.shared.open_batch(&self.partitions[at], origin.opened);
-            batches.push(OpenBatch::new(encoder, ticket, origin.opened));
+            let (encoder, ticket) = self.shared.open_batch(&self.partitions[at], moved.origin.opened);
+            batches.push(OpenBatch::new(encoder, ticket, moved.origin.opened));
         }
         let Some(batch) = batches.last_mut() else {
-            return Err(CoreError::new(
+            return Err(ClusterError::new(
                 ErrorCode::Unknown,
                 "there is no batch for the record",
             ));
         };
         let index = batch
             .encoder
-            .append_decoded(record)
-            .map_err(|error| CoreError::new(error.code(), error.to_string()))?;
-        if pinned {
+            .append_decoded(moved.record)
+            .map_err(|error| ClusterError::new(error.code(), error.to_string()))?;
+        if moved.pinned {
             batch.pinned.add(index);
         }
-        batch.reserved += share;
-        batch.traced.extend(origin.traced.iter().cloned());
+        batch.reserved += moved.share;
+        batch.traced.extend(moved.origin.traced.iter().cloned());
         batch.traced.dedup();
         batch.traced.truncate(1 + MAX_LINKS);
         self.moved += 1;
         Ok((batch.ticket.clone(), index))
     }
 
-    fn fail(&self, ticket: &BatchTicket, records: u32, reserved: usize, error: CoreError) {
+    fn fail(&self, ticket: &BatchTicket, records: u32, reserved: usize, error: ClusterError) {
         self.shared
             .fail(self.topic, ticket, records, reserved, error.into());
     }

@@ -9,6 +9,7 @@ use streamhouse_core::trace::{self, TRACEPARENT, TRACESTATE};
 
 /// A record to send. Key and value may each be null (`None`), which is distinct from empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Record {
     /// Name of the topic.
     pub topic: String,
@@ -27,11 +28,30 @@ pub struct Record {
 
 /// A header of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecordHeader {
     /// Name of the header.
     pub key: String,
     /// Value of the header, which may be null.
     pub value: Option<Bytes>,
+}
+
+impl RecordHeader {
+    /// Creates a header with a value.
+    pub fn new(key: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value.into()),
+        }
+    }
+
+    /// Creates a header whose value is null.
+    pub fn null(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+        }
+    }
 }
 
 impl Record {
@@ -63,10 +83,7 @@ impl Record {
     /// Appends a header.
     #[must_use]
     pub fn with_header(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        self.headers.push(RecordHeader {
-            key: key.into(),
-            value: Some(value.into()),
-        });
+        self.headers.push(RecordHeader::new(key, value));
         self
     }
 
@@ -103,6 +120,7 @@ impl Record {
 
 /// A borrowed record for [`Producer::send_ref`](super::Producer::send_ref), without allocations.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct RecordRef<'a> {
     /// Key, see [`Record::key`].
     pub key: Option<&'a [u8]>,
@@ -133,10 +151,46 @@ impl<'a> RecordRef<'a> {
             ..Self::default()
         }
     }
+
+    /// Sets the key; `None` is null.
+    #[must_use]
+    pub fn with_key(mut self, key: Option<&'a [u8]>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Sets the value; `None` is null, which makes a tombstone.
+    #[must_use]
+    pub fn with_value(mut self, value: Option<&'a [u8]>) -> Self {
+        self.value = value;
+        self
+    }
+
+    /// Sets the names and values of the headers.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &'a [(&'a str, Option<&'a [u8]>)]) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets the timestamp, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn with_timestamp(mut self, timestamp: i64) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+
+    /// Sets the partition, whatever the key.
+    #[must_use]
+    pub fn with_partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
 }
 
 /// Where a record was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct RecordMetadata {
     /// Name of the topic.
     pub topic: Arc<str>,

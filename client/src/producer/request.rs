@@ -8,10 +8,11 @@ use streamhouse_core::{protocol::v1, trace::MAX_LINKS};
 use tokio::time::Instant;
 
 use super::{
+    batch_content::BatchContent,
     dispatcher::Dispatcher,
     encode::restamp,
     partition_buffer::{OpenBatch, PullState},
-    partition_sender::{NewBatch, NextSend, PartitionSender, SendAttempt},
+    partition_sender::{NextSend, PartitionSender, SendAttempt},
     rebatch,
     traces::RequestTrace,
 };
@@ -127,47 +128,20 @@ impl Dispatcher {
     /// Seals a batch and marks it as sent. If it is too large, splits it and marks the first part.
     fn seal(&mut self, lane: usize, link: usize, open: OpenBatch) -> Option<(SendAttempt, bytes::Bytes)> {
         let entry = &mut self.lanes[lane];
-        let OpenBatch {
-            mut encoder,
-            ticket,
-            opened,
-            reserved,
-            traced,
-            pinned,
-            ..
-        } = open;
-        let (records, size) = (encoder.records(), encoder.size());
-        entry.topic.metrics.record_batch(records, size);
+        let size = open.encoder.size();
+        entry.topic.metrics.record_batch(open.encoder.records(), size);
         let (identity, sequence) = entry.sender.next_stamp();
-        let sealed = encoder.seal(identity, sequence);
-        self.shared.recycle(encoder);
-        let bytes = match sealed {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let topic = entry.topic.clone();
-                self.shared.fail(&topic, &ticket, records, reserved, error.into());
-                return None;
-            }
-        };
-        entry.topic.observe_compression(size, bytes.len());
+        let content = self.shared.seal(&entry.topic, open, identity, sequence)?;
+        entry.topic.observe_compression(size, content.bytes.len());
         let limit = entry
             .topic
             .max_message_bytes()
             .min(self.links[link].max_request_bytes);
-        let too_large = bytes.len() > limit && records > 1;
-        let new = NewBatch {
-            bytes: bytes.clone(),
-            records,
-            ticket,
-            opened,
-            reserved,
-            traced: traced.into(),
-            pinned,
-        };
-        if too_large {
-            return self.seal_in_parts(lane, new, limit);
+        if content.bytes.len() > limit && content.records > 1 {
+            return self.seal_in_parts(lane, content, limit);
         }
-        Some((self.lanes[lane].sender.send_new(new), bytes))
+        let bytes = content.bytes.clone();
+        Some((self.lanes[lane].sender.send_new(content), bytes))
     }
 
     /// Splits a batch that is larger than topic or agent allow, and queues the parts in order; the
@@ -175,14 +149,14 @@ impl Dispatcher {
     fn seal_in_parts(
         &mut self,
         lane: usize,
-        whole: NewBatch,
+        whole: BatchContent,
         limit: usize,
     ) -> Option<(SendAttempt, bytes::Bytes)> {
         let entry = &self.lanes[lane];
         let mut parts = rebatch::split_batch(&self.shared, &entry.partition, whole, limit).into_iter();
         let mut first = parts.next()?;
         let lane = &mut self.lanes[lane].sender;
-        let stamp = |lane: &PartitionSender, part: &mut NewBatch| {
+        let stamp = |lane: &PartitionSender, part: &mut BatchContent| {
             let (identity, sequence) = lane.next_stamp();
             part.bytes = restamp(&part.bytes, identity, sequence);
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1, trace::SampledSpan};
+use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1, trace::SampledSpan};
 use tokio::time::Instant;
 
 use super::{
@@ -72,7 +72,7 @@ impl Dispatcher {
         result: Option<v1::PartitionProduceResult>,
     ) {
         let Some(result) = result else {
-            let error = CoreError::new(
+            let error = ClusterError::new(
                 ErrorCode::NetworkException,
                 "the agent left the partition out of its answer",
             );
@@ -103,7 +103,7 @@ impl Dispatcher {
     }
 
     /// Handles a batch that was not acknowledged.
-    pub(super) fn handle_failure(&mut self, lane: usize, flight: SendAttempt, error: CoreError) {
+    pub(super) fn handle_failure(&mut self, lane: usize, flight: SendAttempt, error: ClusterError) {
         if error.code() == ErrorCode::MessageTooLarge && self.send_in_parts(lane, flight) {
             return;
         }
@@ -152,7 +152,7 @@ impl Dispatcher {
     }
 
     /// Handles the end of a stream.
-    pub(super) fn handle_stream_end(&mut self, link: usize, stream: u64, error: &CoreError) {
+    pub(super) fn handle_stream_end(&mut self, link: usize, stream: u64, error: &ClusterError) {
         if self.links.get(link).is_some_and(|link| link.stream == stream) {
             tracing::debug!(agent = %self.links[link].uri, %error, "a produce stream ended");
             self.reset_link(link, error);
@@ -162,19 +162,19 @@ impl Dispatcher {
     /// Handles an agent that took too long to answer.
     pub(super) fn handle_timeout(&mut self, link: usize, waited: Duration) {
         tracing::warn!(agent = %self.links[link].uri, ?waited, "an agent does not answer; reconnecting");
-        let error = CoreError::new(ErrorCode::RequestTimedOut, format!("no answer in {waited:?}"));
+        let error = ClusterError::new(ErrorCode::RequestTimedOut, format!("no answer in {waited:?}"));
         self.reset_link(link, &error);
     }
 
     /// Closes the link's stream and sends the batches in flight again. Whether they were stored is
     /// unknown, whatever the error.
-    fn reset_link(&mut self, link: usize, error: &CoreError) {
+    fn reset_link(&mut self, link: usize, error: &ClusterError) {
         let pause = self.links[link]
             .backoff
             .next_delay(Duration::from_millis(error.retry_after_ms().into()));
         self.links[link].pause(Instant::now(), pause);
         let too_large = error.code() == ErrorCode::MessageTooLarge;
-        let lost = CoreError::new(
+        let lost = ClusterError::new(
             // An agent answers the requests it accepted before it reports this, and accepts none
             // after.
             if too_large {
@@ -216,8 +216,8 @@ impl Dispatcher {
         &mut self,
         link: usize,
         sent: &mut Vec<InflightRequest>,
-        error: &CoreError,
-        again: &CoreError,
+        error: &ClusterError,
+        again: &ClusterError,
     ) {
         if sent.is_empty() {
             return;

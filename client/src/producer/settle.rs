@@ -75,26 +75,28 @@ impl Dispatcher {
 
     /// Completes a batch.
     pub(super) fn settle(&mut self, lane: usize, settled: SettledBatch) {
-        let SettledBatch { batch, outcome } = settled;
+        let SettledBatch { content, outcome } = settled;
         let topic = self.lanes[lane].topic.clone();
-        let _logged = log_span(batch.traced.first()).entered();
+        let _logged = log_span(content.traced.first()).entered();
         match &outcome {
             Ok(_) => {
                 let counters = &self.shared.counters;
-                counters.records_sent.fetch_add(u64::from(batch.records), Relaxed);
-                counters.bytes_sent.fetch_add(batch.bytes.len() as u64, Relaxed);
+                counters
+                    .records_sent
+                    .fetch_add(u64::from(content.records), Relaxed);
+                counters.bytes_sent.fetch_add(content.bytes.len() as u64, Relaxed);
                 counters.batches_sent.fetch_add(1, Relaxed);
                 topic
                     .metrics
-                    .record_sent(batch.records, batch.bytes.len(), batch.opened.elapsed());
+                    .record_sent(content.records, content.bytes.len(), content.opened.elapsed());
             }
-            Err(error) => self.shared.count_failure(&topic, batch.records, error),
+            Err(error) => self.shared.count_failure(&topic, content.records, error),
         }
         self.shared
-            .release(&topic, &batch.ticket, batch.records, batch.reserved);
+            .release(&topic, &content.ticket, content.records, content.reserved);
         match outcome {
-            Ok(base_offset) => batch.ticket.complete_stored(base_offset),
-            Err(error) => batch.ticket.complete_failed(error),
+            Ok(base_offset) => content.ticket.complete_stored(base_offset),
+            Err(error) => content.ticket.complete_failed(error),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! [`ProducerShared`]: the state that appenders and the dispatcher share: topics, the buffer budget,
-//! unsettled batches, and the inbox of events for the dispatcher.
+//! [`ProducerShared`]: the state that appenders and the dispatcher share: topics, the buffer
+//! budget, unsettled batches, and the inbox of events for the dispatcher.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,22 +11,20 @@ use std::{
     },
 };
 
-use opentelemetry::trace::SpanContext;
 use parking_lot::{Mutex, RwLock};
 use streamhouse_core::trace::OptionalTracer;
 use tokio::{
-    sync::{Notify, Semaphore, TryAcquireError},
-    time::{Instant, timeout},
+    sync::{Notify, Semaphore},
+    time::Instant,
 };
 
 use super::{
     ProducerStats,
+    batch_content::BatchContent,
     builder::ProducerConfig,
-    delivery::{BatchTicket, Delivery},
-    encode::BatchEncoder,
-    partition_buffer::{AppendOutcome, BatchOpening, PartitionBuffer, PartitionPreference},
-    record::RecordRef,
-    record_size::record_size,
+    delivery::BatchTicket,
+    encode::{BatchEncoder, ProducerIdentity},
+    partition_buffer::{OpenBatch, PartitionBuffer},
     topic::{ProducerTopic, TopicHandle},
     traces::ProducerTraces,
 };
@@ -39,7 +37,7 @@ use crate::{
 
 /// Maximum number of encoders kept with their buffers for the next batches.
 const MAX_SPARE_ENCODERS: usize = 8;
-/// How long `start_send_span` waits for a missing topic to appear.
+/// How long `send` waits for a missing topic to appear.
 const MISSING_TOPIC_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Events from appenders to the dispatcher.
@@ -95,7 +93,7 @@ pub(super) struct ProducerShared {
 
 impl fmt::Debug for ProducerShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("ProducerShared")
             .field("config", &self.config)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
@@ -103,7 +101,7 @@ impl fmt::Debug for ProducerShared {
 }
 
 /// While one exists, open batches do not wait for more records.
-struct FlushGuard<'a>(&'a ProducerShared);
+pub(super) struct FlushGuard<'a>(&'a ProducerShared);
 
 impl Drop for FlushGuard<'_> {
     fn drop(&mut self) {
@@ -232,161 +230,6 @@ impl ProducerShared {
             .collect()
     }
 
-    /// Appends a record without waiting.
-    pub(super) fn try_send(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
-        let Some(span) = self.traces.start_send_span(&topic.topic.name, &record) else {
-            return self.try_append(topic, record, None);
-        };
-        let carried = span.context_headers(&record);
-        let headers = carried
-            .as_ref()
-            .map(|carried| carried.with_headers(record.headers));
-        let headers = headers.as_deref().unwrap_or(record.headers);
-        let sent = self.try_append(topic, RecordRef { headers, ..record }, Some(span.context()));
-        span.end_with_outcome(sent)
-    }
-
-    /// Like [`ProducerShared::try_send`], without a span. With tracing, fails as if the buffer were
-    /// full, so that a record that has to wait gets only one span.
-    pub(super) fn try_send_untraced(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
-        if self.traces.is_on() {
-            return Err(Error::BufferFull);
-        }
-        self.try_append(topic, record, None)
-    }
-
-    fn try_append(
-        &self,
-        topic: &TopicHandle,
-        record: RecordRef<'_>,
-        trace: Option<&SpanContext>,
-    ) -> Result<Delivery> {
-        let size = record_size(&record, &self.config)?;
-        match self.buffer.try_acquire_many(size as u32) {
-            Ok(room) => {
-                room.forget();
-                self.append(topic, record, size, trace)
-            }
-            Err(TryAcquireError::NoPermits) => Err(Error::BufferFull),
-            Err(TryAcquireError::Closed) => Err(self.end_error()),
-        }
-    }
-
-    /// Appends a record, waiting for buffer space until the deadline.
-    pub(super) async fn send(
-        &self,
-        topic: &TopicHandle,
-        record: RecordRef<'_>,
-        deadline: Deadline,
-    ) -> Result<Delivery> {
-        let Some(span) = self.traces.start_send_span(&topic.topic.name, &record) else {
-            return self.append_before(topic, record, deadline, None).await;
-        };
-        let carried = span.context_headers(&record);
-        let headers = carried
-            .as_ref()
-            .map(|carried| carried.with_headers(record.headers));
-        let headers = headers.as_deref().unwrap_or(record.headers);
-        let record = RecordRef { headers, ..record };
-        let sent = self
-            .append_before(topic, record, deadline, Some(span.context()))
-            .await;
-        span.end_with_outcome(sent)
-    }
-
-    async fn append_before(
-        &self,
-        topic: &TopicHandle,
-        record: RecordRef<'_>,
-        deadline: Deadline,
-        trace: Option<&SpanContext>,
-    ) -> Result<Delivery> {
-        let size = record_size(&record, &self.config)?;
-        let room = match self.buffer.try_acquire_many(size as u32) {
-            Ok(room) => room,
-            Err(_) => {
-                // Send open batches now: they would otherwise wait for records that wait for buffer
-                // space.
-                let _hurry = self.request_flush();
-                match timeout(deadline.remaining(), self.buffer.acquire_many(size as u32)).await {
-                    Ok(room) => room.map_err(|_| self.end_error())?,
-                    Err(_) => return Err(Error::BufferFull),
-                }
-            }
-        };
-        room.forget();
-        self.append(topic, record, size, trace)
-    }
-
-    /// Appends a record for which `size` bytes of the buffer are reserved.
-    fn append(
-        &self,
-        topic: &TopicHandle,
-        record: RecordRef<'_>,
-        size: usize,
-        trace: Option<&SpanContext>,
-    ) -> Result<Delivery> {
-        let appended = self.append_to(&topic.topic, &record, size, trace);
-        if appended.is_err() {
-            self.buffer.add_permits(size);
-        }
-        appended
-    }
-
-    fn append_to(
-        &self,
-        topic: &Arc<ProducerTopic>,
-        record: &RecordRef<'_>,
-        size: usize,
-        trace: Option<&SpanContext>,
-    ) -> Result<Delivery> {
-        if self.rejecting_sends.load(Ordering::Acquire) {
-            return Err(self.end_error());
-        }
-        let timestamp = record.timestamp.unwrap_or_else(|| self.client.now_ms());
-        let batch_size = topic.fill_limit(self.config.batch_size);
-        let mut moved_on = false;
-        loop {
-            let choice = topic.choose_partition(&*self.config.partitioner, record.key, record.partition)?;
-            let partition = &choice.partition;
-            let new = |now| self.open_batch(partition, now);
-            let opening = BatchOpening {
-                batch_size,
-                prefers: if moved_on {
-                    PartitionPreference::This
-                } else {
-                    choice.preference()
-                },
-                new: &new,
-            };
-            match partition.append(record, timestamp, size, trace, &opening) {
-                AppendOutcome::Done {
-                    delivery,
-                    opened,
-                    filled,
-                } => {
-                    topic.pending.fetch_add(1, Ordering::Relaxed);
-                    if opened || filled {
-                        self.post_append_events(partition.lane, filled);
-                    }
-                    return Ok(delivery);
-                }
-                AppendOutcome::Refused(error) => return Err(error),
-                AppendOutcome::Stopped => return Err(self.end_error()),
-                // Retry: `choose_partition` blocks until the new partitions exist.
-                AppendOutcome::Retired => {}
-                AppendOutcome::MoveOn { filled } => {
-                    // A new batch is needed, so switch to another partition.
-                    if filled {
-                        self.post_event(DispatchEvent::Filled(partition.lane));
-                    }
-                    topic.advance_sticky(choice.sticky.unwrap_or(0));
-                    moved_on = true;
-                }
-            }
-        }
-    }
-
     /// Opens a batch of this partition, whose oldest record was accepted at `opened`.
     pub(super) fn open_batch(
         &self,
@@ -401,6 +244,44 @@ impl ProducerShared {
         (encoder, self.open_ticket(partition, opened))
     }
 
+    /// Seals a batch. If that fails, fails its records and returns `None`.
+    pub(super) fn seal(
+        &self,
+        topic: &ProducerTopic,
+        open: OpenBatch,
+        identity: ProducerIdentity,
+        sequence: i32,
+    ) -> Option<BatchContent> {
+        let OpenBatch {
+            mut encoder,
+            ticket,
+            opened,
+            reserved,
+            traced,
+            pinned,
+            due: _,
+        } = open;
+        let records = encoder.records();
+        let sealed = encoder.seal(identity, sequence);
+        self.recycle(encoder);
+        match sealed {
+            Ok(bytes) => Some(BatchContent {
+                bytes,
+                records,
+                ticket,
+                opened,
+                reserved,
+                traced: traced.into(),
+                pinned,
+            }),
+            Err(error) => {
+                self.fail(topic, &ticket, records, reserved, error.into());
+                None
+            }
+        }
+    }
+
+    /// Opens a ticket for a batch of this partition.
     pub(super) fn open_ticket(&self, partition: &PartitionBuffer, opened: Instant) -> Arc<BatchTicket> {
         let id = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         let ticket = BatchTicket::new(id, partition.topic.clone(), partition.index);
@@ -411,13 +292,6 @@ impl ProducerShared {
         };
         self.unsettled.lock().insert(id, unsettled);
         ticket
-    }
-
-    fn post_append_events(&self, lane: usize, filled: bool) {
-        if filled {
-            self.post_event(DispatchEvent::Filled(lane));
-        }
-        self.post_event(DispatchEvent::Opened(lane, Instant::now()));
     }
 
     pub(super) fn post_event(&self, note: DispatchEvent) {
@@ -445,7 +319,7 @@ impl ProducerShared {
         }
     }
 
-    fn request_flush(&self) -> FlushGuard<'_> {
+    pub(super) fn request_flush(&self) -> FlushGuard<'_> {
         self.flush_requests.fetch_add(1, Ordering::AcqRel);
         self.wake.notify_one();
         FlushGuard(self)

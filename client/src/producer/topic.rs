@@ -12,7 +12,7 @@ use std::sync::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use streamhouse_core::{Error as CoreError, ErrorCode};
+use streamhouse_core::{Error as ClusterError, ErrorCode};
 
 use super::{
     partition_buffer::{PartitionBuffer, PartitionPreference},
@@ -234,7 +234,7 @@ impl ProducerTopic {
                 partition: partition.clone(),
                 sticky,
             }),
-            None => Err(CoreError::new(
+            None => Err(ClusterError::new(
                 ErrorCode::UnknownTopicOrPartition,
                 format!(
                     "{} has no partition {}; it has {count}",

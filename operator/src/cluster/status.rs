@@ -171,8 +171,8 @@ fn set_problem(c: &mut ConditionSet, kind: ConditionType, state: ConditionStatus
     c.set(kind, state, problem.reason, problem.message.clone());
 }
 
-/// Sets a condition that nothing is known about yet. While the cluster is paused nothing is checked,
-/// and the condition keeps what was known.
+/// Sets a condition that nothing is known about yet. While the cluster is paused nothing is
+/// checked, and the condition keeps what was known.
 fn set_unchecked(c: &mut ConditionSet, kind: ConditionType, findings: &ReconcileFindings) {
     if !findings.paused {
         c.set(

@@ -198,8 +198,8 @@ impl KubeApi {
         Ok(helm.stdout())
     }
 
-    /// Prepares a shell that runs `script` as the administrator, with kubectl and helm. The paths of
-    /// the programs are in `$KUBECTL` and `$HELM`, and their folders at the end of `$PATH`.
+    /// Prepares a shell that runs `script` as the administrator, with kubectl and helm. The paths
+    /// of the programs are in `$KUBECTL` and `$HELM`, and their folders at the end of `$PATH`.
     ///
     /// # Errors
     ///

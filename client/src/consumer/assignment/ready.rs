@@ -181,7 +181,7 @@ impl AssignmentState {
         &mut self,
         fetched: &FetchedBatch,
         reason: String,
-        skip: bool,
+        skip_batch: bool,
     ) -> Option<SkippedRange> {
         let size = fetched.bytes.len();
         self.buffered -= size;
@@ -200,7 +200,7 @@ impl AssignmentState {
         let bound = following.or(held.high_watermark).unwrap_or(i64::MAX);
         let claimed = fetched.header.next_offset();
         let to = claimed.min(bound).max(from.saturating_add(1));
-        if skip {
+        if skip_batch {
             if following.is_none() && to != claimed {
                 held.restart_at(next_serial, FetchPosition::At(to));
                 self.drop_stale();

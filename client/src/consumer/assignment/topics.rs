@@ -109,7 +109,7 @@ impl AssignmentState {
 
     /// Replaces the subscription. With `all_partitions`, all partitions of the topics are read, see
     /// [`AssignmentState::observe_topic`].
-    pub(in crate::consumer) fn subscribe(&mut self, topics: &[String], whole: bool) {
+    pub(in crate::consumer) fn subscribe(&mut self, topics: &[String], all_partitions: bool) {
         let mut before = std::mem::take(&mut self.topics.topics);
         let followed = topics.iter().map(|topic| {
             before
@@ -118,7 +118,7 @@ impl AssignmentState {
         });
         self.topics = SubscribedTopics {
             topics: followed.collect(),
-            all_partitions: whole,
+            all_partitions,
             changed: true,
         };
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use streamhouse_core::{
-    Error as CoreError, ErrorCode, TopicPartition,
+    Error as ClusterError, ErrorCode, TopicPartition,
     batch::{BatchHeader, BatchIter},
     protocol::v1,
 };
@@ -13,12 +13,11 @@ use tokio::time::Instant;
 
 use super::{FetchTaskOutcome, Fetcher, fetch_offset};
 use crate::{
-    admin::OffsetSpec,
     connection::item_error,
     consumer::{
         AutoOffsetReset, GAP_LOG_TARGET,
         assignment::{FetchPosition, PartitionRequest, TopicRecreation},
-        positions::PositionLookup,
+        positions::{PositionLookup, reset_position},
     },
     error::Error,
 };
@@ -78,7 +77,7 @@ impl Fetcher {
         &mut self,
         uri: &Arc<str>,
         asked: Vec<PartitionRequest>,
-        answer: Result<v1::FetchResponse, CoreError>,
+        answer: Result<v1::FetchResponse, ClusterError>,
     ) {
         let now = Instant::now();
         let Some(agent) = self.agents.get_mut(uri) else {
@@ -197,7 +196,7 @@ impl Fetcher {
 
     /// Handles a failed fetch or lookup: retries it with a growing delay, or lets `poll` return the
     /// error.
-    fn handle_read_error(&self, wanted: &PartitionRequest, error: CoreError, now: Instant) {
+    fn handle_read_error(&self, wanted: &PartitionRequest, error: ClusterError, now: Instant) {
         let asked = Duration::from_millis(error.retry_after_ms().into());
         let failures = self.shared.assignment.lock().count_failure(wanted);
         let backoff = self.shared.client.backoff();
@@ -239,7 +238,7 @@ impl Fetcher {
     fn handle_missing_partition(
         &self,
         wanted: &PartitionRequest,
-        error: &CoreError,
+        error: &ClusterError,
         not_before: Instant,
         now: Instant,
     ) {
@@ -256,12 +255,12 @@ impl Fetcher {
             wanted.key,
             error.message()
         );
-        let error = CoreError::new(ErrorCode::UnknownTopicOrPartition, message);
+        let error = ClusterError::new(ErrorCode::UnknownTopicOrPartition, message);
         assignment.fail_until_retry(wanted, error.into(), not_before);
     }
 
     /// Handles a topic that was deleted and recreated.
-    fn handle_topic_recreated(&self, wanted: &PartitionRequest, error: CoreError, not_before: Instant) {
+    fn handle_topic_recreated(&self, wanted: &PartitionRequest, error: ClusterError, not_before: Instant) {
         self.metadata.request();
         let restart = reset_position(self.shared.config.auto_offset_reset).is_some();
         let mut assignment = self.shared.assignment.lock();
@@ -272,15 +271,6 @@ impl Fetcher {
                 "the topic was deleted and recreated; reading the new one from its beginning"
             );
         }
-    }
-}
-
-/// Returns the position that `auto_offset_reset` selects.
-pub(in crate::consumer) fn reset_position(reset: AutoOffsetReset) -> Option<FetchPosition> {
-    match reset {
-        AutoOffsetReset::Earliest => Some(FetchPosition::Lookup(OffsetSpec::Earliest)),
-        AutoOffsetReset::Latest => Some(FetchPosition::Lookup(OffsetSpec::Latest)),
-        AutoOffsetReset::None => None,
     }
 }
 

@@ -1,7 +1,7 @@
-//! [`MemberStateMachine`]: a member of a consumer group as a pure state machine of Kafka's classic group
-//! protocol: no I/O, no clock, no randomness. The driver executes its [`DriverOrders`] and reports
-//! the answers; `poll` performs its [`RebalanceAction`]s, because they call the application;
-//! commits ask it for the identity to send.
+//! [`MemberStateMachine`]: a member of a consumer group as a pure state machine of Kafka's classic
+//! group protocol: no I/O, no clock, no randomness. The driver executes its [`DriverOrders`] and
+//! reports the answers; `poll` performs its [`RebalanceAction`]s, because they call the
+//! application; commits ask it for the identity to send.
 //!
 //! ```text
 //!                first poll               revoked                 assignment

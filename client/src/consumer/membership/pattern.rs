@@ -7,6 +7,7 @@ use regex_lite::Regex;
 use crate::{
     Client,
     error::{Error, Result},
+    queries::list_topics,
 };
 
 /// A regular expression that matches whole topic names. Cheap to clone.
@@ -25,7 +26,7 @@ impl TopicPattern {
 
     /// Returns the matching topics, sorted by name, without internal ones.
     pub(in crate::consumer) async fn matching_topics(self, client: Client) -> Result<Vec<String>> {
-        let topics = client.admin().list_topics(false).await?;
+        let topics = list_topics(&client, false, client.api_deadline()).await?;
         let names = topics.into_iter().map(|topic| topic.name);
         Ok(names.filter(|name| self.0.is_match(name)).collect())
     }

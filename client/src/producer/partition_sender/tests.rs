@@ -9,7 +9,9 @@ use std::{
 use proptest::prelude::*;
 use streamhouse_core::batch::{BatchHeader, Compression, DecodedRecords};
 
-use super::super::{encode::BatchEncoder, record::RecordRef};
+use super::super::{
+    delivery::BatchTicket, encode::BatchEncoder, partition_buffer::PinnedRecords, record::RecordRef,
+};
 use super::*;
 
 /// What the cluster remembers of a producer.
@@ -31,7 +33,7 @@ struct PartitionModel {
 }
 
 impl PartitionModel {
-    fn append(&mut self, bytes: &Bytes) -> Result<i64, CoreError> {
+    fn append(&mut self, bytes: &Bytes) -> Result<i64, ClusterError> {
         let header = BatchHeader::parse(bytes).unwrap();
         streamhouse_core::batch::verify_crc(bytes).unwrap();
         let known = self.producers.entry(header.producer_id).or_default();
@@ -50,7 +52,7 @@ impl PartitionModel {
             } else {
                 ErrorCode::OutOfOrderSequenceNumber
             };
-            return Err(CoreError::new(code, "not the next"));
+            return Err(ClusterError::new(code, "not the next"));
         }
         known.next += header.record_count;
         let offset = self.stored.len() as i64;
@@ -75,14 +77,14 @@ fn numbers_of(bytes: &Bytes) -> Vec<u32> {
         .collect()
 }
 
-fn new_batch(numbers: std::ops::Range<u32>, ticket: u64, lane: &PartitionSender) -> NewBatch {
+fn new_batch(numbers: std::ops::Range<u32>, ticket: u64, lane: &PartitionSender) -> BatchContent {
     let mut encoder = BatchEncoder::new(Compression::None);
     let records = numbers.end - numbers.start;
     for number in numbers {
         encoder.append(0, &RecordRef::new(&number.to_be_bytes())).unwrap();
     }
     let (identity, sequence) = lane.next_stamp();
-    NewBatch {
+    BatchContent {
         bytes: encoder.seal(identity, sequence).unwrap(),
         records,
         ticket: BatchTicket::new(ticket, "t".into(), 0),
@@ -168,7 +170,9 @@ impl SenderRun {
             SenderStep::Answer => self.answer(),
             SenderStep::Refuse(code) => {
                 if let Some((flight, _)) = self.on_its_way.pop_front() {
-                    let verdict = self.lane.handle_failure(flight, CoreError::new(code, "refused"));
+                    let verdict = self
+                        .lane
+                        .handle_failure(flight, ClusterError::new(code, "refused"));
                     self.settle(verdict);
                 }
             }
@@ -182,7 +186,7 @@ impl SenderRun {
                     let _ = self.model.append(&bytes);
                     let verdict = self
                         .lane
-                        .handle_failure(flight, CoreError::new(ErrorCode::Unknown, "see the log"));
+                        .handle_failure(flight, ClusterError::new(ErrorCode::Unknown, "see the log"));
                     self.settle(verdict);
                 }
             }
@@ -195,7 +199,7 @@ impl SenderRun {
                     }
                     let verdict = self
                         .lane
-                        .handle_failure(flight, CoreError::new(ErrorCode::NetworkException, "broken"));
+                        .handle_failure(flight, ClusterError::new(ErrorCode::NetworkException, "broken"));
                     self.settle(verdict);
                 }
             }
@@ -210,7 +214,7 @@ impl SenderRun {
                     .in_flight
                     .values()
                     .chain(self.lane.resend_queue.values())
-                    .map(|b| b.opened)
+                    .map(|b| b.content.opened)
                     .min();
                 if let Some(oldest) = oldest {
                     for settled in self.lane.expire(oldest, Duration::ZERO) {
@@ -254,7 +258,7 @@ impl SenderRun {
         }
     }
 
-    fn new_batch(&mut self, records: u32) -> NewBatch {
+    fn new_batch(&mut self, records: u32) -> BatchContent {
         let numbers = self.sent..self.sent + records;
         self.sent = numbers.end;
         self.tickets += 1;
@@ -264,17 +268,17 @@ impl SenderRun {
     /// Handles a batch that is too large, as the dispatcher does.
     fn too_large(&mut self, flight: SendAttempt) {
         let Some(whole) = self.lane.divisible_batch(flight) else {
-            let error = CoreError::new(ErrorCode::MessageTooLarge, "too large");
+            let error = ClusterError::new(ErrorCode::MessageTooLarge, "too large");
             let verdict = self.lane.handle_failure(flight, error);
             return self.settle(verdict);
         };
-        let halves = super::super::encode::split_in_half(&whole.bytes, Compression::None).unwrap();
+        let halves = super::super::encode::split_in_half(&whole.content.bytes, Compression::None).unwrap();
         let parts: Vec<_> = halves
             .into_iter()
-            .map(|(bytes, records)| NewBatch {
+            .map(|(bytes, records)| BatchContent {
                 bytes,
                 records,
-                ..whole.clone().into()
+                ..whole.content.clone()
             })
             .collect();
         self.lane.replace_with_parts(flight, &whole, parts);
@@ -292,8 +296,8 @@ impl SenderRun {
 
     fn settle(&mut self, verdict: BatchVerdict) {
         if let BatchVerdict::Settled(settled) = verdict {
-            let SettledBatch { batch, outcome } = *settled;
-            for (number, at) in numbers_of(&batch.bytes).into_iter().zip(0..) {
+            let SettledBatch { content, outcome } = *settled;
+            for (number, at) in numbers_of(&content.bytes).into_iter().zip(0..) {
                 match &outcome {
                     Ok(offset) => self
                         .acked
@@ -426,16 +430,16 @@ fn a_ticket_knows_whether_its_batch_may_be_stored() {
     assert!(ticket.is_maybe_stored(), "on its way");
     let _ = run
         .lane
-        .handle_failure(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
+        .handle_failure(flight, ClusterError::new(ErrorCode::NotLeader, "refused"));
     assert!(!ticket.is_maybe_stored(), "refused");
     let (flight, _) = run.lane.resend_next().unwrap();
     let _ = run
         .lane
-        .handle_failure(flight, CoreError::new(ErrorCode::NetworkException, "broken"));
+        .handle_failure(flight, ClusterError::new(ErrorCode::NetworkException, "broken"));
     let (flight, _) = run.lane.resend_next().unwrap();
     let _ = run
         .lane
-        .handle_failure(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
+        .handle_failure(flight, ClusterError::new(ErrorCode::NotLeader, "refused"));
     assert!(ticket.is_maybe_stored(), "the try before may be stored");
     assert_eq!(ticket.records(), 1);
 }
@@ -446,11 +450,11 @@ fn an_answer_to_an_earlier_try_is_stale() {
     run.send(1, false);
     let (first, bytes) = run.on_its_way.pop_front().unwrap();
     run.lane
-        .requeue_in_flight(&CoreError::new(ErrorCode::NotLeader, "moved"));
+        .requeue_in_flight(&ClusterError::new(ErrorCode::NotLeader, "moved"));
     run.send(1, false);
     assert!(matches!(
         run.lane
-            .handle_failure(first, CoreError::new(ErrorCode::NotLeader, "late")),
+            .handle_failure(first, ClusterError::new(ErrorCode::NotLeader, "late")),
         BatchVerdict::Stale
     ));
     let (second, again) = run.on_its_way.pop_front().unwrap();

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition};
+use streamhouse_core::{Error as ClusterError, ErrorCode, TopicPartition};
 use tokio::time::Instant;
 
 use super::{MemberIdentity, MemberState, MemberStateMachine};
@@ -141,7 +141,7 @@ impl MemberStateMachine {
     pub(in crate::consumer) fn handle_commit_rejection(
         &mut self,
         sent: &MemberIdentity,
-        error: &CoreError,
+        error: &ClusterError,
         now: Instant,
     ) -> CommitVerdict {
         if sent.generation < 0 {
@@ -153,7 +153,7 @@ impl MemberStateMachine {
     fn classify_rejection(
         &mut self,
         sent: &MemberIdentity,
-        error: &CoreError,
+        error: &ClusterError,
         now: Instant,
     ) -> CommitVerdict {
         if sent.member_id != self.member_id {
@@ -215,7 +215,7 @@ impl MemberStateMachine {
         }
     }
 
-    fn handle_fencing(&mut self, error: CoreError) {
+    fn handle_fencing(&mut self, error: ClusterError) {
         self.handle_expulsion(true);
         self.state = MemberState::Unjoined;
         self.failure = Some(error.clone().into());

@@ -2,7 +2,7 @@
 
 mod model;
 
-use streamhouse_core::{Error as CoreError, ErrorCode};
+use streamhouse_core::{Error as ClusterError, ErrorCode};
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn of(partition: i32) -> TopicPartition {
 }
 
 fn refused(code: ErrorCode) -> Error {
-    CoreError::new(code, "the test says so").into()
+    ClusterError::new(code, "the test says so").into()
 }
 
 fn machine(cooperative: bool, is_static: bool, now: Instant) -> MemberStateMachine {
@@ -97,7 +97,7 @@ fn a_cooperative_member_joins_again_without_a_poll_and_answers_of_before_mean_no
     );
     let join = machine.orders(at(now, 3)).join.unwrap();
     assert_eq!((join.owned.len(), join.generation), (2, 1));
-    let illegal = CoreError::new(ErrorCode::IllegalGeneration, "past");
+    let illegal = ClusterError::new(ErrorCode::IllegalGeneration, "past");
     assert_eq!(
         machine.handle_commit_rejection(&old, &illegal, now),
         CommitVerdict::Retry

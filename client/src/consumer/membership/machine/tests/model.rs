@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use streamhouse_core::{Error as CoreError, ErrorCode};
+use streamhouse_core::{Error as ClusterError, ErrorCode};
 
 use super::super::*;
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
 
 const PARTITIONS: i32 = 4;
 
-fn refuse<T>(code: ErrorCode) -> Result<T, CoreError> {
-    Err(CoreError::new(code, "the model says so"))
+fn refuse<T>(code: ErrorCode) -> Result<T, ClusterError> {
+    Err(ClusterError::new(code, "the model says so"))
 }
 
 /// The state of the group at its coordinator.
@@ -53,7 +53,7 @@ impl ModelCoordinator {
         }
     }
 
-    fn join(&mut self, order: &JoinOrder) -> Result<(), CoreError> {
+    fn join(&mut self, order: &JoinOrder) -> Result<(), ClusterError> {
         let id = &order.member_id;
         if !self.pending.remove(id) && !self.members.contains_key(id) {
             return refuse(ErrorCode::UnknownMemberId);
@@ -83,7 +83,7 @@ impl ModelCoordinator {
         }
     }
 
-    fn check(&self, who: &MemberIdentity) -> Result<(), CoreError> {
+    fn check(&self, who: &MemberIdentity) -> Result<(), ClusterError> {
         if !self.members.contains_key(&who.member_id) {
             return refuse(ErrorCode::UnknownMemberId);
         }
@@ -98,7 +98,7 @@ impl ModelCoordinator {
         &mut self,
         who: &MemberIdentity,
         assignor: Assignor,
-    ) -> Option<Result<Vec<TopicPartition>, CoreError>> {
+    ) -> Option<Result<Vec<TopicPartition>, ClusterError>> {
         if let Err(error) = self.check(who) {
             return Some(Err(error));
         }
@@ -116,7 +116,7 @@ impl ModelCoordinator {
         Some(Ok(shares.get(&who.member_id).cloned().unwrap_or_default()))
     }
 
-    fn beat(&self, who: &MemberIdentity) -> Result<(), CoreError> {
+    fn beat(&self, who: &MemberIdentity) -> Result<(), ClusterError> {
         self.check(who)?;
         if self.joining {
             return refuse(ErrorCode::RebalanceInProgress);
@@ -124,7 +124,12 @@ impl ModelCoordinator {
         Ok(())
     }
 
-    fn commit(&mut self, who: &MemberIdentity, key: &TopicPartition, offset: i64) -> Result<(), CoreError> {
+    fn commit(
+        &mut self,
+        who: &MemberIdentity,
+        key: &TopicPartition,
+        offset: i64,
+    ) -> Result<(), ClusterError> {
         self.check(who)?;
         if !self.joining && self.shares.is_none() {
             return refuse(ErrorCode::RebalanceInProgress);
@@ -166,9 +171,9 @@ enum JoinStage {
     Named(String),
     Sent,
     Waiting,
-    Answered(Result<i32, CoreError>),
+    Answered(Result<i32, ClusterError>),
     Syncing(i32),
-    Synced(Result<Vec<TopicPartition>, CoreError>),
+    Synced(Result<Vec<TopicPartition>, ClusterError>),
 }
 
 #[derive(Debug)]
@@ -177,7 +182,7 @@ struct ModelCommit {
     offset: i64,
     ownership_epoch: u64,
     sent: MemberIdentity,
-    answer: Option<Result<(), CoreError>>,
+    answer: Option<Result<(), ClusterError>>,
 }
 
 /// A consumer: state machine, driver and application.
@@ -186,7 +191,7 @@ struct ModelConsumer {
     machine: MemberStateMachine,
     assignor: Assignor,
     join: Option<(JoinOrder, JoinStage)>,
-    beat: Option<(MemberIdentity, Option<Result<(), CoreError>>)>,
+    beat: Option<(MemberIdentity, Option<Result<(), ClusterError>>)>,
     commit: Option<ModelCommit>,
     leaves: Vec<String>,
     duty: Option<RebalanceAction>,
@@ -541,7 +546,7 @@ impl GroupModel {
             GroupEvent::LoseJoin(who) => {
                 let consumer = &mut self.consumers[of(who)];
                 if let Some((order, _)) = consumer.join.take() {
-                    let lost = CoreError::new(ErrorCode::NetworkException, "lost");
+                    let lost = ClusterError::new(ErrorCode::NetworkException, "lost");
                     consumer.machine.handle_join_failure(
                         order.serial,
                         lost.into(),
