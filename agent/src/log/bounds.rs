@@ -11,7 +11,8 @@ impl LogReader {
     /// Returns the bounds of a log as the metadata store has them now.
     ///
     /// # Errors
-    /// `UnknownTopicOrPartition` if the partition does not exist, and any error of the metadata store.
+    /// `UnknownTopicOrPartition` if the partition does not exist, and any error of the metadata
+    /// store.
     pub async fn read_bounds(&self, uid: PartitionUid) -> Result<LogBounds, Error> {
         let bounds = self.metadata.bounds(&[uid]).await?;
         bounds.first().map(|(_, bounds)| *bounds).ok_or_else(|| {

@@ -29,8 +29,8 @@ impl LogReader {
     /// Reads about `max_bytes` from `offset` on, at least one batch if there is one.
     ///
     /// # Errors
-    /// `UnknownTopicOrPartition` if the partition does not exist, `StorageCorrupt` if its records are
-    /// damaged or missing, and errors of either store.
+    /// `UnknownTopicOrPartition` if the partition does not exist, `StorageCorrupt` if its records
+    /// are damaged or missing, and errors of either store.
     pub async fn read_range(
         &self,
         uid: PartitionUid,
