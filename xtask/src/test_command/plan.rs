@@ -150,7 +150,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
     StageSpec {
         name: "demo",
         what: &["the README's demo, from nothing"],
-        lane: StageLane::Beside,
+        lane: StageLane::Main,
         nice: false,
         needs: &[],
         command: "hack/demo.sh",
@@ -161,7 +161,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "the commands of the documentation with their output (cargo xtask docs-commands), cargo run of each example and of",
             "the agent, the dev stack and its demos; the dashboard's and the documents' queries and the alert rules on a real run",
         ],
-        lane: StageLane::Beside,
+        lane: StageLane::Main,
         nice: false,
         needs: &["need_dev_tools", "need_minio"],
         command: "commands",
@@ -169,7 +169,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
     StageSpec {
         name: "console",
         what: &["the agent's web console in a real headless Chromium, against what the command line says"],
-        lane: StageLane::Beside,
+        lane: StageLane::Main,
         nice: false,
         needs: &["need_browser"],
         command: "hack/check-console.sh",
@@ -179,7 +179,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
         what: &[
             "hack/real-input.sh: a whole dictionary, produced, consumed by a group, compared byte for byte",
         ],
-        lane: StageLane::Beside,
+        lane: StageLane::Main,
         nice: false,
         needs: &["need_words"],
         command: "hack/real-input.sh",
