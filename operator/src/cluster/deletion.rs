@@ -199,7 +199,7 @@ async fn purge_data(
 pub(super) fn pending_problem(what: &str) -> super::problem::ClusterProblem {
     super::problem::ClusterProblem {
         condition: ConditionType::Ready,
-        reason: ConditionReason::DeletionPending,
+        reason: ConditionReason::DeletePending,
         message: what.to_owned(),
     }
 }

@@ -55,7 +55,7 @@ documented_enum! {
         NotPaused: "the operator reconciles this resource",
         InvalidSpec: "the spec is invalid in a way that the schema cannot detect; the message names the field",
         Deleting: "the resource is being deleted",
-        DeletionPending: "the deletion is waiting; the message says for what",
+        DeletePending: "the deletion is waiting; the message says for what",
         InternalError: "the reconciliation failed and is retried; the message contains the error",
         // Clusters.
         AgentsReady: "enough agents are ready",

@@ -181,7 +181,7 @@ impl TopicReconciler<'_> {
         let DeletionPlan::Proceed(removal) = plan_deletion(&topic, around, observed) else {
             let verdict = TopicVerdict::blocked(
                 ConditionStatus::False,
-                TopicProblem::new(ConditionReason::DeletionPending, ""),
+                TopicProblem::new(ConditionReason::DeletePending, ""),
             );
             let why = format!("the topic is deleted once the metadata store is available: {why}");
             return Ok(TopicVerdict {

@@ -64,7 +64,7 @@ impl TopicVerdict {
 pub(super) fn pending_deletion(message: String) -> Option<StatusFacts> {
     Some(StatusFacts {
         known: KnownTopic::Unchanged,
-        ready: (ConditionStatus::False, ConditionReason::DeletionPending, message),
+        ready: (ConditionStatus::False, ConditionReason::DeletePending, message),
         paused: None,
     })
 }

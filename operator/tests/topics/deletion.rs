@@ -146,7 +146,7 @@ async fn deleting_waits_for_postgresql_and_completes_when_it_is_back() {
     world.delete("orders").await;
     let topic = world
         .until("orders", "waiting", |topic| {
-            ready(topic) == ("False", "DeletionPending")
+            ready(topic) == ("False", "DeletePending")
         })
         .await;
     assert!(has_finalizer(&topic));
