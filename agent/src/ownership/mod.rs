@@ -22,9 +22,6 @@ use crate::store::{ObjectStore, StoreError};
 
 /// Key prefix of the identity and timeline objects.
 pub const PREFIX: &str = "_cluster/";
-/// Time limit for reporting to the metadata store that it lacks what it had before.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Reason why nothing may be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnershipError {
@@ -149,9 +146,10 @@ pub fn check_timeline(
 
 /// Records in the metadata store that it lacks what it had before, so that from then on no agent
 /// starts an incarnation on it and nothing is deleted, until `recover` was run. `problem` completes
-/// the sentence "the metadata store …" in the log if that fails. Returns whether it was recorded.
-pub async fn report_divergence(metadata: &dyn MetadataStore, problem: &'static str) -> bool {
-    match timeout(REPORT_TIMEOUT, metadata.report_divergence()).await {
+/// the sentence "the metadata store …" in the log if that fails. Returns whether it was recorded
+/// within `limit`; the store's own time limits apply in any case.
+pub async fn report_divergence(metadata: &dyn MetadataStore, limit: Duration, problem: &'static str) -> bool {
+    match timeout(limit, metadata.report_divergence()).await {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => {
             tracing::error!(%error, "the metadata store could not record that it {problem}");

@@ -162,7 +162,7 @@ impl OwnershipVerifier {
         if matches!(put, Err(OwnershipError::OlderMetadata { .. })) {
             // Another copy of the store issued this number. From now on every agent refuses this
             // copy.
-            report_divergence(&**metadata, "is an older copy").await;
+            report_divergence(&**metadata, Duration::MAX, "is an older copy").await;
         }
         put
     }

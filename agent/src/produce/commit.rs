@@ -35,6 +35,8 @@ use crate::{
     traces,
 };
 
+/// Time limit for reporting lost commits: producers wait for it.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Back-off while the metadata store is unavailable.
 const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(20), Duration::from_secs(1))
     .with_jitter(BackoffJitter::Around(0.5));
@@ -275,7 +277,7 @@ fn reject_outcome(
 /// on it, and nothing is deleted, until `recover` was run; otherwise objects of acknowledged
 /// records would be taken for objects that were never committed.
 async fn report_lost_commits(shared: &WriterState) {
-    if ownership::report_divergence(&*shared.deps.metadata, "lost commits").await {
+    if ownership::report_divergence(&*shared.deps.metadata, REPORT_TIMEOUT, "lost commits").await {
         tracing::error!(
             "the metadata store lost commits of acknowledged records; run `streamhouse-agent recover` to see which"
         );
