@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 CACHE=${STREAMHOUSE_CACHE:-$HOME/.cache/streamhouse}
 mkdir -p "$CACHE"
+# Variables of a `cargo run` that started this script: build scripts that watch them, such as ring's, would run again.
+unset "${!CARGO_PKG_@}" "${!CARGO_MANIFEST_@}" "${!CARGO_BIN_@}" "${!CARGO_CRATE_@}" CARGO_PRIMARY_PACKAGE
 case ":$PATH:" in *":$HOME/.cargo/bin:"*) ;; *) PATH="$HOME/.cargo/bin:$PATH" ;; esac
 
 say() { printf '\n==> %s\n' "$*"; }

@@ -28,6 +28,8 @@ const NAMESPACES: [&[&str]; 2] = [&["unshare", "--net"], &["unshare", "--map-roo
 /// the repository, because packages in another folder would be compiled again.
 const DRIVER: &str = r#"
 set -e -o pipefail
+# Those of the cargo that runs this: build scripts that watch them would run again.
+unset "${!CARGO_PKG_@}" "${!CARGO_MANIFEST_@}"
 cargo() { (cd "$DOCS_ROOT" && command cargo "$@"); }
 number=0
 while :; do
