@@ -136,6 +136,19 @@ fn a_purge_is_refused_unless_it_is_meant_and_possible(cluster: &TestCluster) -> 
     Ok(())
 }
 
+/// Purges once the lease of an agent that was killed has expired.
+fn purge_after_the_last_lease(cluster: &TestCluster) -> anyhow::Result<ProgramOutput> {
+    wait_until("the end of the last lease", LIMIT, || {
+        let tried = run_purge(cluster, &["--yes"])?;
+        anyhow::ensure!(
+            tried.status.success() || tried.stderr.contains("stop every agent"),
+            "{}",
+            tried.stderr
+        );
+        Ok(tried.status.success().then_some(tried))
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighbour() -> TestResult {
     let mut cluster = TestCluster::start(2, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
@@ -163,15 +176,7 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
     cluster.agents[0].drain()?;
     // Killed without a drain, so its lease has to expire.
     cluster.agents[1].kill9()?;
-    let done = wait_until("the end of the last lease", LIMIT, || {
-        let tried = run_purge(&cluster, &["--yes"])?;
-        anyhow::ensure!(
-            tried.status.success() || tried.stderr.contains("stop every agent"),
-            "{}",
-            tried.stderr
-        );
-        Ok(tried.status.success().then_some(tried))
-    })?;
+    let done = purge_after_the_last_lease(&cluster)?;
     assert!(
         done.stdout_text()
             .contains("metadata store: dropped the schema\n"),

@@ -3,7 +3,7 @@
 //! keeper assigns and releases slots; [`GroupGrpcService`](super::GroupGrpcService) and other
 //! protocols call the rest.
 //!
-//! A call checks the request against the limits, finds the [`serving_slot`], applies the change to
+//! A call checks the request against the limits, finds the slot of the group, applies the change to
 //! a copy of the group, stores the copy if the change must survive, puts it in place, and replies.
 //! If storing fails, nothing has changed. If the lease turns out to be lost, the whole slot is
 //! dropped and every pending call fails with NOT_COORDINATOR.

@@ -17,7 +17,7 @@
 //!   sends a request: the [`fence`] checks the clock before each write request.
 //! - **A new leader is elected soon.** A replica that stops in an orderly way empties the holder
 //!   once its work has ended, and another takes over at its next read, within
-//!   [`ElectionTiming::retry`]. After a crash it takes the lease duration and one read.
+//!   [`ElectionTiming::retry_period`]. After a crash it takes the lease duration and one read.
 
 pub mod elector;
 pub mod fence;

@@ -112,7 +112,7 @@ pub enum GroupReply {
 /// The effects of an event, for the coordinator: persist first, then reply.
 #[derive(Debug, Default)]
 pub struct GroupEffects {
-    /// Whether [`ConsumerGroup::record`] must be stored before any reply is sent.
+    /// Whether the [`GroupStateRecord`] must be stored before any reply is sent.
     pub persist: bool,
     /// Replies to waiting tickets, or to the ticket of the event itself.
     pub replies: Vec<(ReplyTicket, Result<GroupReply, Error>)>,
