@@ -61,13 +61,14 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<ExitCode> {
     std::env::set_current_dir(root).context("cannot enter the repository")?;
     let environment = install(root, &chosen)?;
     let target_cache = TargetCache::open(root, &cache)?;
-    if let Some(target_cache) = &target_cache
-        && target_cache.restore()?
-    {
-        println!(
+    match target_cache.as_ref().map(TargetCache::restore) {
+        Some(Ok(true)) => println!(
             "    dependencies as they were compiled before, from {}",
             cache.display()
-        );
+        ),
+        // They are compiled then.
+        Some(Err(error)) => println!("    {error:#}"),
+        _ => {}
     }
     let mut lanes = lanes::StageLanes::new(root, environment, &options.test_arguments);
     let results = lanes.run(&chosen, options.one_by_one)?;
