@@ -1,5 +1,5 @@
 //! Names the invariants: what must hold whatever crashes. Code that detects a violation reports it
-//! through [`AgentMetrics::record_violation`](crate::metrics::AgentMetrics::record_violation), which counts and
+//! through [`record_violation`](crate::metrics::AgentMetrics::record_violation), which counts and
 //! logs it; tests and the simulator check the same names.
 
 use std::fmt;
