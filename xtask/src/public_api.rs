@@ -12,7 +12,7 @@ use anyhow::Context;
 use syn::visit_mut::{self, VisitMut};
 
 use crate::repository::FileTree;
-use crate::structure::crates::{CrateModules, Workspace};
+use crate::structure::crates::{CrateModules, WorkspaceCrates};
 
 const KRATE: &str = "client";
 const LISTING: &str = "client/public-api.txt";
@@ -47,7 +47,7 @@ fn difference(before: &str, now: &str) -> Vec<String> {
 }
 
 fn listing(tree: &FileTree) -> anyhow::Result<String> {
-    let (workspace, breaches) = Workspace::parse(tree);
+    let (workspace, breaches) = WorkspaceCrates::parse(tree);
     anyhow::ensure!(
         breaches.is_empty(),
         "the code cannot be parsed: cargo xtask structure says where"

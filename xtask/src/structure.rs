@@ -21,20 +21,20 @@ mod words;
 use std::fmt;
 use std::process::ExitCode;
 
-use self::crates::Workspace;
+use self::crates::WorkspaceCrates;
 use crate::repository::FileTree;
 
 /// A place that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Breach {
+pub(crate) struct StructureBreach {
     path: String,
     line: usize,
     what: String,
 }
 
-impl Breach {
-    pub(crate) fn new(path: impl Into<String>, line: usize, what: impl Into<String>) -> Breach {
-        Breach {
+impl StructureBreach {
+    pub(crate) fn new(path: impl Into<String>, line: usize, what: impl Into<String>) -> StructureBreach {
+        StructureBreach {
             path: path.into(),
             line,
             what: what.into(),
@@ -42,7 +42,7 @@ impl Breach {
     }
 }
 
-impl fmt::Display for Breach {
+impl fmt::Display for StructureBreach {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}: {}", self.path, self.line, self.what)
     }
@@ -50,7 +50,7 @@ impl fmt::Display for Breach {
 
 /// Checks every rule, prints the breaches and what the ratchets measured.
 pub(crate) fn run(tree: &FileTree) -> ExitCode {
-    let (workspace, mut breaches) = Workspace::parse(tree);
+    let (workspace, mut breaches) = WorkspaceCrates::parse(tree);
     breaches.extend(sizes::check(&workspace));
     breaches.extend(manifests::check(tree));
     breaches.extend(levels::check(
@@ -96,7 +96,7 @@ pub(crate) fn run(tree: &FileTree) -> ExitCode {
 
 /// Prints which modules of each crate import which.
 pub(crate) fn graph(tree: &FileTree) -> ExitCode {
-    for line in levels::graph(&Workspace::parse(tree).0) {
+    for line in levels::graph(&WorkspaceCrates::parse(tree).0) {
         println!("{line}");
     }
     ExitCode::SUCCESS

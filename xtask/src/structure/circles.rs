@@ -5,21 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Breach;
-use super::crates::Workspace;
+use super::StructureBreach;
+use super::crates::WorkspaceCrates;
 use super::imports::imports;
 
 /// A circle: the files of a crate that reach each other, in the order of their paths.
 type ImportCircle = Vec<String>;
 
 /// Circles that are not known, and known ones that are gone or smaller.
-pub(crate) fn check(workspace: &Workspace, known: &[&[&str]]) -> Vec<Breach> {
+pub(crate) fn check(workspace: &WorkspaceCrates, known: &[&[&str]]) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     let found = find(workspace);
     for (circle, line) in &found {
         if !known.iter().any(|known| known == circle) {
             let what = format!("imports go in a circle: {}", circle.join(" \u{2194} "));
-            breaches.push(Breach::new(&circle[0], *line, what));
+            breaches.push(StructureBreach::new(&circle[0], *line, what));
         }
     }
     for known in known {
@@ -28,14 +28,14 @@ pub(crate) fn check(workspace: &Workspace, known: &[&[&str]]) -> Vec<Breach> {
                 "this circle is not as it was, write it anew in KNOWN_CIRCLES: {}",
                 known.join(" \u{2194} ")
             );
-            breaches.push(Breach::new("xtask/src/structure/limits.rs", 1, what));
+            breaches.push(StructureBreach::new("xtask/src/structure/limits.rs", 1, what));
         }
     }
     breaches
 }
 
 /// Every circle, with the line of one of its imports in its first file.
-fn find(workspace: &Workspace) -> Vec<(ImportCircle, usize)> {
+fn find(workspace: &WorkspaceCrates) -> Vec<(ImportCircle, usize)> {
     let mut circles = Vec::new();
     for krate in workspace.crates() {
         let modules = workspace.modules(krate);

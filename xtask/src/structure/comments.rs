@@ -1,11 +1,11 @@
 //! Comments wrap, so that they can be read beside something else.
 
-use super::Breach;
-use super::crates::Workspace;
+use super::StructureBreach;
+use super::crates::WorkspaceCrates;
 
 /// Lines that are all comment and wider than `columns`. Tables, links and what stands in code
 /// fences cannot wrap.
-pub(crate) fn check(workspace: &Workspace, columns: usize) -> Vec<Breach> {
+pub(crate) fn check(workspace: &WorkspaceCrates, columns: usize) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     for file in &workspace.files {
         let mut in_fence = false;
@@ -24,7 +24,7 @@ pub(crate) fn check(workspace: &Workspace, columns: usize) -> Vec<Breach> {
             let cannot_wrap = in_fence || words.starts_with('|') || words.contains("://");
             if width > columns && !cannot_wrap {
                 let what = format!("a comment of {width} columns, the limit is {columns}: wrap it");
-                breaches.push(Breach::new(&file.path, number, what));
+                breaches.push(StructureBreach::new(&file.path, number, what));
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Breach;
+use super::StructureBreach;
 use super::source::{self, ParsedSource, PathMention};
 use crate::repository::FileTree;
 
@@ -24,13 +24,13 @@ pub(crate) struct SourceFile {
 
 /// All Rust files of the repository.
 #[derive(Debug, Default)]
-pub(crate) struct Workspace {
+pub(crate) struct WorkspaceCrates {
     pub(crate) files: Vec<SourceFile>,
 }
 
-impl Workspace {
+impl WorkspaceCrates {
     /// Parses every Rust file; one that cannot be parsed is a breach.
-    pub(crate) fn parse(tree: &FileTree) -> (Workspace, Vec<Breach>) {
+    pub(crate) fn parse(tree: &FileTree) -> (WorkspaceCrates, Vec<StructureBreach>) {
         let (mut files, mut breaches) = (Vec::new(), Vec::new());
         for (path, text) in tree.files().filter(|(path, _)| path.ends_with(".rs")) {
             match source::parse(text) {
@@ -47,11 +47,11 @@ impl Workspace {
                 }
                 Err(error) => {
                     let line = error.span().start().line;
-                    breaches.push(Breach::new(path, line, format!("is no Rust: {error}")));
+                    breaches.push(StructureBreach::new(path, line, format!("is no Rust: {error}")));
                 }
             }
         }
-        let mut workspace = Workspace { files };
+        let mut workspace = WorkspaceCrates { files };
         workspace.root_programs();
         workspace.mark_tests();
         (workspace, breaches)

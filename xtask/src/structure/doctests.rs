@@ -4,14 +4,14 @@
 
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag};
 
-use super::Breach;
+use super::StructureBreach;
 use crate::repository::FileTree;
 
 /// The file that includes documents for rustdoc; paths in it are relative to its folder.
 const INCLUDES: &str = "tests/src/lib.rs";
 
 /// Returns the Rust blocks that no test compiles and that have no reason for it.
-pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
+pub(crate) fn check(tree: &FileTree) -> Vec<StructureBreach> {
     let includes = tree.files().find(|(path, _)| *path == INCLUDES);
     let includes = includes.map_or("", |(_, text)| text);
     let mut breaches = Vec::new();
@@ -23,7 +23,7 @@ pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
             };
             if let Some(what) = find_wrong(&info, compiled) {
                 let line = text[..range.start].matches('\n').count() + 1;
-                breaches.push(Breach::new(path, line, what));
+                breaches.push(StructureBreach::new(path, line, what));
             }
         }
     }

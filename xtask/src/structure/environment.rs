@@ -1,13 +1,13 @@
 //! Settings are read in one place; others get them as values.
 
-use super::Breach;
-use super::crates::{SourceFile, Workspace};
+use super::StructureBreach;
+use super::crates::{SourceFile, WorkspaceCrates};
 
 const CRATES: &[&str] = &["core", "metadata", "agent", "client", "cli", "operator"];
 const READERS: &[&str] = &["var", "vars", "var_os", "vars_os"];
 
 /// Reads of the environment outside settings and entry points.
-pub(crate) fn check(workspace: &Workspace) -> Vec<Breach> {
+pub(crate) fn check(workspace: &WorkspaceCrates) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     let files = workspace
         .files
@@ -19,7 +19,7 @@ pub(crate) fn check(workspace: &Workspace) -> Vec<Breach> {
             // The switch with which tests write documents anew is no setting.
             let line = || file.text.lines().nth(mention.line.saturating_sub(1));
             if reads && !line().is_some_and(|line| line.contains("UPDATE_DOCS")) {
-                breaches.push(Breach::new(
+                breaches.push(StructureBreach::new(
                     &file.path,
                     mention.line,
                     "reads the environment: take a setting instead",

@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Breach;
-use super::crates::Workspace;
+use super::StructureBreach;
+use super::crates::WorkspaceCrates;
 use super::imports::imports;
 use super::limits::{CrateLevels, KnownImport};
 
 /// Imports that go up or sideways and are not known; known ones that are gone; modules that have no
 /// level; crates that have none.
-pub(crate) fn check(workspace: &Workspace, levels: &[CrateLevels], known: &[KnownImport]) -> Vec<Breach> {
+pub(crate) fn check(
+    workspace: &WorkspaceCrates,
+    levels: &[CrateLevels],
+    known: &[KnownImport],
+) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     let mut met: BTreeSet<KnownImport> = BTreeSet::new();
     for krate in workspace.crates() {
@@ -18,7 +22,7 @@ pub(crate) fn check(workspace: &Workspace, levels: &[CrateLevels], known: &[Know
         }
         let Some((_, levels)) = levels.iter().find(|(name, _)| *name == krate) else {
             let what = format!("the crate {krate} has no levels: add them in xtask/src/structure/limits.rs");
-            breaches.push(Breach::new(format!("{krate}/Cargo.toml"), 1, what));
+            breaches.push(StructureBreach::new(format!("{krate}/Cargo.toml"), 1, what));
             continue;
         };
         let rank = |module: &str| levels.iter().position(|level| level.contains(&module));
@@ -27,7 +31,7 @@ pub(crate) fn check(workspace: &Workspace, levels: &[CrateLevels], known: &[Know
             let Some(own) = file.module.first() else { continue };
             if file.module.len() == 1 && rank(own).is_none() {
                 let what = format!("the module {own} has no level: add it in xtask/src/structure/limits.rs");
-                breaches.push(Breach::new(&file.path, 1, what));
+                breaches.push(StructureBreach::new(&file.path, 1, what));
             }
         }
         for import in imports(&modules) {
@@ -50,7 +54,7 @@ pub(crate) fn check(workspace: &Workspace, levels: &[CrateLevels], known: &[Know
             }
             let place = if other_rank < own_rank { "above" } else { "beside" };
             let what = format!("{own} must not import {other}, which stands {place} it");
-            breaches.push(Breach::new(&file.path, import.line, what));
+            breaches.push(StructureBreach::new(&file.path, import.line, what));
         }
     }
     let crates = workspace.crates();
@@ -60,13 +64,13 @@ pub(crate) fn check(workspace: &Workspace, levels: &[CrateLevels], known: &[Know
     for (krate, own, other) in gone {
         let what =
             format!("{krate}: {own} does not import {other} any more: take it out of KNOWN_LEVEL_BREACHES");
-        breaches.push(Breach::new("xtask/src/structure/limits.rs", 1, what));
+        breaches.push(StructureBreach::new("xtask/src/structure/limits.rs", 1, what));
     }
     breaches
 }
 
 /// Which modules each module of a crate imports, for who looks for a new one's place.
-pub(crate) fn graph(workspace: &Workspace) -> Vec<String> {
+pub(crate) fn graph(workspace: &WorkspaceCrates) -> Vec<String> {
     let mut lines = Vec::new();
     for krate in workspace.crates() {
         let modules = workspace.modules(krate);

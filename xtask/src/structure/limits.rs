@@ -211,7 +211,7 @@ pub(crate) const NAMES: &[NameLimits] = &[
     },
     NameLimits {
         krate: "xtask",
-        one_word_percent: 7,
+        one_word_percent: 0,
         repeated: 0,
     },
 ];

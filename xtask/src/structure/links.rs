@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-use super::Breach;
+use super::StructureBreach;
 use crate::repository::FileTree;
 
 /// Relative links of every Markdown file that lead to no file, folder or heading.
-pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
+pub(crate) fn check(tree: &FileTree) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     let documents: BTreeMap<&str, MarkdownDocument> = tree
         .files()
@@ -18,7 +18,7 @@ pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
     for (path, document) in &documents {
         for (line, link) in &document.links {
             if let Some(what) = wrong(tree, &documents, path, link) {
-                breaches.push(Breach::new(*path, *line, what));
+                breaches.push(StructureBreach::new(*path, *line, what));
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Crates depend on each other in one direction, and on the outside world in one place.
 
-use super::Breach;
+use super::StructureBreach;
 use super::limits::{ONE_PLACE, WORKSPACE_DEPENDENCIES};
 use crate::repository::FileTree;
 
 /// Dependencies that a crate must not have, and crates without the workspace's lints. Dependencies
 /// of tests are free.
-pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
+pub(crate) fn check(tree: &FileTree) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     for (path, text) in tree.files() {
         let Some(krate) = path.strip_suffix("/Cargo.toml") else {
@@ -15,13 +15,13 @@ pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
         let manifest: toml::Table = match text.parse() {
             Ok(manifest) => manifest,
             Err(error) => {
-                breaches.push(Breach::new(path, 1, format!("is no TOML: {error}")));
+                breaches.push(StructureBreach::new(path, 1, format!("is no TOML: {error}")));
                 continue;
             }
         };
         let lints = manifest.get("lints").and_then(|lints| lints.get("workspace"));
         if lints.and_then(toml::Value::as_bool) != Some(true) {
-            breaches.push(Breach::new(
+            breaches.push(StructureBreach::new(
                 path,
                 1,
                 "the crate does not take the workspace's lints",
@@ -30,7 +30,7 @@ pub(crate) fn check(tree: &FileTree) -> Vec<Breach> {
         for name in dependencies(&manifest) {
             if !may(krate, &name) {
                 let what = format!("{krate} must not depend on {name}");
-                breaches.push(Breach::new(path, line_of(text, &name), what));
+                breaches.push(StructureBreach::new(path, line_of(text, &name), what));
             }
         }
     }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Breach;
-use super::crates::Workspace;
+use super::StructureBreach;
+use super::crates::WorkspaceCrates;
 use super::limits::NameLimits;
 
 /// What a crate's type names are like.
@@ -26,7 +26,7 @@ impl MeasuredNames {
 }
 
 /// Looks at the type names of each crate outside its tests.
-pub(crate) fn measure(workspace: &Workspace) -> Vec<MeasuredNames> {
+pub(crate) fn measure(workspace: &WorkspaceCrates) -> Vec<MeasuredNames> {
     let mut all = Vec::new();
     for krate in workspace.crates() {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -62,11 +62,11 @@ pub(crate) fn measure(workspace: &Workspace) -> Vec<MeasuredNames> {
 }
 
 /// Crates that are above their limits, or have none.
-pub(crate) fn check(measured: &[MeasuredNames], limits: &[NameLimits]) -> Vec<Breach> {
+pub(crate) fn check(measured: &[MeasuredNames], limits: &[NameLimits]) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     for found in measured {
         let manifest = format!("{}/Cargo.toml", found.krate);
-        let mut breach = |what: String| breaches.push(Breach::new(&manifest, 1, what));
+        let mut breach = |what: String| breaches.push(StructureBreach::new(&manifest, 1, what));
         let Some(limit) = limits.iter().find(|limit| limit.krate == found.krate) else {
             breach(
                 "the crate has no limits for its names: add them in xtask/src/structure/limits.rs".to_owned(),

@@ -3,8 +3,8 @@
 
 use regex_lite::Regex;
 
-use super::Breach;
-use super::crates::Workspace;
+use super::StructureBreach;
+use super::crates::WorkspaceCrates;
 use crate::repository::FileTree;
 
 const TEXT: &[&str] = &[
@@ -39,7 +39,7 @@ fn rules() -> [WordRule; 2] {
 }
 
 /// Breaches in code and in every file of text.
-pub(crate) fn check(tree: &FileTree, workspace: &Workspace) -> Vec<Breach> {
+pub(crate) fn check(tree: &FileTree, workspace: &WorkspaceCrates) -> Vec<StructureBreach> {
     let mut breaches = Vec::new();
     for file in &workspace.files {
         let unsafe_code = file.source.unsafe_lines.iter().map(|line| (*line, "unsafe code"));
@@ -48,7 +48,7 @@ pub(crate) fn check(tree: &FileTree, workspace: &Workspace) -> Vec<Breach> {
         breaches.extend(
             unsafe_code
                 .chain(skipped)
-                .map(|(line, what)| Breach::new(&file.path, line, what)),
+                .map(|(line, what)| StructureBreach::new(&file.path, line, what)),
         );
     }
     let rules = rules();
@@ -61,7 +61,7 @@ pub(crate) fn check(tree: &FileTree, workspace: &Workspace) -> Vec<Breach> {
                 // The pattern is slow, and few lines have one of the words.
                 let may = rule.words.iter().any(|word| line.contains(word));
                 if may && rule.pattern.as_ref().is_ok_and(|pattern| pattern.is_match(line)) {
-                    breaches.push(Breach::new(path, index + 1, rule.what));
+                    breaches.push(StructureBreach::new(path, index + 1, rule.what));
                 }
             }
         }

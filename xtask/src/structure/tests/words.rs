@@ -2,11 +2,11 @@
 
 use super::super::words;
 use super::{places, tree};
-use crate::structure::crates::Workspace;
+use crate::structure::crates::WorkspaceCrates;
 
 fn check(path: &str, text: &str) -> Vec<String> {
     let tree = tree(&[(path, text)]);
-    let (workspace, _) = Workspace::parse(&tree);
+    let (workspace, _) = WorkspaceCrates::parse(&tree);
     places(&words::check(&tree, &workspace))
 }
 
