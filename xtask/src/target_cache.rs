@@ -6,7 +6,7 @@
 //! works on the copy, so several runs never share a file; a run that compiled more dependencies
 //! than the folder has puts another one in its place. `STREAMHOUSE_TARGET_CACHE=off` turns it off.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -66,11 +66,13 @@ impl TargetCache {
         Ok(true)
     }
 
-    /// Keeps the artifacts of this checkout's dependencies, if they are more than the cached ones.
-    /// Says whether it did.
+    /// Keeps the artifacts of this checkout's dependencies, if one of them is not cached or was
+    /// compiled again. Says whether it did.
     pub(crate) fn save(&self) -> anyhow::Result<bool> {
-        let count = |profile: &Path| self.dependencies(profile).map_or(0, |names| names.len());
-        if count(&self.profile) <= count(&self.cached) {
+        let units = |profile: &Path| self.dependencies(profile).unwrap_or_default();
+        let cached = units(&self.cached);
+        let is_cached = |(unit, fingerprint): (&String, &u64)| cached.get(unit) == Some(fingerprint);
+        if units(&self.profile).iter().all(is_cached) {
             return Ok(false);
         }
         let lock = self.lock_file()?;
@@ -104,13 +106,18 @@ impl TargetCache {
         File::create(self.cache.join("target.lock")).context("cannot lock the cache of artifacts")
     }
 
-    /// The units of dependencies that a profile's folder has.
-    fn dependencies(&self, profile: &Path) -> io::Result<BTreeSet<String>> {
-        let entries = fs::read_dir(profile.join(".fingerprint"))?;
-        let names = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok());
-        Ok(names.filter(|name| !self.is_own(name)).collect())
+    /// The units of dependencies that a profile's folder has, each with a digest of cargo's
+    /// fingerprint: a unit that cargo does not take for fresh is compiled again and gets another.
+    fn dependencies(&self, profile: &Path) -> io::Result<BTreeMap<String, u64>> {
+        let mut units = BTreeMap::new();
+        for entry in fs::read_dir(profile.join(".fingerprint"))? {
+            let entry = entry?;
+            match entry.file_name().into_string() {
+                Ok(name) if !self.is_own(&name) => units.insert(name, fingerprint(&entry.path())?),
+                _ => continue,
+            };
+        }
+        Ok(units)
     }
 
     /// Whether a file or folder of this name comes from the workspace: `[lib]NAME-HASH…`.
@@ -178,6 +185,20 @@ fn metadata(root: &Path) -> anyhow::Result<Value> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Returns a digest of the fingerprint that cargo keeps in this folder.
+fn fingerprint(unit: &Path) -> io::Result<u64> {
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(unit)? {
+        let path = entry?.path();
+        // Cargo compares the short files without an extension; the others explain and date them.
+        if path.extension().is_none() {
+            let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+            texts.insert(path.clone().into_os_string(), text);
+        }
+    }
+    Ok(digest(&texts.into_values().collect::<Vec<String>>().join("\0")))
 }
 
 /// Packages as they are named, and targets as they are named in files.
@@ -321,6 +342,17 @@ mod tests {
         assert!(test.cache.save().unwrap());
         test.write("deps/libbytes-1.rlib");
         assert!(!test.cache.restore().unwrap());
+    }
+
+    #[test]
+    fn a_dependency_that_was_compiled_again_replaces_the_cached_one() {
+        let test = built("again");
+        assert!(test.cache.save().unwrap());
+        assert!(!test.cache.save().unwrap());
+        let unit = test.cache.profile.join(".fingerprint/bytes-1/lib");
+        fs::write(unit, "another environment of its build script").unwrap();
+        assert!(test.cache.save().unwrap());
+        assert!(!test.cache.save().unwrap());
     }
 
     #[test]
