@@ -332,49 +332,6 @@ forget_settings() {
   done
 }
 
-# until_true WHAT LOG COMMAND...: repeats the command until it succeeds. Fails after a minute with the end of the log.
-until_true() {
-  local what=$1 log=$2 tries=0
-  shift 2
-  until "$@"; do
-    tries=$((tries + 1))
-    if [ "$tries" -gt 600 ]; then
-      tail -n 40 "$log" >&2
-      fail "$what did not happen within a minute"
-    fi
-    sleep 0.1
-  done
-}
-
-# start_agent FOLDER COMMAND...: starts an agent with --dev on free ports, with data and log in the folder, and waits until it is ready.
-# Sets AGENT to its process id, GRPC and HTTP to its addresses.
-# shellcheck disable=SC2034 # for the script that asked
-start_agent() {
-  local folder=$1
-  shift
-  : >"$folder/agent.out"
-  "$@" --dev --data-dir "$folder/data" --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
-    >"$folder/agent.out" 2>"$folder/agent.log" </dev/null &
-  AGENT=$!
-  until_true "the agent's start" "$folder/agent.log" agent_says "$folder" '^listening '
-  GRPC=$(sed -n 's/^listening .*grpc=\([^ ]*\).*/\1/p' "$folder/agent.out")
-  HTTP=$(sed -n 's/^listening .*http=\([^ ]*\).*/\1/p' "$folder/agent.out")
-  until_true "the agent's readiness" "$folder/agent.log" curl -fs -o /dev/null "http://$HTTP/ready"
-}
-
-# agent_says FOLDER PATTERN: whether the agent has printed a matching line. Fails the script if the agent has ended.
-agent_says() {
-  grep -q "$2" "$1/agent.out" && return
-  kill -0 "$AGENT" 2>/dev/null || { tail -n 40 "$1/agent.log" >&2; fail "the agent ended"; }
-  return 1
-}
-
-# stop_agent FOLDER: terminates the agent, which must drain and exit with success.
-stop_agent() {
-  kill -TERM "$AGENT"
-  wait "$AGENT" || { tail -n 40 "$1/agent.log" >&2; fail "the agent did not drain"; }
-}
-
 # shellcheck source=hack/lib-kube.sh
 . hack/lib-kube.sh
 

@@ -24,7 +24,7 @@ pub(crate) struct StageSpec {
     pub(crate) nice: bool,
     /// Functions of hack/lib.sh that install what it needs.
     pub(crate) needs: &'static [&'static str],
-    /// What bash runs, with hack/lib.sh and hack/lib-stages.sh sourced. `"$@"` are the arguments of
+    /// What bash runs, with hack/lib.sh sourced. `"$@"` are the arguments of
     /// cargo test.
     pub(crate) command: &'static str,
 }
@@ -106,7 +106,8 @@ pub(crate) const STAGES: &[StageSpec] = &[
         lane: StageLane::Beside,
         nice: true,
         needs: &[],
-        command: "chart",
+        // The programs before the images, which contain those of target/release.
+        command: "hack/check-chart.sh && build_programs && hack/check-images.sh",
     },
     StageSpec {
         name: "tests",
@@ -145,7 +146,8 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "need_dev_tools",
             "need_minio",
         ],
-        command: "cluster",
+        // The programs first, also when this is the only stage, because the images contain them.
+        command: "build_programs && hack/test-node.sh && hack/cluster-test.sh",
     },
     StageSpec {
         name: "demo",
@@ -164,7 +166,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
         lane: StageLane::Main,
         nice: false,
         needs: &["need_dev_tools", "need_minio"],
-        command: "commands",
+        command: "cargo xtask commands",
     },
     StageSpec {
         name: "console",
