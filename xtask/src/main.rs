@@ -10,6 +10,7 @@ mod repository;
 mod structure;
 mod target_cache;
 mod test_command;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ usage: cargo xtask COMMAND
   public-api  checks that client/public-api.txt is what the code says; --update writes it anew
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
               with --graph it prints which modules import which instead
+  tools       installs programs that tests and scripts use, and prints the variables that say where they are; --list names them
   test        installs what the tests need, then checks and tests everything, as CI does; --help for its options: hack/test.sh
 ";
 
@@ -66,6 +68,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
             public_api::update(&root, &repository::FileTree::read(&root)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        ["tools", arguments @ ..] => tools::run(&repository::root()?, arguments).map(|()| ExitCode::SUCCESS),
         ["test", arguments @ ..] => test_command::run(&repository::root()?, arguments),
         [] | ["--help" | "-h" | "help"] => {
             print!("{USAGE}");

@@ -158,7 +158,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
         "xtask",
         &[
             &["docs_commands", "public_api", "test_command"],
-            &["features", "structure", "target_cache"],
+            &["features", "structure", "target_cache", "tools"],
             &["repository"],
         ],
     ),
