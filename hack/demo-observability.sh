@@ -10,7 +10,7 @@
 [ $# = 0 ] || fail "hack/demo-observability.sh takes no arguments"
 
 up_and_running
-have python3 || apt_install python3
+need python
 PROMETHEUS=http://127.0.0.1:$DEV_PROMETHEUS_PORT
 ALERTMANAGER=http://127.0.0.1:$DEV_ALERTMANAGER_PORT
 DIR=$(mktemp -d)

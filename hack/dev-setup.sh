@@ -41,9 +41,7 @@ case "$#:${1:-}" in
   *) fail "usage: hack/dev-setup.sh [--docker]; its settings are variables, see its first lines" ;;
 esac
 
-need_build_tools
-need_dev_tools
-need_minio
+need dev-servers minio
 MINIO=$STREAMHOUSE_MINIO
 for folder in /usr/lib/postgresql/*/bin; do PATH="$PATH:$folder"; done
 

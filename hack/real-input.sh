@@ -17,7 +17,7 @@ MEMBERS=3
 
 need_build_tools
 need_rust
-if [ $# -gt 0 ]; then INPUT=$(cd "$CALLED_FROM" && realpath "$1"); else need_words; INPUT=$WORDS; fi
+if [ $# -gt 0 ]; then INPUT=$(cd "$CALLED_FROM" && realpath "$1"); else need words; INPUT=$WORDS; fi
 [ -s "$INPUT" ] || fail "no such file, or an empty one: $INPUT"
 [ -z "$(tail -c 1 "$INPUT")" ] || fail "the last line of $INPUT has no line feed, so it cannot be told from one that has: add it"
 LINES_IN=$(wc -l <"$INPUT")

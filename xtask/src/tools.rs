@@ -22,7 +22,6 @@ use std::path::Path;
 
 use anyhow::Context;
 
-pub(crate) use self::cache::cache_folder;
 pub(crate) use self::context::ToolContext;
 pub(crate) use self::installer::install;
 pub(crate) use self::name::ToolName;
