@@ -67,19 +67,14 @@ pub(crate) fn read_output(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }
 
-/// Whether this process is root's.
-pub(crate) fn is_root() -> bool {
-    read_output(Command::new("id").arg("-u")).is_ok_and(|id| id == "0")
-}
-
 /// Prepares a command that runs as root, with sudo if need be.
 pub(crate) fn as_root(machine: &dyn MachineFacts, program: &str) -> anyhow::Result<Command> {
-    if is_root() {
+    if machine.is_root() {
         return Ok(Command::new(program));
     }
     anyhow::ensure!(
         machine.has_program("sudo"),
-        "this needs root, and there is no sudo: run it as root"
+        "{program} needs root, and there is no sudo: run the same command as root"
     );
     let mut command = Command::new("sudo");
     command.arg(program);

@@ -19,6 +19,8 @@ pub(crate) trait MachineFacts {
     fn has_python_venv(&self) -> bool;
     /// Returns the value of a variable, unless it is empty.
     fn variable(&self, name: &str) -> Option<String>;
+    /// Whether this process is root's.
+    fn is_root(&self) -> bool;
 
     /// Whether it shows that a package is installed.
     fn has_evidence(&self, evidence: &PackageEvidence) -> bool {
@@ -54,6 +56,11 @@ impl MachineFacts for ThisMachine {
 
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    fn is_root(&self) -> bool {
+        let id = Command::new("id").arg("-u").output();
+        id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::command::{as_root, is_root, note, run_quietly, say, write_as_root};
+use super::command::{as_root, note, run_quietly, say, write_as_root};
 use super::machine::MachineFacts;
 use super::spec::AptPackage;
 
@@ -56,8 +56,12 @@ impl MissingPackages {
             machine.has_program("apt-get"),
             "missing: {list}. Packages are installed on Debian and Ubuntu only: install their like by hand"
         );
+        anyhow::ensure!(
+            machine.is_root() || machine.has_program("sudo"),
+            "missing: {list}. Installing them needs root, and there is no sudo: run as root: apt-get install {list}"
+        );
         say(&format!("installing with apt-get: {list}"));
-        if !is_root() {
+        if !machine.is_root() {
             note("with sudo, which may ask for your password");
         }
         if self.names.contains("postgresql") {

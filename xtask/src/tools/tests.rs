@@ -19,6 +19,7 @@ struct FakeMachine {
     programs: BTreeSet<&'static str>,
     files: BTreeSet<&'static str>,
     python_venv: bool,
+    is_root: bool,
     variables: BTreeMap<&'static str, &'static str>,
 }
 
@@ -37,6 +38,10 @@ impl MachineFacts for FakeMachine {
 
     fn variable(&self, name: &str) -> Option<String> {
         self.variables.get(name).map(|value| (*value).to_owned())
+    }
+
+    fn is_root(&self) -> bool {
+        self.is_root
     }
 }
 
@@ -361,6 +366,50 @@ fn without_apt_the_missing_packages_are_named() {
         error.to_string(),
         "missing: postgresql python3. Packages are installed on Debian and Ubuntu only: \
          install their like by hand"
+    );
+}
+
+#[test]
+fn without_root_and_sudo_the_command_for_root_is_named() {
+    let machine = FakeMachine {
+        programs: BTreeSet::from(["apt-get", "python3"]),
+        ..FakeMachine::default()
+    };
+    let context = context(repository(), machine);
+    let missing = missing_packages(&context, &[ToolName::Postgresql, ToolName::Python]);
+    let error = missing.install(context.machine.as_ref()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "missing: postgresql. Installing them needs root, and there is no sudo: \
+         run as root: apt-get install postgresql"
+    );
+}
+
+#[test]
+fn scripts_need_tools_of_the_catalogue() {
+    let mut needed = BTreeSet::new();
+    for script in find_files(repository(), "hack/*.sh") {
+        let text = fs::read_to_string(&script).unwrap();
+        let commands = text.lines().flat_map(|line| line.split(';'));
+        let needs = commands.filter_map(|command| {
+            let command = command.trim();
+            command
+                .strip_prefix("else ")
+                .unwrap_or(command)
+                .strip_prefix("need ")
+        });
+        for name in needs.flat_map(str::split_whitespace) {
+            assert!(
+                ToolName::parse(name).is_some(),
+                "{} needs {name}",
+                script.display()
+            );
+            needed.insert(name.to_owned());
+        }
+    }
+    assert!(
+        needed.contains("words") && needed.contains("kubernetes-schemas"),
+        "{needed:?}"
     );
 }
 
