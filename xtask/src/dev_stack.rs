@@ -21,10 +21,10 @@ use self::folder::StackFolder;
 pub(crate) use self::ports::PortName;
 use self::ports::StackPorts;
 pub(crate) use self::server::{ServerName, read_running, require_free_port};
-use crate::install::install;
 use crate::programs::{prepare_program, release_folder, run_cargo, run_shown};
 use crate::repository::CallFolders;
 use crate::terminal::{note, say};
+use crate::tools::{self, ToolContext, ToolName};
 
 const UP_USAGE: &str = "usage: hack/dev-setup.sh [--docker]; its settings are variables, see its first lines";
 const DOWN_USAGE: &str = "usage: hack/dev-down.sh [--docker] [--purge]";
@@ -76,7 +76,8 @@ impl DevStack {
     /// Fails if a port is taken or was moved while a server runs, or if a server does not start.
     pub(crate) fn start(folders: &CallFolders) -> anyhow::Result<DevStack> {
         let root = folders.root.as_path();
-        install(root, &["dev-tools", "minio"])?;
+        let needs = [ToolName::DevServers, ToolName::Minio];
+        tools::install(&ToolContext::open(root)?, &needs)?;
         let folder = StackFolder::choose(folders);
         let saved = folder.read_ports();
         let ports = StackPorts::choose(|name| std::env::var(name).ok(), &saved)?;

@@ -9,7 +9,6 @@ mod demos;
 mod dev_stack;
 mod docs_commands;
 mod features;
-mod install;
 mod programs;
 mod public_api;
 mod real_input;
@@ -18,6 +17,7 @@ mod structure;
 mod target_cache;
 mod terminal;
 mod test_command;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -40,6 +40,7 @@ usage: cargo xtask COMMAND
   real-input  produces and consumes a dictionary, or real-input FILE, and compares it: hack/real-input.sh
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
               with --graph it prints which modules import which instead
+  tools       installs programs that tests and scripts use, and prints the variables that say where they are; --list names them
   test        installs what the tests need, then checks and tests everything, as CI does; --help for its options: hack/test.sh
 ";
 
@@ -89,6 +90,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
         ["real-input", arguments @ ..] => {
             real_input::run(&CallFolders::enter()?, arguments).map(|()| ExitCode::SUCCESS)
         }
+        ["tools", arguments @ ..] => tools::run(&repository::root()?, arguments).map(|()| ExitCode::SUCCESS),
         ["test", arguments @ ..] => test_command::run(&repository::root()?, arguments),
         [] | ["--help" | "-h" | "help"] => {
             print!("{USAGE}");

@@ -14,10 +14,10 @@ use streamhouse_testkit::{ChildProcess, ProcessBuilder, create_temp_folder, wait
 
 use self::readback::ReadBack;
 use crate::agent_run::RunningAgent;
-use crate::install::install;
 use crate::programs::{digest, prepare_program, read_bytes, read_output, release_folder, run_cargo};
 use crate::repository::CallFolders;
 use crate::terminal::{note, say};
+use crate::tools::{self, ToolContext, ToolName};
 
 const TOPIC: &str = "real-input";
 const GROUP: &str = "readers";
@@ -80,7 +80,8 @@ pub(crate) fn run(folders: &CallFolders, arguments: &[&str]) -> anyhow::Result<(
 }
 
 fn find_dictionary(root: &Path) -> anyhow::Result<PathBuf> {
-    let variables = install(root, &["words"])?;
+    let exports = tools::install(&ToolContext::open(root)?, &[ToolName::Words])?;
+    let variables = exports.to_environment(None)?;
     let words = variables.get("WORDS").context("no dictionary was installed")?;
     Ok(PathBuf::from(words))
 }

@@ -16,10 +16,10 @@ use streamhouse_testkit::{ChildProcess, create_temp_folder};
 use self::monitoring::{MonitoringClient, list_series};
 use super::start_agent;
 use crate::dev_stack::{DevStack, PortName};
-use crate::install::install;
 use crate::programs::{prepare_program, wait_while_running};
 use crate::repository::CallFolders;
 use crate::terminal::{note, say};
+use crate::tools::{self, ToolContext, ToolName};
 
 /// Series of the agent that must appear, with what they are.
 const AGENT_SERIES: [(&str, &str); 7] = [
@@ -89,7 +89,7 @@ const ALERT_RULES: usize = 17;
 /// Fails if a step does, or takes longer than a minute.
 pub(super) fn run(folders: &CallFolders) -> anyhow::Result<()> {
     let stack = DevStack::start(folders)?;
-    install(&folders.root, &["python3"])?;
+    tools::install(&ToolContext::open(&folders.root)?, &[ToolName::Python])?;
     say("starting an agent on PostgreSQL and MinIO, and a load of 2,000 records a second, written and read");
     // Dropped last: removes targets and rules once what they are for has ended.
     let files = DemoFiles::new(&stack);
