@@ -5,10 +5,7 @@
 #   hack/benchmark.sh [SECONDS]    duration of each run with a time limit, in seconds (15)
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need_build_tools
-need_rust
-need_test_tools
-need_minio
+need test-servers minio
 say "building"
 cargo build --release --workspace --bins
 cargo build --release -p streamhouse-tests --example benchmark

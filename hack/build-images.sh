@@ -89,17 +89,14 @@ minio_image() {
   image minio localhost/streamhouse-dev/minio --program "$STREAMHOUSE_MINIO=/usr/bin/minio" --entrypoint /usr/bin/minio --port 9000/tcp
 }
 
-have python3 || apt_install python3
+need python
 mkdir -p "$OUT"
 if $DEV_SERVERS; then
-  has_postgres || install_servers postgresql
+  need postgresql minio
   postgresql_image
-  need_minio
   minio_image
 else
   if $BUILD; then
-    need_build_tools
-    need_rust
     for name in "${IMAGES[@]}"; do bins+=(--bin "$(program "$name")"); done
     # The release profile does not optimise the operator, to compile sooner; images do.
     cargo build --release --config 'profile.release.package.streamhouse-operator.opt-level=1' "${bins[@]}"

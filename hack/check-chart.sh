@@ -4,9 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CHART=charts/streamhouse-operator
-need_kubernetes_api
-need_prometheus_operator
-have python3 || apt_install python3
+need kubernetes-schemas
 PATH="$KUBERNETES_FOLDER:$KUBERNETES_TOOLS_FOLDER:$PATH"
 KUBE_VERSION=(--kube-version "${KUBERNETES_VERSION#v}")
 folder=$(mktemp -d)
@@ -22,19 +20,6 @@ render() {
   helm lint "$CHART" "${KUBE_VERSION[@]}" --quiet --strict "$@" >"$folder/lint" 2>&1 || { cat "$folder/lint" >&2; fail "helm lint, $name"; }
   helm template streamhouse-operator "$CHART" "${KUBE_VERSION[@]}" --namespace streamhouse-system "$@" >"$folder/$name.yaml" ||
     fail "the chart cannot be rendered: $name"
-}
-
-# Built once per version of their inputs.
-make_schemas() {
-  local digest crds=("$PROMETHEUS_OPERATOR_FOLDER"/crds/*_{servicemonitors,prometheusrules}.yaml crds/*.yaml) crd swagger
-  digest=$(cat hack/kubernetes/schemas.py hack/versions.sh "${crds[@]}" | sha256sum | cut -c1-12)
-  SCHEMAS="$CACHE/kubernetes-schemas-$digest"
-  [ ! -d "$SCHEMAS" ] || return 0
-  swagger=$(cd hack/kubernetes && "$(go_command)" list -m -f '{{.Dir}}' k8s.io/kubernetes)/api/openapi-spec/swagger.json
-  rm -rf "$SCHEMAS.new" && mkdir -p "$SCHEMAS.new" "$folder/crds"
-  for crd in "${crds[@]}"; do as_json "$crd" >"$folder/crds/$(basename "$crd").json"; done
-  python3 hack/kubernetes/schemas.py "$SCHEMAS.new" "$swagger" "$folder"/crds/*.json
-  mv "$SCHEMAS.new" "$SCHEMAS"
 }
 
 # conform WHAT FILE...: validates manifests against the schemas.
@@ -63,9 +48,6 @@ for key in version appVersion; do
   grep -qx "$key: $version" "$CHART/Chart.yaml" || fail "$CHART/Chart.yaml: $key is not $version, as in Cargo.toml"
 done
 hack/sync-chart.sh --check
-# The first call builds them under the cache's lock, in a subshell; the second one sets SCHEMAS here.
-exclusively make_schemas
-make_schemas
 
 say "renderings"
 render default

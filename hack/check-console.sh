@@ -5,9 +5,7 @@
 
 [ $# = 0 ] || fail "hack/check-console.sh takes no arguments"
 
-need_build_tools
-need_rust
-need_browser
+need browser
 
 build_programs --bin streamhouse-agent --bin streamhouse
 forget_settings

@@ -6,9 +6,7 @@
 
 [ $# = 0 ] || fail "hack/check-live.sh takes no arguments"
 
-need_build_tools
-need_rust
-need_dev_tools
+need dev-servers python
 
 build_programs --bin streamhouse-agent --example observed_load
 forget_settings

@@ -5,8 +5,7 @@
 
 [ $# = 0 ] || fail "hack/check-observability.sh takes no arguments"
 
-need_dev_tools
-need_dashboard_types
+need dev-servers dashboard-python
 DIR=$(mktemp -d)
 trap 'rm -rf "$DIR"' EXIT
 failed=0

@@ -125,7 +125,7 @@ tutorial() {
 shared_out() { [ "$(client_exec member-1 group describe readers 2>/dev/null | grep -cE ' orders-[0-9] orders-[0-9] *$')" = 2 ]; }
 real_input() {
   local member
-  need_words
+  need words
   head -n "$RECORDS" "$WORDS" >"$WORK/in"
   for member in 1 2; do client_start "member-$member" consume orders --group readers --from-beginning --format '%p %o %v\n'; done
   eventually 60 "an equal share for each member of the group" shared_out
@@ -410,11 +410,7 @@ uninstalled() {
   note "definitions, resources, agents and $NUMBERS records are there"
 }
 
-need_build_tools
-need_kubernetes_node
-need_prometheus_on_the_node
-need_dev_tools
-need_minio
+need kubernetes-node prometheus-operator kubernetes-discovery dev-servers minio
 as_root_again cluster-test.sh
 WORK=${CLUSTER_DIR%/*}
 trap 'finish "$?" "$BASH_COMMAND"' EXIT

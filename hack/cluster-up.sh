@@ -30,14 +30,10 @@ for option; do
 done
 
 # What does not need root. The second time, as root, all of it is there.
-need_build_tools
-need_kubernetes_node
+need kubernetes-node
 if ! $BARE; then
-  need_minio
-  if $BUILD; then
-    need_rust
-    build_programs
-  fi
+  need minio
+  if $BUILD; then build_programs; fi
 fi
 if $BARE; then as_root_again cluster-up.sh --bare; else as_root_again cluster-up.sh --no-build; fi
 

@@ -62,7 +62,8 @@ as_root_again() {
   [ "$(id -u)" != 0 ] || return 0
   note "as root from here on"
   as_root env HOME="$HOME" PATH="$PATH" STREAMHOUSE_CACHE="$CACHE" CLUSTER_DIR="$CLUSTER_DIR" CLUSTER_API_PORT="${CLUSTER_API_PORT:-}" \
-    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}" bash "hack/$script" "$@"
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}" ${CARGO_HOME:+CARGO_HOME="$CARGO_HOME"} ${RUSTUP_HOME:+RUSTUP_HOME="$RUSTUP_HOME"} \
+    bash "hack/$script" "$@"
   exit 0
 }
 
@@ -225,11 +226,11 @@ image_archive() {
 # toolbox_archive FILE: the image streamhouse.local/toolbox:1, Debian's static busybox: a shell, wget, nslookup, httpd, nc for tests.
 toolbox_archive() {
   local root applet
-  need_busybox
+  need busybox
   root=$(mktemp -d)
   chmod 755 "$root"
   mkdir "$root/bin" "$root/tmp" "$root/etc"
-  cp "$CACHE/busybox/busybox" "$root/bin/"
+  cp "$BUSYBOX" "$root/bin/"
   for applet in $("$root/bin/busybox" --list); do [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"; done
   chmod 1777 "$root/tmp"
   image_archive "$1" streamhouse.local/toolbox:1 "$root" '"Entrypoint": ["/bin/sh"], "Env": ["PATH=/bin"], "User": "65532:65532"'

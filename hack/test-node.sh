@@ -110,8 +110,7 @@ check_workload() {
   kubectl delete namespace test --timeout=60s >/dev/null
 }
 
-need_build_tools
-need_kubernetes_node
+need kubernetes-node
 as_root_again test-node.sh
 trap finish EXIT
 say "a node in $CLUSTER_DIR"

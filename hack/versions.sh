@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Versions of the programs that the tests install. Read by hack/lib.sh and by tests/testkit: one KEY=value per line.
+# Versions of the programs that the tests install. Read by hack/lib.sh, by xtask/src/tools and by tests/testkit: one KEY=value per line.
 RUST_VERSION=1.95
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 KUBERNETES_VERSION=v1.34.4

@@ -1,4 +1,4 @@
-// The programs of a real Kubernetes, for tests: hack/lib-kube.sh builds them from here.
+// The programs of a real Kubernetes, for tests: xtask/src/tools builds them from here.
 module github.com/streamhouse/streamhouse/hack/kubernetes
 
 go 1.24.0

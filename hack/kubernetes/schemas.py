@@ -4,7 +4,7 @@ definitions define. Strict: a field that the API does not know is refused, which
 
 usage: schemas.py FOLDER SWAGGER.json DEFINITION.json...
 
-Called by hack/check-chart.sh. Definitions are JSON, one or more documents a file, as `kubectl -o json` prints them.
+Called by cargo xtask tools kubernetes-schemas, for hack/check-chart.sh. Definitions are JSON, one or more documents a file, as `kubectl -o json` prints them.
 """
 
 import json

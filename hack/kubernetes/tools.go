@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package kubernetes names the programs that hack/lib-kube.sh builds, so that go.mod holds what they need. No code of ours is here.
+// Package kubernetes names the programs that xtask/src/tools builds, so that go.mod holds what they need. No code of ours is here.
 package kubernetes
 
 import (

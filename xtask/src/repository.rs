@@ -16,6 +16,29 @@ pub(crate) fn root() -> anyhow::Result<PathBuf> {
     Ok(root.to_owned())
 }
 
+/// Where a command works, and where it was called from.
+#[derive(Debug)]
+pub(crate) struct CallFolders {
+    /// The repository's root, which is the current folder.
+    pub(crate) root: PathBuf,
+    /// What relative paths of the caller are relative to.
+    pub(crate) called_from: PathBuf,
+}
+
+impl CallFolders {
+    /// Enters the repository's root, where cargo and the scripts run.
+    pub(crate) fn enter() -> anyhow::Result<CallFolders> {
+        let root = root()?;
+        // The scripts in hack/ have entered the root already, and name the folder in a variable.
+        let called_from = match std::env::var_os("CALLED_FROM") {
+            Some(folder) => PathBuf::from(folder),
+            None => std::env::current_dir().context("the current folder does not exist")?,
+        };
+        std::env::set_current_dir(&root).context("cannot enter the repository")?;
+        Ok(CallFolders { root, called_from })
+    }
+}
+
 /// Paths, relative to the root and with `/`, and the text of each file. A file that is not UTF-8
 /// has the text "".
 #[derive(Debug, Default)]

@@ -10,13 +10,14 @@ mod stage;
 mod summary;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
 use self::plan::{QUICK, STAGES, StageSpec};
 use crate::target_cache::TargetCache;
+use crate::tools::{self, ToolContext, ToolName};
 
 const USAGE: &str = "\
 usage: hack/test.sh [--quick] [--only STAGE]... [--one-by-one] [-- TEST-ARGUMENTS...]
@@ -51,16 +52,18 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<ExitCode> {
         print!("{}", usage());
         return Ok(ExitCode::SUCCESS);
     };
-    let chosen: Vec<&StageSpec> = STAGES
+    let chosen: Vec<&'static StageSpec> = STAGES
         .iter()
         .filter(|stage| options.stages.contains(&stage.name))
         .collect();
-    let cache = cache_folder()?;
+    let context = ToolContext::open(root)?;
+    let cache = context.cache.as_path();
     let clock = summary::now();
     // The scripts find each other from the root.
     std::env::set_current_dir(root).context("cannot enter the repository")?;
-    let environment = install(root, &chosen)?;
-    let target_cache = TargetCache::open(root, &cache)?;
+    let environments = install(&context, &chosen)?;
+    println!("    {}", describe_machine(cache));
+    let target_cache = TargetCache::open(root, cache)?;
     match target_cache.as_ref().map(TargetCache::restore) {
         Some(Ok(true)) => println!(
             "    dependencies as they were compiled before, from {}",
@@ -70,7 +73,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<ExitCode> {
         Some(Err(error)) => println!("    {error:#}"),
         _ => {}
     }
-    let mut lanes = lanes::StageLanes::new(root, environment, &options.test_arguments);
+    let mut lanes = lanes::StageLanes::new(root, environments, &options.test_arguments);
     let results = lanes.run(&chosen, options.one_by_one)?;
     if options.stages.contains(&"build") {
         keep(target_cache.as_ref());
@@ -140,44 +143,32 @@ fn parse(arguments: &[&str]) -> anyhow::Result<Option<TestOptions>> {
     Ok(Some(options))
 }
 
-fn cache_folder() -> anyhow::Result<PathBuf> {
-    match std::env::var_os("STREAMHOUSE_CACHE") {
-        Some(folder) => Ok(PathBuf::from(folder)),
-        None => Ok(std::env::home_dir()
-            .context("set HOME or STREAMHOUSE_CACHE")?
-            .join(".cache/streamhouse")),
+/// Installs what the stages need, in this terminal: sudo may ask for a password. Returns the
+/// variables of each stage.
+fn install(
+    context: &ToolContext,
+    stages: &[&'static StageSpec],
+) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<String, String>>> {
+    let all: Vec<ToolName> = stages.iter().flat_map(|stage| stage.needs).copied().collect();
+    // Together, so that apt-get runs once and before everything that takes long.
+    tools::install(context, &all).context("what the stages need could not be installed")?;
+    let mut environments = BTreeMap::new();
+    for stage in stages {
+        let exports = tools::install(context, stage.needs)?;
+        environments.insert(stage.name, exports.to_environment(std::env::var_os("PATH"))?);
     }
+    Ok(environments)
 }
 
-/// Installs what the stages need with the functions of hack/lib.sh, in this terminal: sudo may ask
-/// for a password. Gives the variables that they set.
-fn install(root: &Path, stages: &[&StageSpec]) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut needs: Vec<&str> = Vec::new();
-    for need in stages.iter().flat_map(|stage| stage.needs) {
-        if !needs.contains(need) {
-            needs.push(need);
-        }
-    }
-    let file = std::env::temp_dir().join(format!("streamhouse-test-{}", std::process::id()));
-    let script = format!(
-        ". hack/lib.sh; {}; note \"$(cargo --version), $(nproc) cores, cache in $CACHE\"; env -0 >\"$1\"",
-        [&["true"], needs.as_slice()].concat().join("; ")
+/// What the log of a run should say about the machine.
+fn describe_machine(cache: &Path) -> String {
+    let cargo = Command::new("cargo").arg("--version").output();
+    let cargo = cargo.map_or_else(
+        |_| "no cargo".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
     );
-    let status = Command::new("bash")
-        .args(["-c", &script, "hack/test.sh"])
-        .arg(&file)
-        .current_dir(root)
-        .status()
-        .context("cannot run bash")?;
-    let text = std::fs::read_to_string(&file).unwrap_or_default();
-    // It is a file of this process's own; one that stays is of no harm.
-    let _ = std::fs::remove_file(&file);
-    anyhow::ensure!(status.success(), "what the stages need could not be installed");
-    let variables = text.split('\0').filter_map(|variable| variable.split_once('='));
-    Ok(variables
-        .filter(|(name, value)| std::env::var(name).as_deref() != Ok(*value))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect())
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{cargo}, {cores} cores, cache in {}", cache.display())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-// The Prometheus Operator, for tests of the objects that we make for it: hack/lib-kube.sh builds it and the CRDs from here.
+// The Prometheus Operator, for tests of the objects that we make for it: xtask/src/tools builds it and the CRDs from here.
 module github.com/streamhouse/streamhouse/hack/kubernetes/monitoring
 
 go 1.24.0

@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package monitoring names the program and the types that hack/lib-kube.sh uses, so that go.mod holds what they need.
+// Package monitoring names the program and the types that xtask/src/tools uses, so that go.mod holds what they need.
 package monitoring
 
 import (

@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package tools names the programs that hack/lib-kube.sh builds, so that go.mod holds what they need.
+// Package tools names the programs that xtask/src/tools builds, so that go.mod holds what they need.
 package tools
 
 import (

@@ -8,8 +8,8 @@
 //! created here is removed, when its value is dropped *or* the test process ends in any way,
 //! SIGKILL included. The API blocks; it works in sync and async tests.
 //!
-//! Without the feature `servers` it has documents, processes, ports and waiting only: what the
-//! repository's own tools need.
+//! Without the feature `servers` it has documents, processes, ports, waiting, and how PostgreSQL
+//! and MinIO are prepared and started: what the repository's own tools need.
 
 #[cfg(feature = "servers")]
 mod agent;
@@ -23,22 +23,23 @@ mod collector;
 mod docs;
 mod documents;
 mod guard;
-#[cfg(feature = "servers")]
 mod http;
 #[cfg(feature = "servers")]
 mod kube_api;
 #[cfg(feature = "servers")]
 mod minio;
+mod minio_setup;
 #[cfg(feature = "servers")]
 mod pgbouncer;
 mod ports;
 #[cfg(feature = "servers")]
 mod postgres;
+mod postgres_setup;
 mod process;
-#[cfg(feature = "servers")]
 mod programs;
 #[cfg(feature = "servers")]
 mod silent_proxy;
+mod unix_user;
 mod wait;
 
 #[cfg(feature = "servers")]
@@ -53,20 +54,22 @@ pub use collector::{OtelCollector, ReceivedSpan};
 pub use docs::assert_current;
 pub use documents::{CommandScope, DocumentedCommand, extract_commands};
 pub use guard::create_temp_folder;
-#[cfg(feature = "servers")]
 pub use http::{HttpResponse, http_get};
 #[cfg(feature = "servers")]
 pub use kube_api::KubeApi;
 #[cfg(feature = "servers")]
 pub use minio::MinIo;
+pub use minio_setup::MinIoSetup;
 #[cfg(feature = "servers")]
 pub use pgbouncer::PgBouncer;
 pub use ports::ReservedPort;
 #[cfg(feature = "servers")]
 pub use postgres::Postgres;
+pub use postgres_setup::{PostgresLogin, PostgresSetup};
 pub use process::{ChildProcess, ProcessBuilder};
 #[cfg(feature = "servers")]
 pub use programs::built_binary;
 #[cfg(feature = "servers")]
 pub use silent_proxy::SilentProxy;
+pub use unix_user::UnixUser;
 pub use wait::wait_until;

@@ -5,20 +5,17 @@
 //! server.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::{ChildProcess, ProcessBuilder, ReservedPort, guard, http_get, programs, wait};
-
-const ACCESS_KEY: &str = "minioadmin";
-const SECRET_KEY: &str = "minioadmin";
+use crate::{ChildProcess, MinIoSetup, ReservedPort, guard, http_get, wait};
 
 /// A MinIO server.
 #[derive(Debug)]
 pub struct MinIo {
+    setup: MinIoSetup,
     folder: TempDir,
     port: ReservedPort,
     process: Mutex<Option<ChildProcess>>,
@@ -36,10 +33,17 @@ impl MinIo {
     /// Starts a new, empty server.
     pub fn start() -> anyhow::Result<MinIo> {
         let folder = guard::create_temp_folder("streamhouse-minio-")?;
-        std::fs::create_dir(folder.path().join("data"))?;
+        let drive = folder.path().join("data");
+        std::fs::create_dir(&drive)?;
+        let port = ReservedPort::reserve()?;
         let server = MinIo {
+            setup: MinIoSetup {
+                address: port.address(),
+                console: None,
+                drive,
+            },
             folder,
-            port: ReservedPort::reserve()?,
+            port,
             process: Mutex::new(None),
         };
         server.start_again()?;
@@ -48,7 +52,7 @@ impl MinIo {
 
     /// Returns the endpoint's URL.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.port.address())
+        self.setup.endpoint()
     }
 
     /// Returns the server's port on 127.0.0.1.
@@ -58,57 +62,28 @@ impl MinIo {
 
     /// Returns the access key of the root user.
     pub fn access_key(&self) -> &'static str {
-        ACCESS_KEY
+        MinIoSetup::ACCESS_KEY
     }
 
     /// Returns the secret key of the root user.
     pub fn secret_key(&self) -> &'static str {
-        SECRET_KEY
+        MinIoSetup::SECRET_KEY
     }
 
     /// Returns the region: MinIO accepts any, and this is its default.
     pub fn region(&self) -> &'static str {
-        "us-east-1"
+        MinIoSetup::REGION
     }
 
     /// Creates a bucket with a signed request.
     pub fn create_bucket(&self, name: &str) -> anyhow::Result<()> {
-        let mut curl = Command::new("curl");
-        curl.args([
-            "--silent",
-            "--show-error",
-            "--fail-with-body",
-            "--max-time",
-            "30",
-            "--request",
-            "PUT",
-        ]);
-        curl.args([
-            "--aws-sigv4",
-            "aws:amz:us-east-1:s3",
-            "--user",
-            &format!("{ACCESS_KEY}:{SECRET_KEY}"),
-        ]);
-        // The digest of an empty body.
-        curl.args([
-            "--header",
-            "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-        ]);
-        let output = curl.arg(format!("{}/{name}", self.endpoint())).output();
-        let output = output.context("curl is missing: run hack/test.sh, which installs it")?;
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stderr),
-            String::from_utf8_lossy(&output.stdout)
-        );
-        anyhow::ensure!(output.status.success(), "cannot make the bucket {name}: {said}");
-        Ok(())
+        self.setup.create_bucket(name)
     }
 
     /// Returns the keys of all objects in a bucket, sorted. Reads the drive itself, so includes
     /// what clients cannot list.
     pub fn objects(&self, bucket: &str) -> anyhow::Result<Vec<String>> {
-        let root = self.folder.path().join("data").join(bucket);
+        let root = self.setup.drive.join(bucket);
         let mut keys = Vec::new();
         collect_object_keys(&root, &root, &mut keys)
             .with_context(|| format!("cannot read the bucket {bucket}"))?;
@@ -137,8 +112,7 @@ impl MinIo {
         let mut process = self.spawn()?;
         let started = wait::wait_until("the start of MinIO", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(process.is_running(), "MinIO ended while starting");
-            let answer = http_get(self.port.address(), "/minio/health/cluster");
-            Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
+            Ok(self.setup.is_ready().then_some(()))
         });
         started.with_context(|| process.log_tail())?;
         *slot = Some(process);
@@ -166,17 +140,8 @@ impl MinIo {
     }
 
     fn spawn(&self) -> anyhow::Result<ChildProcess> {
-        let server = ProcessBuilder::new(programs::minio()?)
-            .clean_env()
-            .args(["server", "--quiet"]);
-        let server = server
-            .args(["--address", &self.port.address().to_string()])
-            .arg(self.folder.path().join("data"));
-        server
-            .env("MINIO_ROOT_USER", ACCESS_KEY)
-            .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
-            .env("MINIO_BROWSER", "off")
-            .env("MINIO_UPDATE", "off")
+        self.setup
+            .server()?
             .env("MINIO_PROMETHEUS_AUTH_TYPE", "public")
             .env("HOME", self.folder.path())
             .start()

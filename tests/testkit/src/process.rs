@@ -29,7 +29,8 @@ pub struct ProcessBuilder {
     program: OsString,
     args: Vec<OsString>,
     envs: Vec<(OsString, Option<OsString>)>,
-    input: Option<Vec<u8>>,
+    input: ProcessInput,
+    merges_output: bool,
     last_signal: &'static str,
 }
 
@@ -47,7 +48,8 @@ impl ProcessBuilder {
             program,
             args: Vec::new(),
             envs: Vec::new(),
-            input: None,
+            input: ProcessInput::File(PathBuf::from("/dev/null")),
+            merges_output: false,
             last_signal: "KILL",
         }
     }
@@ -102,9 +104,27 @@ impl ProcessBuilder {
         self
     }
 
+    /// Removes an environment variable.
+    pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> ProcessBuilder {
+        self.envs.push((key.as_ref().to_owned(), None));
+        self
+    }
+
     /// Sets the standard input; empty by default.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> ProcessBuilder {
-        self.input = Some(bytes.into());
+        self.input = ProcessInput::Bytes(bytes.into());
+        self
+    }
+
+    /// Reads the standard input from a file, which may be a named pipe.
+    pub fn input_file(mut self, path: impl Into<PathBuf>) -> ProcessBuilder {
+        self.input = ProcessInput::File(path.into());
+        self
+    }
+
+    /// Writes standard error into standard output.
+    pub fn merge_output(mut self) -> ProcessBuilder {
+        self.merges_output = true;
         self
     }
 
@@ -123,8 +143,8 @@ impl ProcessBuilder {
     pub fn start(self) -> anyhow::Result<ChildProcess> {
         let folder = guard::create_temp_folder("streamhouse-run-")?;
         let input = match &self.input {
-            None => PathBuf::from("/dev/null"),
-            Some(bytes) => {
+            ProcessInput::File(path) => path.clone(),
+            ProcessInput::Bytes(bytes) => {
                 let path = folder.path().join("stdin");
                 std::fs::write(&path, bytes)?;
                 path
@@ -137,15 +157,15 @@ impl ProcessBuilder {
             .arg(&self.program)
             .args(&self.args)
             .process_group(0);
-        for (key, value) in &self.envs {
-            match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
-        }
+        self.set_environment(&mut command);
         command.stdin(Stdio::piped());
-        command.stdout(File::create(folder.path().join("stdout"))?);
-        command.stderr(File::create(folder.path().join("stderr"))?);
+        let stdout = File::create(folder.path().join("stdout"))?;
+        command.stderr(if self.merges_output {
+            stdout.try_clone()?
+        } else {
+            File::create(folder.path().join("stderr"))?
+        });
+        command.stdout(stdout);
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", self.name))?;
@@ -162,6 +182,50 @@ impl ProcessBuilder {
             .with_context(|| format!("cannot start {}", process.name))?;
         Ok(process)
     }
+
+    /// Starts a server that outlives this process, in a session and a process group of its own. Its
+    /// output is appended to `log`. Returns the process id.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the log cannot be written or setsid, a program of util-linux, is missing.
+    pub fn start_detached(self, folder: &Path, log: &Path) -> anyhow::Result<u32> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        // setsid keeps the process id, because this process's group is not its own.
+        let mut command = Command::new("setsid");
+        command
+            .arg(&self.program)
+            .args(&self.args)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        self.set_environment(&mut command);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}: is setsid installed?", self.name))?;
+        Ok(child.id())
+    }
+
+    fn set_environment(&self, command: &mut Command) {
+        for (key, value) in &self.envs {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+    }
+}
+
+/// Where the standard input comes from.
+#[derive(Debug)]
+enum ProcessInput {
+    File(PathBuf),
+    Bytes(Vec<u8>),
 }
 
 /// A child process, running or ended.
@@ -178,6 +242,11 @@ impl ChildProcess {
     /// Returns the process id, which is also the id of the process group.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Returns the name used in messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the exit status if the process has ended.

@@ -21,6 +21,7 @@ pub(crate) fn minio() -> anyhow::Result<PathBuf> {
 
 /// Returns a program of Kubernetes: in the folder `$STREAMHOUSE_KUBERNETES`, or the pinned version
 /// in the cache folder.
+#[cfg(feature = "servers")]
 pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
     let folder = match std::env::var_os("STREAMHOUSE_KUBERNETES") {
         Some(folder) => PathBuf::from(folder),
@@ -32,6 +33,7 @@ pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
 
 /// Returns the folder with the custom resource definitions of the Prometheus operator: in
 /// `$STREAMHOUSE_PROMETHEUS_OPERATOR`, or the pinned version in the cache folder.
+#[cfg(feature = "servers")]
 pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
     let folder = match std::env::var_os("STREAMHOUSE_PROMETHEUS_OPERATOR") {
         Some(folder) => PathBuf::from(folder),
@@ -46,6 +48,7 @@ pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
 
 /// Returns helm: `$STREAMHOUSE_HELM`, or the newest one in the cache folder. The folder's name is a
 /// digest of helm's build inputs.
+#[cfg(feature = "servers")]
 pub(crate) fn helm() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_HELM") {
         return ensure_exists(PathBuf::from(path))
@@ -56,6 +59,7 @@ pub(crate) fn helm() -> anyhow::Result<PathBuf> {
 
 /// Returns the OpenTelemetry Collector: `$STREAMHOUSE_OTEL_COLLECTOR`, or the newest build of the
 /// pinned version in the cache folder. The folder's name ends with a digest of the build inputs.
+#[cfg(feature = "servers")]
 pub(crate) fn otel_collector() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_OTEL_COLLECTOR") {
         return ensure_exists(PathBuf::from(path))
@@ -67,6 +71,7 @@ pub(crate) fn otel_collector() -> anyhow::Result<PathBuf> {
 }
 
 /// Returns the most recently built program of this name, in the cache folders with this prefix.
+#[cfg(feature = "servers")]
 fn find_newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
     let folders = std::fs::read_dir(cache_folder()?).into_iter().flatten().flatten();
     let newest = folders
@@ -86,13 +91,18 @@ fn pinned_version(key: &str) -> anyhow::Result<&'static str> {
 }
 
 /// Returns the folder with PostgreSQL's `initdb` and `postgres`: `$STREAMHOUSE_TEST_PG_BIN`, or the
-/// newest version installed.
-pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
+/// given major version, which existing data needs, or else the newest version installed.
+pub(crate) fn postgres(version: Option<&str>) -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PG_BIN") {
         return ensure_exists(PathBuf::from(path))
             .context("$STREAMHOUSE_TEST_PG_BIN names a folder that does not exist");
     }
-    let debian = std::fs::read_dir("/usr/lib/postgresql")
+    let debian = Path::new("/usr/lib/postgresql");
+    let needed = version.map(|version| debian.join(version).join("bin"));
+    if let Some(folder) = needed.filter(|folder| folder.join("initdb").is_file()) {
+        return Ok(folder);
+    }
+    let debian = std::fs::read_dir(debian)
         .into_iter()
         .flatten()
         .flatten()
@@ -111,6 +121,7 @@ pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
 }
 
 /// Returns PgBouncer: `$STREAMHOUSE_TEST_PGBOUNCER`, or the installed one.
+#[cfg(feature = "servers")]
 pub(crate) fn pgbouncer() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PGBOUNCER") {
         return ensure_exists(PathBuf::from(path))
@@ -130,6 +141,7 @@ pub(crate) fn pgbouncer() -> anyhow::Result<PathBuf> {
 /// # Errors
 ///
 /// Fails if the binary is not built.
+#[cfg(feature = "servers")]
 pub fn built_binary(name: &str) -> anyhow::Result<PathBuf> {
     let missing = || {
         format!(

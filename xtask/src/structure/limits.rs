@@ -157,9 +157,12 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
     (
         "xtask",
         &[
-            &["docs_commands", "public_api", "test_command"],
-            &["features", "structure", "target_cache"],
-            &["repository"],
+            &["commands", "public_api", "test_command"],
+            &["demos", "docs_commands", "real_input"],
+            &["dev_stack"],
+            &["agent_run", "features", "structure", "target_cache", "tools"],
+            &["programs"],
+            &["repository", "terminal"],
         ],
     ),
 ];

@@ -14,19 +14,20 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct StageLanes {
     root: PathBuf,
-    environment: BTreeMap<String, String>,
+    /// The variables of each stage, by its name.
+    environments: BTreeMap<&'static str, BTreeMap<String, String>>,
     arguments: Vec<String>,
 }
 
 impl StageLanes {
     pub(crate) fn new(
         root: &Path,
-        environment: BTreeMap<String, String>,
+        environments: BTreeMap<&'static str, BTreeMap<String, String>>,
         arguments: &[String],
     ) -> StageLanes {
         StageLanes {
             root: root.to_owned(),
-            environment,
+            environments,
             arguments: arguments.to_owned(),
         }
     }
@@ -66,7 +67,7 @@ impl StageLanes {
                     running[lane] = Some(RunningStage::start(
                         &self.root,
                         spec,
-                        &self.environment,
+                        self.environments.get(spec.name).unwrap_or(&BTreeMap::new()),
                         &self.arguments,
                     )?);
                 }

@@ -1,5 +1,7 @@
 //! The stages: what each does, what it needs, and where it runs.
 
+use crate::tools::ToolName;
+
 /// Where a stage runs once everything is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StageLane {
@@ -22,9 +24,9 @@ pub(crate) struct StageSpec {
     /// Takes only the time that others leave: it reads the code, and nothing in it waits for a
     /// clock.
     pub(crate) nice: bool,
-    /// Functions of hack/lib.sh that install what it needs.
-    pub(crate) needs: &'static [&'static str],
-    /// What bash runs, with hack/lib.sh and hack/lib-stages.sh sourced. `"$@"` are the arguments of
+    /// Installed before the first stage, in this terminal: a stage itself has none.
+    pub(crate) needs: &'static [ToolName],
+    /// What bash runs, with hack/lib.sh sourced. `"$@"` are the arguments of
     /// cargo test.
     pub(crate) command: &'static str,
 }
@@ -83,8 +85,8 @@ pub(crate) const STAGES: &[StageSpec] = &[
         ],
         lane: StageLane::Beside,
         nice: true,
-        needs: &[],
-        command: "need_cargo_deny && cargo xtask features && \
+        needs: &[ToolName::CargoDeny],
+        command: "cargo xtask features && \
             cargo deny --all-features check --hide-inclusion-graph -A unused-wrapper bans licenses sources",
     },
     StageSpec {
@@ -94,7 +96,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
         ],
         lane: StageLane::Beside,
         nice: true,
-        needs: &[],
+        needs: &[ToolName::DevServers, ToolName::DashboardPython],
         command: "hack/check-observability.sh",
     },
     StageSpec {
@@ -105,8 +107,9 @@ pub(crate) const STAGES: &[StageSpec] = &[
         ],
         lane: StageLane::Beside,
         nice: true,
-        needs: &[],
-        command: "chart",
+        needs: &[ToolName::KubernetesSchemas],
+        // The programs before the images, which contain those of target/release.
+        command: "hack/check-chart.sh && build_programs && hack/check-images.sh",
     },
     StageSpec {
         name: "tests",
@@ -117,13 +120,13 @@ pub(crate) const STAGES: &[StageSpec] = &[
         lane: StageLane::Main,
         nice: false,
         needs: &[
-            "need_test_tools",
-            "need_python",
-            "need_otel_collector",
-            "need_kubernetes_api",
-            "need_prometheus_operator",
-            "need_kubernetes_tools",
-            "need_minio",
+            ToolName::TestServers,
+            ToolName::KafkaPython,
+            ToolName::OtelCollector,
+            ToolName::KubernetesApi,
+            ToolName::PrometheusOperator,
+            ToolName::KubernetesTools,
+            ToolName::Minio,
         ],
         // The binaries first, also when this is the only stage: the whole-system tests run them.
         command: "cargo build --release --workspace --all-targets && cargo test --release --no-fail-fast \"$@\"",
@@ -138,14 +141,16 @@ pub(crate) const STAGES: &[StageSpec] = &[
         lane: StageLane::Main,
         nice: false,
         needs: &[
-            "need_kubernetes_node",
-            "need_prometheus_on_the_node",
-            "need_busybox",
-            "need_words",
-            "need_dev_tools",
-            "need_minio",
+            ToolName::KubernetesNode,
+            ToolName::PrometheusOperator,
+            ToolName::KubernetesDiscovery,
+            ToolName::Busybox,
+            ToolName::Words,
+            ToolName::DevServers,
+            ToolName::Minio,
         ],
-        command: "cluster",
+        // The programs first, also when this is the only stage, because the images contain them.
+        command: "build_programs && hack/test-node.sh && hack/cluster-test.sh",
     },
     StageSpec {
         name: "demo",
@@ -163,15 +168,15 @@ pub(crate) const STAGES: &[StageSpec] = &[
         ],
         lane: StageLane::Main,
         nice: false,
-        needs: &["need_dev_tools", "need_minio"],
-        command: "commands",
+        needs: &[ToolName::DevServers, ToolName::Minio],
+        command: "cargo xtask commands",
     },
     StageSpec {
         name: "console",
         what: &["the agent's web console in a real headless Chromium, against what the command line says"],
         lane: StageLane::Main,
         nice: false,
-        needs: &["need_browser"],
+        needs: &[ToolName::Browser],
         command: "hack/check-console.sh",
     },
     StageSpec {
@@ -181,7 +186,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
         ],
         lane: StageLane::Main,
         nice: false,
-        needs: &["need_words"],
+        needs: &[ToolName::Words],
         command: "hack/real-input.sh",
     },
 ];

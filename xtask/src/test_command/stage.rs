@@ -16,7 +16,6 @@ use super::summary::{self, StageResult};
 /// Sources what the commands are made of, and then says how much of the processors' time they took.
 const SCRIPT: &str = r#"exec 2>&1
 . hack/lib.sh
-. hack/lib-stages.sh
 set +e
 TIMEFORMAT='xtask-cpu %U %S'
 time ( eval "$COMMAND_OF_STAGE" )"#;

@@ -1,0 +1,25 @@
+//! The names of the tools: what stages and other tools ask for.
+
+/// A tool of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ToolName {
+    Python,
+    Postgresql,
+    TestServers,
+    DevServers,
+    Minio,
+    OtelCollector,
+    CargoDeny,
+    Words,
+    Busybox,
+    KafkaPython,
+    DashboardPython,
+    Browser,
+    KubernetesApi,
+    KubernetesNode,
+    KubernetesPause,
+    KubernetesTools,
+    KubernetesSchemas,
+    KubernetesDiscovery,
+    PrometheusOperator,
+}
