@@ -53,7 +53,7 @@ pub(super) const CARGO_DENY: ToolSpec = ToolSpec {
     what: "cargo-deny, which checks licences, banned crates and sources",
     cached: Some(CachedTool {
         title: "cargo-deny {version}",
-        takes: "about a minute",
+        takes: "a few minutes",
         folder: FolderName::Version("cargo-deny", "CARGO_DENY_VERSION"),
         contents: &[ToolContent::Program("bin/cargo-deny")],
         source: ToolSource::CargoInstall("cargo-deny", "CARGO_DENY_VERSION"),
