@@ -1,8 +1,8 @@
-//! Discovers optional APIs: those of the Prometheus operator and of cert-manager. Checked at the
-//! start and periodically, since they may be installed at any time. A missing API is a condition of
-//! the resources that need it, not an error.
+//! Discovers optional APIs: those of the Prometheus operator, of cert-manager and the Gateway API.
+//! Checked at the start and periodically, since they may be installed at any time. A missing API is
+//! a condition of the resources that need it, not an error.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use kube::{Client, discovery};
 use parking_lot::RwLock;
@@ -15,25 +15,47 @@ pub enum OptionalApi {
     Monitoring,
     /// Certificate.
     CertManager,
+    /// GRPCRoute of the Gateway API.
+    GrpcRoute,
+    /// TLSRoute of the Gateway API.
+    TlsRoute,
 }
 
 impl OptionalApi {
     /// All optional APIs.
-    pub const ALL: &'static [Self] = &[Self::Monitoring, Self::CertManager];
+    pub const ALL: &'static [Self] = &[
+        Self::Monitoring,
+        Self::CertManager,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+    ];
 
     /// Returns the API group.
     pub fn group(self) -> &'static str {
         match self {
             Self::Monitoring => "monitoring.coreos.com",
             Self::CertManager => "cert-manager.io",
+            Self::GrpcRoute | Self::TlsRoute => "gateway.networking.k8s.io",
         }
     }
 
     /// Returns the kinds that the operator creates.
-    fn kinds(self) -> &'static [&'static str] {
+    pub fn kinds(self) -> &'static [&'static str] {
         match self {
             Self::Monitoring => &["ServiceMonitor", "PrometheusRule"],
             Self::CertManager => &["Certificate"],
+            Self::GrpcRoute => &["GRPCRoute"],
+            Self::TlsRoute => &["TLSRoute"],
+        }
+    }
+
+    /// Returns the versions that the operator can use, the preferred first. They have the same
+    /// fields.
+    pub fn versions(self) -> &'static [&'static str] {
+        match self {
+            // Each release of the Gateway API serves other versions of this kind.
+            Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+            _ => &["v1"],
         }
     }
 }
@@ -41,7 +63,7 @@ impl OptionalApi {
 /// The result of the last discovery.
 #[derive(Debug)]
 pub struct OptionalApis {
-    found: RwLock<BTreeSet<OptionalApi>>,
+    found: RwLock<BTreeMap<OptionalApi, &'static str>>,
     changed: watch::Sender<u64>,
 }
 
@@ -52,17 +74,23 @@ impl Default for OptionalApis {
 }
 
 impl OptionalApis {
-    /// Creates the state in which exactly these APIs are installed.
+    /// Creates the state in which exactly these APIs are installed, in the preferred version.
     pub fn with_found(found: &[OptionalApi]) -> Self {
+        let preferred = |api: &OptionalApi| Some((*api, *api.versions().first()?));
         Self {
-            found: RwLock::new(found.iter().copied().collect()),
+            found: RwLock::new(found.iter().filter_map(preferred).collect()),
             changed: watch::channel(0).0,
         }
     }
 
     /// Returns whether the API was installed at the last discovery.
     pub fn has(&self, api: OptionalApi) -> bool {
-        self.found.read().contains(&api)
+        self.version(api).is_some()
+    }
+
+    /// Returns the version in which the API was served at the last discovery.
+    pub fn version(&self, api: OptionalApi) -> Option<&'static str> {
+        self.found.read().get(&api).copied()
     }
 
     /// Discovers all optional APIs. The previous result is kept if the API server does not answer.
@@ -72,10 +100,12 @@ impl OptionalApis {
     /// Returns the error of the API server.
     pub async fn discover(&self, client: &Client) -> kube::Result<()> {
         let groups = client.list_api_groups().await?;
-        let mut found = BTreeSet::new();
+        let mut found = BTreeMap::new();
         for api in OptionalApi::ALL {
-            if groups.groups.iter().any(|group| group.name == api.group()) && is_served(client, *api).await? {
-                found.insert(*api);
+            if groups.groups.iter().any(|group| group.name == api.group())
+                && let Some(version) = served_version(client, *api).await?
+            {
+                found.insert(*api, version);
             }
         }
         let before = std::mem::replace(&mut *self.found.write(), found.clone());
@@ -91,12 +121,14 @@ impl OptionalApis {
     }
 }
 
-/// Returns whether every kind that the operator creates is served in the required version.
-async fn is_served(client: &Client, api: OptionalApi) -> kube::Result<bool> {
+/// Returns the first usable version in which every kind that the operator creates is served.
+async fn served_version(client: &Client, api: OptionalApi) -> kube::Result<Option<&'static str>> {
     let group = discovery::group(client, api.group()).await?;
-    let resources = group.versioned_resources("v1");
-    Ok(api
-        .kinds()
-        .iter()
-        .all(|kind| resources.iter().any(|(resource, _)| resource.kind == *kind)))
+    let is_served = |version: &&&'static str| {
+        let resources = group.versioned_resources(version);
+        api.kinds()
+            .iter()
+            .all(|kind| resources.iter().any(|(resource, _)| resource.kind == *kind))
+    };
+    Ok(api.versions().iter().find(is_served).copied())
 }

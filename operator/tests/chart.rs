@@ -136,6 +136,9 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
         ("patch", "services/main-agents"),
         ("delete", "networkpolicies.networking.k8s.io/main-agent"),
         ("watch", "pods"),
+        ("patch", "pods/main-agent-0"),
+        ("create", "ingresses.networking.k8s.io"),
+        ("get", "nodes/worker"),
         ("get", "secrets/postgresql"),
         ("create", "events.events.k8s.io"),
         ("get", "namespaces/default"),
@@ -153,6 +156,7 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
         assert!(allowed, "must be allowed: {verb} {what} {subresource}");
     }
     for (verb, what) in [
+        ("list", "nodes"),
         ("list", "secrets"),
         ("watch", "secrets"),
         ("create", "secrets"),
@@ -214,6 +218,16 @@ fn an_operator_for_one_namespace_may_nothing_in_another() {
         assert!(!is_allowed(&api, "default", verb, what), "{verb} {what}");
     }
     assert!(is_allowed(&api, "orders", "get", "namespaces/orders"));
+    // Nodes belong to no namespace.
+    assert!(!is_allowed(&api, "orders", "get", "nodes/worker"));
+    let with_nodes = [
+        "--set",
+        "watchNamespaces={orders}",
+        "--set",
+        "rbac.readNodes=true",
+    ];
+    helm(&api, "upgrade", &with_nodes);
+    assert!(is_allowed(&api, "orders", "get", "nodes/worker"));
 }
 
 #[test]

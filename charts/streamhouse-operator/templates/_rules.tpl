@@ -26,7 +26,7 @@
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
-  resources: [networkpolicies]
+  resources: [ingresses, networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
@@ -37,14 +37,17 @@
 - apiGroups: [cert-manager.io]
   resources: [certificates]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [grpcroutes, tlsroutes]
+  verbs: [get, list, watch, create, patch, delete]
 # Connection strings and keys, by the names in a cluster's spec. It cannot list them.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# Why an agent does not start.
+# Why an agent does not start; and the label by which the Services of additional listeners select one agent.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, patch]
 # Whether a namespace is going away.
 - apiGroups: [""]
   resources: [namespaces]
@@ -52,6 +55,13 @@
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+
+{{/* Nodes belong to no namespace. A listener of type nodeport advertises their addresses. */}}
+{{- define "streamhouse-operator.nodeRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get]
 {{- end }}
 
 {{/* In its own namespace: the Lease that says who leads. A creation cannot be limited by name. */}}

@@ -13,7 +13,8 @@ use kube::{
 use super::{
     build::ChildObject,
     children::{
-        ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind,
+        ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE,
+        LABEL_LISTENER, ManagedKind,
     },
     labels,
     problem::ClusterProblem,
@@ -40,7 +41,8 @@ pub(super) struct AppliedChildren {
 
 /// Returns the API of a kind in a namespace.
 pub(super) fn api_for(context: &OperatorContext, kind: ManagedKind, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(context.client.clone(), namespace, &kind.api_resource())
+    let resource = kind.served_resource(&context.apis);
+    Api::namespaced_with(context.client.clone(), namespace, &resource)
 }
 
 /// Returns whether the object is managed for this cluster, or for an earlier one with the same name
@@ -106,7 +108,7 @@ pub(super) async fn apply_children(
 pub(super) fn object_conflict(child: &ChildObject) -> ClusterProblem {
     let name = child.name();
     ClusterProblem {
-        condition: affected_condition(child.kind),
+        condition: affected_condition(child),
         reason: ConditionReason::ObjectConflict,
         message: format!(
             "{} {name} exists and is not managed for this cluster: rename or delete it",
@@ -117,15 +119,16 @@ pub(super) fn object_conflict(child: &ChildObject) -> ClusterProblem {
 
 pub(super) fn apply_refused(child: &ChildObject, why: &str) -> ClusterProblem {
     ClusterProblem {
-        condition: affected_condition(child.kind),
+        condition: affected_condition(child),
         reason: ConditionReason::ApplyFailed,
         message: format!("{} {}: {why}", child.kind, child.name()),
     }
 }
 
-/// Returns the condition that is affected by a kind.
-fn affected_condition(kind: ManagedKind) -> ConditionType {
-    match kind {
+/// Returns the condition that is affected by a child.
+fn affected_condition(child: &ChildObject) -> ConditionType {
+    match child.kind {
+        _ if child.object.labels().contains_key(LABEL_LISTENER) => ConditionType::ListenersAvailable,
         ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => ConditionType::MonitoringAvailable,
         _ => ConditionType::Ready,
     }
@@ -253,7 +256,8 @@ pub(super) async fn list_children(
         return Ok(Vec::new());
     }
     let handles = if kind.can_be_in_other_namespace() {
-        context.scope.dynamic_apis(&context.client, &kind.api_resource())
+        let resource = kind.served_resource(&context.apis);
+        context.scope.dynamic_apis(&context.client, &resource)
     } else {
         vec![api_for(context, kind, &key.namespace)]
     };

@@ -4,12 +4,17 @@
 
 use kube::core::{ApiResource, GroupVersionKind};
 
-use crate::apis::OptionalApi;
+use crate::apis::{OptionalApi, OptionalApis};
 
 /// Label of every child: name of its cluster.
 pub const LABEL_CLUSTER: &str = "streamhouse.io/cluster";
 /// Label of every child: namespace of its cluster.
 pub const LABEL_CLUSTER_NAMESPACE: &str = "streamhouse.io/cluster-namespace";
+/// Label of an agent's pod, and of the Services and routes for that agent: its slot. The operator
+/// writes it on the pod; no two agents have the same.
+pub const LABEL_AGENT_SLOT: &str = "streamhouse.io/agent-slot";
+/// Label of the objects of an additional listener: its name.
+pub const LABEL_LISTENER: &str = "streamhouse.io/listener";
 /// Annotation of a child in another namespace, where owner references do not reach: uid of its
 /// cluster.
 pub const ANNOTATION_OWNER_UID: &str = "streamhouse.io/owner-uid";
@@ -41,7 +46,7 @@ macro_rules! managed_kinds {
                 match self { $(Self::$kind => $group,)+ }
             }
 
-            /// Returns the API version that is written.
+            /// Returns the preferred API version.
             pub fn version(self) -> &'static str {
                 match self { $(Self::$kind => $version,)+ }
             }
@@ -70,6 +75,9 @@ managed_kinds! {
     Job: "batch", "v1", "jobs", None;
     Deployment: "apps", "v1", "deployments", None;
     HorizontalPodAutoscaler: "autoscaling", "v2", "horizontalpodautoscalers", None;
+    Ingress: "networking.k8s.io", "v1", "ingresses", None;
+    GRPCRoute: "gateway.networking.k8s.io", "v1", "grpcroutes", Some(OptionalApi::GrpcRoute);
+    TLSRoute: "gateway.networking.k8s.io", "v1", "tlsroutes", Some(OptionalApi::TlsRoute);
     ServiceMonitor: "monitoring.coreos.com", "v1", "servicemonitors", Some(OptionalApi::Monitoring);
     PrometheusRule: "monitoring.coreos.com", "v1", "prometheusrules", Some(OptionalApi::Monitoring);
 }
@@ -87,9 +95,19 @@ impl ManagedKind {
         )
     }
 
-    /// Returns the resource for a dynamic API client.
+    /// Returns the resource for a dynamic API client, in the preferred version.
     pub fn api_resource(self) -> ApiResource {
-        let kind = GroupVersionKind::gvk(self.group(), self.version(), self.as_str());
+        self.api_resource_in(self.version())
+    }
+
+    /// Returns the resource for a dynamic API client, in the version that the API server serves.
+    pub fn served_resource(self, apis: &OptionalApis) -> ApiResource {
+        let served = self.optional_api().and_then(|api| apis.version(api));
+        self.api_resource_in(served.unwrap_or(self.version()))
+    }
+
+    fn api_resource_in(self, version: &str) -> ApiResource {
+        let kind = GroupVersionKind::gvk(self.group(), version, self.as_str());
         ApiResource::from_gvk_with_plural(&kind, self.plural())
     }
 }
@@ -154,7 +172,7 @@ mod tests {
             rest,
             [
                 "/namespaces: get",
-                "/pods: get,list,watch",
+                "/pods: get,list,patch,watch",
                 "/secrets: get",
                 "events.k8s.io/events: create,patch"
             ]
@@ -174,7 +192,9 @@ mod tests {
     #[test]
     fn kinds_of_optional_groups_and_only_those_are_optional() {
         for kind in ManagedKind::ALL {
-            let expected = OptionalApi::ALL.iter().find(|api| api.group() == kind.group());
+            let is_of =
+                |api: &&OptionalApi| api.group() == kind.group() && api.kinds().contains(&kind.as_str());
+            let expected = OptionalApi::ALL.iter().find(is_of);
             assert_eq!(kind.optional_api().as_ref(), expected, "{kind}");
         }
     }

@@ -94,6 +94,11 @@ pub(super) async fn dereference(
             cert_manager_api: context.apis.has(OptionalApi::CertManager),
             http_authority,
             preflight: !hold,
+            route_versions: [OptionalApi::GrpcRoute, OptionalApi::TlsRoute]
+                .into_iter()
+                .filter_map(|api| Some((api, context.apis.version(api)?.to_owned())))
+                .collect(),
+            ..BuildInputs::default()
         },
     })
 }

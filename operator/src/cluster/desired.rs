@@ -2,12 +2,15 @@
 //! types. Created only by `validate`, so that its users need no further checks; used by `build` and
 //! by the steps that read.
 
+mod listener;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
-use crate::crd::{DeletionPolicy, IssuerRef, PostgresqlTlsMode, ZoneSpread};
+pub use self::listener::*;
+use crate::crd::{DeletionPolicy, PostgresqlTlsMode, ZoneSpread};
 
 /// The desired state of a cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +46,10 @@ pub struct DesiredCluster {
     pub grpc: ListenerPort,
     /// Listener for `/health`, `/ready` and `/metrics`.
     pub http: ListenerPort,
+    /// Further listeners for clients, by name.
+    pub listeners: Vec<DesiredListener>,
+    /// DNS domain of the Kubernetes cluster.
+    pub cluster_domain: String,
     /// The metadata database.
     pub postgresql: MetadataDatabase,
     /// The bucket.
@@ -116,31 +123,6 @@ pub struct DesiredServiceAccount {
     pub name: String,
     /// Annotations of the account to create; `None` if it already exists.
     pub make: Option<BTreeMap<String, String>>,
-}
-
-/// A listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerPort {
-    /// Port number.
-    pub number: u16,
-    /// TLS certificate; `None` for plain text.
-    pub certificate: Option<ListenerCertificate>,
-}
-
-impl ListenerPort {
-    /// Returns whether the listener uses TLS.
-    pub fn has_tls(&self) -> bool {
-        self.certificate.is_some()
-    }
-}
-
-/// TLS certificate of a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerCertificate {
-    /// Secret that contains the certificate.
-    pub secret: String,
-    /// Issuer that signs the certificate; `None` if the Secret is provided by the user.
-    pub issuer: Option<IssuerRef>,
 }
 
 /// A key of a Secret in the cluster's namespace.
@@ -281,14 +263,22 @@ impl DesiredCluster {
         for secret in read_at_start.into_iter().flatten() {
             need(secret.name.as_str(), &secret.key, true);
         }
-        for certificate in [&self.grpc, &self.http]
-            .into_iter()
-            .filter_map(|port| port.certificate.as_ref())
-        {
+        for certificate in self.ports().filter_map(|(_, port)| port.certificate.as_ref()) {
             need(&certificate.secret, "tls.crt", false);
             need(&certificate.secret, "tls.key", false);
         }
         needed.into_values().collect()
+    }
+
+    /// Returns the listeners of the agents by name.
+    pub fn ports(&self) -> impl Iterator<Item = (&str, &ListenerPort)> {
+        let further = self
+            .listeners
+            .iter()
+            .map(|listener| (listener.name.as_str(), &listener.port));
+        [("grpc", &self.grpc), ("http", &self.http)]
+            .into_iter()
+            .chain(further)
     }
 
     /// Returns the name of the Service that clients connect to.
@@ -299,6 +289,16 @@ impl DesiredCluster {
     /// Returns the name of the Deployment and of other objects that exist once for all agents.
     pub fn agent_name(&self) -> String {
         format!("{}-agent", self.name)
+    }
+
+    /// Returns the maximum number of slots of the agents while none of them ends slowly.
+    pub fn expected_slots(&self) -> u16 {
+        let replicas = match &self.scale {
+            AgentScale::Stopped => return 0,
+            AgentScale::Fixed(replicas) => *replicas,
+            AgentScale::Automatic(autoscaler) => autoscaler.max,
+        };
+        slots_for(replicas)
     }
 
     /// Returns the host and port for clients in the Kubernetes cluster.
@@ -323,9 +323,16 @@ impl DesiredCluster {
         if self.service_monitor.is_some() || self.alerts.is_some() {
             wanted.push(OptionalApi::Monitoring);
         }
-        if signs(&self.grpc) || signs(&self.http) {
+        if self.ports().any(|(_, port)| signs(port)) {
             wanted.push(OptionalApi::CertManager);
         }
         wanted
     }
+}
+
+/// Returns the number of slots for this number of agents: during a rolling update there are 25%
+/// more, rounded up.
+pub fn slots_for(replicas: i32) -> u16 {
+    let replicas = u16::try_from(replicas).unwrap_or(0);
+    replicas.saturating_add(replicas.div_ceil(4).max(1))
 }

@@ -1,7 +1,13 @@
 //! Clusters for tests, in the form that users write. Used only by the tests of this crate.
 
 use crate::{
-    cluster::{desired::DesiredCluster, inputs::BuildInputs, problem::ClusterProblem, validate::validate},
+    apis::OptionalApi,
+    cluster::{
+        desired::DesiredCluster,
+        inputs::{AgentFacts, BuildInputs, ListenerFacts, ServiceFacts},
+        problem::ClusterProblem,
+        validate::validate,
+    },
     context::ClusterDefaults,
     crd::StreamHouseCluster,
 };
@@ -22,6 +28,12 @@ pub(crate) fn inputs() -> BuildInputs {
         cert_manager_api: true,
         http_authority: true,
         preflight: true,
+        route_versions: [
+            (OptionalApi::GrpcRoute, "v1".to_owned()),
+            (OptionalApi::TlsRoute, "v1alpha2".to_owned()),
+        ]
+        .into(),
+        listeners: ListenerFacts::default(),
     }
 }
 
@@ -56,3 +68,56 @@ pub(crate) fn problem_with(spec: &str) -> ClusterProblem {
 
 /// A spec with every field set.
 pub(crate) const EVERYTHING: &str = include_str!("../../tests/clusters/everything.yaml");
+
+/// Facts about a listener of this name with two agents and their Services; the second load balancer
+/// has no address yet.
+pub(crate) fn listener_facts(listener: &str) -> ListenerFacts {
+    let agent = |slot, ips: &[&str], node: &str| AgentFacts {
+        slot: Some(slot),
+        ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
+        node: Some(node.to_owned()),
+    };
+    let service = |slot: Option<u16>, host: Option<&str>| {
+        let facts = ServiceFacts {
+            node_port: Some(30000 + slot.map_or(0, |slot| slot + 1)),
+            balancer_hosts: host.into_iter().map(str::to_owned).collect(),
+        };
+        ((listener.to_owned(), slot), facts)
+    };
+    let node = |addresses: &[(&str, &str)]| {
+        let addresses = addresses.iter();
+        addresses
+            .map(|(kind, host)| ((*kind).to_owned(), (*host).to_owned()))
+            .collect()
+    };
+    ListenerFacts {
+        slots: 3,
+        agents: [
+            ("pod-a".to_owned(), agent(0, &["10.0.0.1", "fd00::1"], "node-a")),
+            ("pod-b".to_owned(), agent(1, &["10.0.0.2"], "node-b")),
+        ]
+        .into(),
+        services: [
+            service(None, Some("bootstrap.elb.example.com")),
+            service(Some(0), Some("a.elb.example.com")),
+            service(Some(1), None),
+        ]
+        .into(),
+        nodes: [
+            (
+                "node-a".to_owned(),
+                node(&[
+                    ("InternalIP", "10.1.0.1"),
+                    ("InternalIP", "fd00::a"),
+                    ("ExternalIP", "192.0.2.1"),
+                ]),
+            ),
+            (
+                "node-b".to_owned(),
+                node(&[("ExternalDNS", "node-b.example.com"), ("InternalIP", "10.1.0.2")]),
+            ),
+        ]
+        .into(),
+        ..ListenerFacts::default()
+    }
+}

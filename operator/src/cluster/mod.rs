@@ -3,11 +3,12 @@
 //!
 //! 1. [`validate`]: validates the spec and derives the [`desired`] state, without side effects;
 //! 2. `dereference`: reads the referenced Secrets;
-//! 3. `metadata`: connects to PostgreSQL and migrates its schema to the version that the agents
+//! 3. `listeners`: gives the agents slots and finds the addresses of the additional listeners;
+//! 4. `metadata`: connects to PostgreSQL and migrates its schema to the version that the agents
 //!    require;
-//! 4. [`build`]: renders the children, without side effects;
-//! 5. `apply_children`: applies the children and deletes those that are no longer desired;
-//! 6. `status`: writes the status, also after a failed step.
+//! 5. [`build`]: renders the children, without side effects;
+//! 6. `apply_children`: applies the children and deletes those that are no longer desired;
+//! 7. `status`: writes the status, also after a failed step.
 //!
 //! A valid spec is applied regardless of the health of the agents, so that a fix is never blocked.
 //! The one exception is a schema that is too new: agents that cannot work with it must not replace
@@ -25,6 +26,7 @@ pub(crate) mod fixtures;
 mod incarnations;
 pub mod inputs;
 pub mod labels;
+mod listeners;
 mod merge;
 mod metadata;
 mod names;
@@ -50,6 +52,7 @@ use self::{
     deletion::DeletionProgress,
     dereference::ResolvedReferences,
     desired::DesiredCluster,
+    listeners::SlotPools,
     metadata::OpenStores,
     problem::ClusterProblem,
     status::{ReconcileFindings, RolloutState},
@@ -71,6 +74,7 @@ pub(crate) struct ClusterReconciler {
     context: OperatorContext,
     events: EventPublisher,
     opened: OpenStores,
+    slot_pools: SlotPools,
 }
 
 impl ClusterReconciler {
@@ -80,12 +84,14 @@ impl ClusterReconciler {
             context,
             events,
             opened: OpenStores::default(),
+            slot_pools: SlotPools::default(),
         }
     }
 
     /// Drops the state of a cluster that no longer exists.
     pub(crate) fn remove(&self, key: &ClusterKey) {
         self.opened.remove(key);
+        self.slot_pools.remove(key);
         self.context.stores.remove(key);
     }
 
@@ -148,6 +154,9 @@ impl ClusterReconciler {
             Ok(desired) if !findings.paused => desired,
             valid => {
                 findings.problems.extend(valid.err());
+                if !findings.paused {
+                    listeners::renew_slots(context, key).await?;
+                }
                 self.observe_agents(key, findings).await?;
                 return Ok(NextReconcile::Requeue(context.drift_interval));
             }
@@ -155,7 +164,8 @@ impl ClusterReconciler {
         if deletion::needs_finalizer(cluster, uses_other_namespaces(cluster, key)) {
             deletion::set_finalizer(context, cluster, true).await?;
         }
-        let read = dereference::dereference(context, &desired).await?;
+        let mut read = dereference::dereference(context, &desired).await?;
+        read.inputs.listeners = listeners::observe(context, &desired, Some(&self.slot_pools)).await?;
         findings.problems.extend(read.problems.iter().cloned());
         self.reach_metadata(cluster, key, read.connection.as_ref(), findings)
             .await;
@@ -230,7 +240,9 @@ impl ClusterReconciler {
                 .publish_warning(cluster, ConditionReason::DriftCorrected, message)
                 .await;
         }
-        findings.problems.extend(applied.problems);
+        let (of_listeners, problems) = listeners::separate(applied.problems);
+        findings.problems.extend(problems);
+        findings.listeners = Some(listeners::report(desired, &read.inputs, of_listeners));
         let uid = cluster.uid().unwrap_or_default();
         apply::delete_unwanted_children(context, key, &uid, &children, &kept).await?;
         if !deletion::needs_finalizer(cluster, uses_other_namespaces(cluster, key)) {
@@ -247,7 +259,11 @@ impl ClusterReconciler {
             .map(RolloutState::from_deployment)
             .is_some_and(RolloutState::is_complete);
         let checked = matches!(findings.bucket, Some(preflight::BucketCheck::Verified));
-        let calm = settled && checked && findings.problems.is_empty();
+        let bound = findings
+            .listeners
+            .as_ref()
+            .is_none_or(|report| !report.waits_for_slot);
+        let calm = settled && checked && bound && findings.problems.is_empty();
         Ok(NextReconcile::Requeue(if calm {
             context.drift_interval
         } else {
@@ -331,7 +347,8 @@ fn missing_apis(context: &OperatorContext, desired: &DesiredCluster) -> Vec<Clus
                     spec.monitoring.serviceMonitor and spec.monitoring.prometheusRule"
                         .to_owned(),
             },
-            OptionalApi::CertManager => ClusterProblem {
+            // Routes are not among them: their listener reports them.
+            OptionalApi::CertManager | OptionalApi::GrpcRoute | OptionalApi::TlsRoute => ClusterProblem {
                 condition: ConditionType::Degraded,
                 reason: ConditionReason::CertManagerMissing,
                 message: "cert-manager.io/v1 is not served: install cert-manager or set a Secret in \

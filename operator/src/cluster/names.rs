@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+
 use super::problem::ClusterProblem;
 
 /// Returns whether the text is a DNS label: up to 63 lower-case letters, digits and hyphens, with a
@@ -63,6 +65,35 @@ pub(super) fn check_annotations(
     }
 }
 
+/// Returns the first 16 hexadecimal digits of a text's SHA-256, enough to distinguish the
+/// renderings of one cluster.
+pub(super) fn short_hash(text: &str) -> String {
+    Sha256::digest(text)
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Returns a name of at most 63 characters: a longer one is truncated and ends with a hash of
+/// itself.
+pub(super) fn truncate_name(name: &str) -> String {
+    if name.len() <= 63 {
+        return name.to_owned();
+    }
+    let kept: String = name.chars().take(46).collect();
+    format!("{}-{}", kept.trim_end_matches('-'), short_hash(name))
+}
+
+/// Returns the name of a Service of an additional listener, and of the route to it: that of the
+/// agent with this slot, or the one for the first contact.
+pub(super) fn listener_service(cluster: &str, listener: &str, slot: Option<u16>) -> String {
+    truncate_name(&match slot {
+        Some(slot) => format!("{cluster}-{listener}-{slot}"),
+        None => format!("{cluster}-{listener}-bootstrap"),
+    })
+}
+
 /// Converts `flushInterval` to `flush-interval`.
 pub(super) fn to_kebab_case(name: &str) -> String {
     let mut kebab = String::with_capacity(name.len() + 4);
@@ -96,6 +127,17 @@ mod tests {
         assert!(
             is_label_value("") && is_label_value("v1.2_3") && !is_label_value("a b") && !is_label_value("a-")
         );
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        let (one, other) = (
+            truncate_name(&format!("{}-a", "n".repeat(70))),
+            truncate_name(&format!("{}-b", "n".repeat(70))),
+        );
+        assert_eq!((one.len(), other.len()), (63, 63));
+        assert_ne!(one, other);
+        assert_eq!(truncate_name("short"), "short");
     }
 
     #[test]

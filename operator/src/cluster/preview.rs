@@ -17,11 +17,12 @@ use super::{
     children::ManagedKind,
     dereference::{ResolvedReferences, dereference},
     desired::DesiredCluster,
+    listeners,
     validate::validate,
 };
 use crate::{
     context::OperatorContext,
-    crd::{FIELD_MANAGER, StreamHouseCluster},
+    crd::{ConditionReason, FIELD_MANAGER, StreamHouseCluster},
     metadata_stores::ClusterKey,
 };
 
@@ -51,11 +52,14 @@ pub(crate) async fn preview_cluster(
     let ResolvedReferences {
         problems,
         hold_rollout: hold,
-        inputs,
+        mut inputs,
         ..
     } = dereference(context, &desired)
         .await
         .context("cannot read the Secrets of the cluster")?;
+    inputs.listeners = listeners::observe(context, &desired, None)
+        .await
+        .context("cannot read the Services and pods of the cluster")?;
     let mut preview = ClusterPreview {
         problems: problems
             .iter()
@@ -72,6 +76,16 @@ pub(crate) async fn preview_cluster(
             "{} is not installed: its objects are not created",
             api.group()
         ));
+    }
+    let report = listeners::report(&desired, &inputs, Vec::new());
+    // An address that is still unknown is no problem of the change.
+    if let Some(problem) = report
+        .problem
+        .filter(|p| p.reason != ConditionReason::AddressPending)
+    {
+        preview
+            .problems
+            .push(format!("{}: {}", problem.reason, problem.message));
     }
     let key = ClusterKey::new(&desired.namespace, &desired.name);
     let children = build::build(&desired, &inputs);

@@ -134,7 +134,7 @@ async fn run_watch(
         if kind.optional_api().is_some_and(|api| !context.apis.has(api)) {
             continue;
         }
-        let resource = kind.api_resource();
+        let resource = kind.served_resource(&context.apis);
         for api in scope.dynamic_apis(&context.client, &resource) {
             let selected = watcher::Config::default().labels(&labels);
             controller = controller.watches_with(api, resource.clone(), selected, owner_of);

@@ -9,7 +9,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{metadata::MetadataState, preflight::BucketCheck, problem::ClusterProblem};
+use super::{
+    listeners::{self, ListenersReport},
+    metadata::MetadataState,
+    preflight::BucketCheck,
+    problem::ClusterProblem,
+};
 use crate::{
     conditions::{ConditionSet, ConditionStatus},
     context::OperatorContext,
@@ -35,6 +40,8 @@ pub(super) struct ReconcileFindings {
     pub(super) pod_problem: Option<String>,
     /// Whether any monitoring object is desired; `None` if the spec was not evaluated.
     pub(super) monitoring: Option<bool>,
+    /// The additional listeners; `None` if they were not observed.
+    pub(super) listeners: Option<ListenersReport>,
     /// Version in the applied spec.
     pub(super) version: Option<String>,
     /// Address of the Service (`host:port`).
@@ -110,6 +117,9 @@ pub(super) fn compute_status(
     set_metadata_reachable(c, findings);
     set_storage_reachable(c, findings);
     set_monitoring_available(c, findings);
+    if let Some(report) = &findings.listeners {
+        listeners::set_listeners_available(c, report);
+    }
     set_progressing(c, findings, rollout);
     set_degraded(c, findings, rollout);
     set_ready(c, findings, rollout);
@@ -127,6 +137,11 @@ pub(super) fn compute_status(
             })
             .or(old.agents),
         bootstrap: findings.bootstrap.clone().or(old.bootstrap),
+        listeners: findings
+            .listeners
+            .as_ref()
+            .map(|report| report.listeners.clone())
+            .unwrap_or(old.listeners),
         cluster_id: findings
             .metadata
             .as_ref()

@@ -6,6 +6,7 @@
 
 mod agents;
 mod api_shapes;
+mod listeners;
 mod monitoring;
 mod quantity;
 mod template;
@@ -18,19 +19,16 @@ use streamhouse_core::settings::{AgentSettings, SettingOverrides};
 
 use super::{
     desired::{
-        BucketCredentials, DatabaseTls, DesiredCluster, ImageReference, ListenerCertificate, ListenerPort,
-        MetadataDatabase, SecretKeySelector, StorageBucket,
+        BucketCredentials, DatabaseTls, DesiredCluster, ImageReference, ListenerPort, MetadataDatabase,
+        SecretKeySelector, StorageBucket,
     },
     names, paths,
     problem::ClusterProblem,
 };
 use crate::{
     context::ClusterDefaults,
-    crd::{self, ClusterSpec, ListenerSpec, SecretKeyRef, StreamHouseCluster, source_of_setting},
+    crd::{self, ClusterSpec, SecretKeyRef, StreamHouseCluster, source_of_setting},
 };
-
-const DEFAULT_GRPC_PORT: u16 = 50051;
-const DEFAULT_HTTP_PORT: u16 = 8080;
 
 /// Returns the desired state of the cluster.
 ///
@@ -55,7 +53,8 @@ pub fn validate(
     if namespace.is_empty() {
         return Err(ClusterProblem::invalid_spec("metadata.namespace is missing"));
     }
-    let (grpc, http) = listeners(&name, spec)?;
+    let (grpc, http) = listeners::own_listeners(&name, spec)?;
+    let further = listeners::additional_listeners(&name, spec, &grpc, &http)?;
     let storage = bucket(spec)?;
     let (variables, settings) = settings(spec, &grpc, &http)?;
     let resources = agents::resources(spec, &settings)?;
@@ -77,6 +76,8 @@ pub fn validate(
         pod_template: spec.agents.pod_template.clone(),
         grpc,
         http,
+        listeners: further,
+        cluster_domain: listeners::cluster_domain(spec),
         postgresql: database(spec),
         storage,
         service_monitor,
@@ -123,62 +124,6 @@ fn image(spec: &ClusterSpec, defaults: &ClusterDefaults) -> Result<ImageReferenc
         pull_policy: image.pull_policy.map(crd::ImagePullPolicy::as_str),
         pull_secrets: image.pull_secrets.clone(),
     })
-}
-
-fn listeners(cluster: &str, spec: &ClusterSpec) -> Result<(ListenerPort, ListenerPort), ClusterProblem> {
-    let listeners = &spec.listeners;
-    if listeners.kafka.as_ref().is_some_and(|kafka| kafka.enabled) {
-        return Err(ClusterProblem::invalid_spec(
-            "agents of this version do not serve the Kafka protocol yet: remove spec.listeners.kafka.enabled",
-        ));
-    }
-    let grpc = listener_port(cluster, "grpc", &listeners.grpc, DEFAULT_GRPC_PORT)?;
-    let http = listener_port(cluster, "http", &listeners.http, DEFAULT_HTTP_PORT)?;
-    if grpc.number == http.number {
-        return Err(ClusterProblem::invalid_spec(format!(
-            "spec.listeners.grpc and spec.listeners.http both have port {}: set different ports",
-            grpc.number
-        )));
-    }
-    Ok((grpc, http))
-}
-
-fn listener_port(
-    cluster: &str,
-    name: &str,
-    listener: &ListenerSpec,
-    usual: u16,
-) -> Result<ListenerPort, ClusterProblem> {
-    let number = match listener.port {
-        None => usual,
-        Some(number) => u16::try_from(number)
-            .ok()
-            .filter(|number| *number >= 1024)
-            .ok_or_else(|| {
-                ClusterProblem::invalid_spec(format!(
-                    "spec.listeners.{name}.port {number} is not between 1024 and 65535"
-                ))
-            })?,
-    };
-    let certificate = match &listener.tls {
-        None => None,
-        Some(tls) => Some(match (&tls.secret_name, &tls.issuer_ref) {
-            (Some(secret), None) => ListenerCertificate {
-                secret: secret.clone(),
-                issuer: None,
-            },
-            (None, Some(issuer)) => ListenerCertificate {
-                secret: format!("{cluster}-{name}-tls"),
-                issuer: Some(issuer.clone()),
-            },
-            _ => {
-                return Err(ClusterProblem::invalid_spec(format!(
-                    "spec.listeners.{name}.tls needs exactly one of secretName and issuerRef"
-                )));
-            }
-        }),
-    };
-    Ok(ListenerPort { number, certificate })
 }
 
 fn secret_key(secret: &SecretKeyRef, usual: &str) -> SecretKeySelector {

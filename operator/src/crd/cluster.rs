@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AgentsSpec, DeletionPolicy, ListenersSpec, MonitoringSpec, ObjectStorageSpec, PostgresqlSpec,
-    ScalarValue, schema,
+    AgentsSpec, DeletionPolicy, ListenerStatus, ListenersSpec, MonitoringSpec, ObjectStorageSpec,
+    PostgresqlSpec, ScalarValue, schema,
 };
 
 /// A StreamHouse cluster: stateless agents that store records in one bucket and metadata in one
@@ -197,6 +197,10 @@ pub struct ClusterStatus {
     /// Address (`host:port`) for clients inside the Kubernetes cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<String>,
+    /// State of the additional listeners.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub listeners: Vec<ListenerStatus>,
     /// Unique id of the cluster, stored in its metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
@@ -204,7 +208,7 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,
     /// Conditions: Ready, Progressing, Degraded, MetadataReachable, StorageReachable,
-    /// MonitoringAvailable and Paused.
+    /// MonitoringAvailable, ListenersAvailable and Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -41,6 +41,7 @@ documented_enum! {
         MetadataReachable: "PostgreSQL is reachable and its schema is compatible",
         StorageReachable: "objects can be written to, read from and deleted in the bucket",
         MonitoringAvailable: "the configured monitoring objects exist",
+        ListenersAvailable: "every additional listener has its addresses; absent without additional listeners",
         Paused: "the operator changes nothing for this resource",
     }
 }
@@ -76,6 +77,11 @@ documented_enum! {
         MonitoringDisabled: "no monitoring objects are configured",
         MonitoringApiMissing: "monitoring.coreos.com is not installed: install the Prometheus operator or disable monitoring",
         CertManagerMissing: "cert-manager.io is not installed: install cert-manager or set a Secret",
+        ListenersReady: "every additional listener has its addresses",
+        AddressPending: "a listener waits for an address; the message says which and for what",
+        GatewayApiMissing: "the routes of the Gateway API that a listener needs are not installed",
+        NodeAccessForbidden: "the operator may not read nodes, whose addresses a listener of type nodeport advertises",
+        RouteRejected: "a Gateway does not accept the route of a listener; the message has its answer",
         ObjectConflict: "an object with the same name exists and is not managed for this resource: rename or delete it",
         ApplyFailed: "the API server rejected an object; the message contains the object and the error",
         // Topics.
@@ -134,6 +140,7 @@ mod tests {
         ConditionReason::StorageCheckRunning,
         ConditionReason::MonitoringApplied,
         ConditionReason::MonitoringDisabled,
+        ConditionReason::ListenersReady,
         ConditionReason::Adopted,
         ConditionReason::Created,
         ConditionReason::PartitionsIncreased,

@@ -7,12 +7,18 @@
 
 // The derive generates a second, hidden struct for each struct with rules and marks it `pub`.
 #[allow(unreachable_pub)]
+mod additional_listener;
+#[allow(unreachable_pub)]
 mod agents;
 #[allow(unreachable_pub)]
 mod cluster;
 mod condition;
 #[allow(unreachable_pub)]
 mod connections;
+#[allow(unreachable_pub)]
+mod listener_tls;
+#[allow(unreachable_pub)]
+mod listeners;
 mod monitoring;
 mod reference;
 mod scalar;
@@ -20,10 +26,13 @@ mod schema;
 #[allow(unreachable_pub)]
 mod topic;
 
+pub use additional_listener::*;
 pub use agents::*;
 pub use cluster::*;
 pub use condition::{ConditionReason, ConditionType, reasons_markdown};
 pub use connections::*;
+pub use listener_tls::*;
+pub use listeners::*;
 pub use monitoring::*;
 pub use reference::api_markdown;
 pub use scalar::ScalarValue;

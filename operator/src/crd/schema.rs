@@ -56,6 +56,14 @@ pub(super) fn free_form_list(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Gateways that a route attaches to.
+pub(super) fn parent_refs(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": 8,
+        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
+    })
+}
+
 /// Resource quantities by resource name, as in a container.
 pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

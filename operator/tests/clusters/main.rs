@@ -8,4 +8,5 @@ mod changes;
 mod deletion;
 mod environment;
 mod health;
+mod listeners;
 mod monitoring;

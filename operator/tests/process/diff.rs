@@ -30,6 +30,16 @@ fn without_definitions_it_says_what_to_do(api: &KubeApi, cluster: &str) {
     assert!(err.contains("streamhouse-operator crds"), "{err}");
 }
 
+/// The Service that a listener adds, and the API that its route lacks.
+fn a_new_listener(api: &KubeApi, namespace: &str) {
+    let listener = "  listeners: {additional: [{name: external, type: gateway, port: 9094, bootstrap: {host: a.example.com},\n\
+        \x20   gateway: {parentRefs: [{name: web}]}}]}\n";
+    let (code, out, _) = diff(api, &fixtures::cluster(namespace, listener), &[]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("+  name: main-external-bootstrap"), "{out}");
+    assert!(out.contains("! GatewayApiMissing: listener external"), "{out}");
+}
+
 #[test]
 fn diff_tells_what_would_change_and_changes_nothing() {
     let api = KubeApi::start().unwrap();
@@ -84,6 +94,7 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     let (code, out, _) = diff(&api, &changed, &[]);
     assert_eq!(code, Some(1));
     assert!(out.contains("-  replicas: 3\n+  replicas: 5\n"), "{out}");
+    a_new_listener(&api, &namespace);
     let grown = topic("  partitions: 6\n  retention: {time: 7d}\n");
     let (code, out, _) = diff(&api, &grown, &[]);
     assert_eq!(code, Some(1));

@@ -76,10 +76,15 @@ fn the_chart_gives_the_rights_that_the_code_needs_and_no_other() {
         need("streamhouse.io", &format!("{plural}/finalizers"), &["update"]);
     }
     need("", "secrets", &["get"]);
-    need("", "pods", &["get", "list", "watch"]);
+    need("", "pods", &["get", "list", "watch", "patch"]);
     need("", "namespaces", &["get"]);
     need("events.k8s.io", "events", &["create", "patch"]);
     assert_eq!(by_resource(&rules("rules")), expected);
+    let nodes = BTreeMap::from([(
+        ("".to_owned(), "nodes".to_owned()),
+        BTreeSet::from(["get".to_owned()]),
+    )]);
+    assert_eq!(by_resource(&rules("nodeRules")), nodes);
 
     let lease = rules("leaseRules");
     assert_eq!(lease.len(), 2);
@@ -113,7 +118,9 @@ fn exercise_operator(api: &KubeApi, account: &str, namespace: &str, more: &[&str
     let mut operator = OperatorProcess::start(&kubeconfig, account, more);
     operator.until_leads();
     let everything = "  agents: {autoscaling: {minReplicas: 1, maxReplicas: 3, targetCPUUtilizationPercentage: 80}}\n\
-        \x20 networkPolicy: {enabled: true}\n  monitoring: {dashboards: {enabled: true}}\n";
+        \x20 networkPolicy: {enabled: true}\n  monitoring: {dashboards: {enabled: true}}\n\
+        \x20 listeners: {additional: [{name: external, type: nodeport, port: 9094},\n\
+        \x20   {name: web, type: ingress, port: 9095, bootstrap: {host: events.example.com}}]}\n";
     api.apply(&fixtures::cluster(namespace, everything)).unwrap();
     api.apply(&fixtures::topic(
         namespace,
@@ -126,6 +133,9 @@ fn exercise_operator(api: &KubeApi, account: &str, namespace: &str, more: &[&str
     for made in [
         "deployment/main-agent",
         "service/main-agents",
+        "service/main-external-bootstrap",
+        "ingress/main-web-bootstrap",
+        "configmap/main-listeners",
         "configmap/main-agent",
         "configmap/main-dashboard",
         "poddisruptionbudget/main-agent",

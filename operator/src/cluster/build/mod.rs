@@ -7,6 +7,7 @@ mod certificates;
 mod config;
 mod environment;
 mod jobs;
+mod listeners;
 mod monitoring;
 mod network;
 mod object;
@@ -41,13 +42,14 @@ impl ChildObject {
 /// Builds all objects of a cluster, in the order in which they are applied. Objects of an API that
 /// is not installed are left out.
 pub fn build(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject> {
-    let children = [
+    let first = [
         config::service_account(desired),
         Some(config::config_map(desired)),
+        listeners::listeners_config(desired, inputs),
         monitoring::dashboard(desired),
         Some(network::service(desired)),
-        certificates::certificate(desired, "grpc", &desired.grpc),
-        certificates::certificate(desired, "http", &desired.http),
+    ];
+    let last = [
         network::network_policy(desired),
         scaling::disruption_budget(desired),
         inputs.preflight.then(|| jobs::preflight_job(desired, inputs)),
@@ -56,8 +58,26 @@ pub fn build(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject>
         monitoring::service_monitor(desired, inputs),
         monitoring::prometheus_rule(desired),
     ];
-    let installed = |child: &ChildObject| child.kind.optional_api().is_none_or(|api| inputs.has(api));
-    children.into_iter().flatten().filter(installed).collect()
+    let mut children: Vec<ChildObject> = first.into_iter().flatten().collect();
+    children.extend(listeners::endpoints(desired, inputs));
+    children.extend(certificates::certificates(desired, inputs));
+    children.extend(last.into_iter().flatten());
+    children.retain(|child| child.kind.optional_api().is_none_or(|api| inputs.has(api)));
+    for child in &mut children {
+        set_served_version(child, inputs);
+    }
+    children
+}
+
+/// Sets the version of a kind of which the API server serves another than the preferred one.
+fn set_served_version(child: &mut ChildObject, inputs: &BuildInputs) {
+    let served = child
+        .kind
+        .optional_api()
+        .and_then(|api| inputs.route_versions.get(&api));
+    if let (Some(version), Some(types)) = (served, &mut child.object.types) {
+        types.api_version = format!("{}/{version}", child.kind.group());
+    }
 }
 
 /// Builds the Job that deletes all records and the metadata. Only for a cluster whose deletion with

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{ChildObject, object::ObjectBuilder};
-use crate::cluster::{children::ManagedKind, desired::DesiredCluster, labels};
+use crate::{
+    cluster::{children::ManagedKind, desired::DesiredCluster, labels},
+    crd::ListenerType,
+};
 
 /// Builds the Service: the first contact of clients and the target of Prometheus' discovery.
 /// Afterwards clients connect to each agent directly.
@@ -34,11 +37,22 @@ pub(super) fn network_policy(desired: &DesiredCluster) -> Option<ChildObject> {
         }
     };
     let tcp = |number: u16| json!([{ "port": number, "protocol": "TCP" }]);
-    let ingress = json!([
-        { "from": [agents] },
-        { "from": given(&peers.clients, json!({ "podSelector": {} })), "ports": tcp(desired.grpc.number) },
-        { "from": given(&peers.monitoring, json!({ "namespaceSelector": {} })), "ports": tcp(desired.http.number) },
-    ]);
+    let clients = given(&peers.clients, json!({ "podSelector": {} }));
+    let mut ingress = vec![
+        json!({ "from": [agents] }),
+        json!({ "from": clients, "ports": tcp(desired.grpc.number) }),
+        json!({ "from": given(&peers.monitoring, json!({ "namespaceSelector": {} })), "ports": tcp(desired.http.number) }),
+    ];
+    for listener in &desired.listeners {
+        let mut rule = json!({ "ports": tcp(listener.port.number) });
+        if !listener.peers.is_empty() {
+            rule["from"] = json!(listener.peers);
+        } else if listener.kind == ListenerType::Internal {
+            rule["from"] = json!(clients);
+        }
+        // Others are reached from outside, with addresses that no policy can name: no restriction.
+        ingress.push(rule);
+    }
     let draft = ObjectBuilder::new(desired, ManagedKind::NetworkPolicy, desired.agent_name());
     Some(draft.build(json!({ "spec": {
         "podSelector": { "matchLabels": labels::agent_selector(&desired.name) },

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use kube::core::{DynamicObject, ObjectMeta};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::ChildObject;
+pub(super) use crate::cluster::names::short_hash;
 use crate::cluster::{
     children::{ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, ManagedKind},
     desired::DesiredCluster,
     labels,
+    names::truncate_name,
 };
 
 /// An object under construction; its body is everything beside `metadata`.
@@ -95,41 +96,5 @@ impl<'a> ObjectBuilder<'a> {
             kind: self.kind,
             object,
         }
-    }
-}
-
-/// Returns the first 16 hexadecimal digits of a text's SHA-256, enough to distinguish the
-/// renderings of one cluster.
-pub(super) fn short_hash(text: &str) -> String {
-    Sha256::digest(text)
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// Returns a name of at most 63 characters: a longer one is truncated and ends with a hash of
-/// itself.
-fn truncate_name(name: &str) -> String {
-    if name.len() <= 63 {
-        return name.to_owned();
-    }
-    let kept: String = name.chars().take(46).collect();
-    format!("{}-{}", kept.trim_end_matches('-'), short_hash(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_names_are_cut_and_stay_apart() {
-        let (one, other) = (
-            truncate_name(&format!("{}-a", "n".repeat(70))),
-            truncate_name(&format!("{}-b", "n".repeat(70))),
-        );
-        assert_eq!((one.len(), other.len()), (63, 63));
-        assert_ne!(one, other);
-        assert_eq!(truncate_name("short"), "short");
     }
 }

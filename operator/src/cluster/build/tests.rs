@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::Job,
     core::v1::{ConfigMap, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
+    networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,6 +20,7 @@ use crate::cluster::{
     labels,
 };
 
+mod listeners;
 mod properties;
 
 fn build_children(spec: &str) -> Vec<ChildObject> {
@@ -296,7 +297,12 @@ fn assert_known(child: &ChildObject) {
         ManagedKind::NetworkPolicy => assert_round_trips::<NetworkPolicy>(child),
         ManagedKind::HorizontalPodAutoscaler => assert_round_trips::<HorizontalPodAutoscaler>(child),
         ManagedKind::Job => assert_round_trips::<Job>(child),
-        ManagedKind::Certificate | ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => {
+        ManagedKind::Ingress => assert_round_trips::<Ingress>(child),
+        ManagedKind::Certificate
+        | ManagedKind::GRPCRoute
+        | ManagedKind::TLSRoute
+        | ManagedKind::ServiceMonitor
+        | ManagedKind::PrometheusRule => {
             assert!(child.object.data["spec"].is_object());
         }
     }

@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::{fixtures::defaults, validate::validate};
+use crate::cluster::{
+    fixtures::{defaults, listener_facts},
+    inputs::ListenerFacts,
+    validate::validate,
+};
 
 /// Generates clusters with different listeners, numbers of agents, parts and lengths of the
 /// namespace.
@@ -41,17 +45,27 @@ fn specs() -> impl Strategy<Value = (String, String, BuildInputs)> {
         "[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
     );
     let switches = any::<[bool; 8]>();
-    (names, grpc, http, agents, storage, switches).prop_map(|((name, namespace), grpc, http, agents, storage, on)| {
+    let additional = prop::sample::select(vec![
+        "[]",
+        "[{name: a-name-of-25-characters-x, type: nodeport, port: 9094, tls: {issuerRef: {name: ca}}}]",
+        "[{name: external, type: loadbalancer, port: 9094}, {name: agents, type: internal, port: 9095}]",
+        "[{name: external, type: ingress, port: 9094, bootstrap: {host: a.example.com}}]",
+        "[{name: external, type: gateway, port: 9094, mode: perAgent, gateway: {parentRefs: [{name: web}]},
+            bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}]",
+    ]);
+    let names = (names, additional, 0..4_u16);
+    (names, grpc, http, agents, storage, switches).prop_map(|(((name, namespace), additional, slots), grpc, http, agents, storage, on)| {
         let elsewhere = if on[0] && !http.contains("tls") { "namespace: monitoring, " } else { "" };
         let spec = format!(
             "{{postgresql: {{connectionSecret: {{name: db}}}}, objectStorage: {storage}, agents: {agents},
-            listeners: {{grpc: {grpc}, http: {http}}}, stopped: {}, networkPolicy: {{enabled: {}}},
+            listeners: {{grpc: {grpc}, http: {http}, additional: {additional}}}, stopped: {}, networkPolicy: {{enabled: {}}},
             monitoring: {{serviceMonitor: {{{elsewhere}enabled: {}}}, prometheusRule: {{{elsewhere}enabled: {}}}, dashboards: {{{elsewhere}enabled: {}}}}}}}",
             on[1], on[2], on[3], on[4], on[5]
         );
         let cluster = format!("{{apiVersion: streamhouse.io/v1alpha1, kind: StreamHouseCluster,
             metadata: {{name: {name}, namespace: {namespace}, uid: u1}}, spec: {spec}}}");
-        let inputs = BuildInputs { monitoring_api: on[6], cert_manager_api: on[7], ..inputs() };
+        let listeners = ListenerFacts { slots, ..listener_facts("external") };
+        let inputs = BuildInputs { monitoring_api: on[6], cert_manager_api: on[7], listeners, ..inputs() };
         (cluster, namespace, inputs)
     })
 }

@@ -1,0 +1,214 @@
+//! Builds the objects of the additional listeners: the Services, the routes or Ingresses to them,
+//! and the ConfigMap from which agents read the listeners and their addresses.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{ChildObject, object::ObjectBuilder};
+use crate::{
+    cluster::{
+        children::{LABEL_AGENT_SLOT, LABEL_LISTENER, ManagedKind},
+        desired::{DesiredCluster, DesiredListener, DesiredRoute, EndpointOptions, with_slot},
+        inputs::BuildInputs,
+        labels, listeners, names,
+    },
+    crd::{ListenerType, RouteKind},
+};
+
+/// Component of the objects of listeners, which monitoring does not select.
+const LISTENER_COMPONENT: &str = "listener";
+/// File of the listeners in the ConfigMap.
+const LISTENERS_FILE: &str = "listeners.yaml";
+
+/// Builds the ConfigMap of the listeners, if there are any. Agents read the addresses again when
+/// they change; everything else in it is also part of the pod template's hash.
+pub(super) fn listeners_config(desired: &DesiredCluster, inputs: &BuildInputs) -> Option<ChildObject> {
+    if desired.listeners.is_empty() {
+        return None;
+    }
+    let facts = &inputs.listeners;
+    let entry = |listener: &DesiredListener| {
+        let mut entry = structure(listener);
+        if let Some(address) = listeners::shared_address(desired, listener, facts) {
+            entry["address"] = json!(address);
+        }
+        let agents = listeners::agent_addresses(listener, facts);
+        if !agents.is_empty() {
+            entry["agents"] = json!(agents);
+        }
+        entry
+    };
+    let file = json!({ "listeners": desired.listeners.iter().map(entry).collect::<Vec<_>>() });
+    let name = format!("{}-listeners", desired.name);
+    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, name).component(LISTENER_COMPONENT);
+    // JSON is YAML too.
+    Some(draft.build(json!({ "data": { LISTENERS_FILE: format!("{file:#}\n") } })))
+}
+
+/// Returns what agents read of a listener only at start.
+pub(super) fn structure(listener: &DesiredListener) -> Value {
+    json!({
+        "name": listener.name,
+        "listen": format!("[::]:{}", listener.port.number),
+        "tls": listener.port.has_tls(),
+    })
+}
+
+/// Builds the Services and routes of all listeners.
+pub(super) fn endpoints(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject> {
+    let of_listener = |listener| {
+        let slots = (0..inputs.listeners.slots).filter(move |_| DesiredListener::has_slots(listener));
+        let slots = std::iter::once(None).chain(slots.map(Some));
+        slots.flat_map(move |slot| {
+            let endpoint = Endpoint::new(desired, listener, slot);
+            [Some(endpoint.service()), endpoint.route()]
+        })
+    };
+    desired.listeners.iter().flat_map(of_listener).flatten().collect()
+}
+
+/// A Service and the route to it: of one slot, or for the first contact.
+struct Endpoint<'a> {
+    desired: &'a DesiredCluster,
+    listener: &'a DesiredListener,
+    slot: Option<u16>,
+    options: &'a EndpointOptions,
+}
+
+impl<'a> Endpoint<'a> {
+    fn new(desired: &'a DesiredCluster, listener: &'a DesiredListener, slot: Option<u16>) -> Self {
+        let options = match slot {
+            Some(_) => &listener.agents,
+            None => &listener.bootstrap,
+        };
+        Self {
+            desired,
+            listener,
+            slot,
+            options,
+        }
+    }
+
+    fn name(&self) -> String {
+        names::listener_service(&self.desired.name, &self.listener.name, self.slot)
+    }
+
+    /// Starts an object; the user's labels and annotations are for what faces the clients.
+    fn draft(&self, kind: ManagedKind, faces_clients: bool) -> ObjectBuilder<'a> {
+        let mut labels = BTreeMap::new();
+        let mut annotations = BTreeMap::new();
+        if faces_clients {
+            let insert = |(name, value): (&String, &String)| match self.slot {
+                Some(slot) => (name.clone(), with_slot(value, slot)),
+                None => (name.clone(), value.clone()),
+            };
+            labels.extend(self.options.labels.iter().map(insert));
+            annotations.extend(self.options.annotations.iter().map(insert));
+        }
+        labels.insert(LABEL_LISTENER.to_owned(), self.listener.name.clone());
+        if let Some(slot) = self.slot {
+            labels.insert(LABEL_AGENT_SLOT.to_owned(), slot.to_string());
+        }
+        ObjectBuilder::new(self.desired, kind, self.name())
+            .component(LISTENER_COMPONENT)
+            .labels(&labels)
+            .annotations(annotations)
+    }
+
+    fn service(&self) -> ChildObject {
+        let listener = self.listener;
+        let mut selector = labels::agent_selector(&self.desired.name);
+        if let Some(slot) = self.slot {
+            selector.insert(LABEL_AGENT_SLOT.to_owned(), slot.to_string());
+        }
+        let number = listener.port.number;
+        let protocol = if listener.port.has_tls() {
+            "https"
+        } else {
+            "kubernetes.io/h2c"
+        };
+        let mut port = json!({
+            "name": listener.name, "port": number, "targetPort": number, "protocol": "TCP", "appProtocol": protocol,
+        });
+        let node_port = self
+            .options
+            .node_port
+            .and_then(|first| first.checked_add(self.slot.unwrap_or(0)));
+        if let Some(node_port) = node_port {
+            port["nodePort"] = json!(node_port);
+        }
+        let kind = match listener.kind {
+            ListenerType::Nodeport => "NodePort",
+            ListenerType::Loadbalancer => "LoadBalancer",
+            ListenerType::Internal | ListenerType::Gateway | ListenerType::Ingress => "ClusterIP",
+        };
+        let mut spec = self.service_options();
+        spec.insert("type".to_owned(), json!(kind));
+        spec.insert("selector".to_owned(), json!(selector));
+        spec.insert("ports".to_owned(), json!([port]));
+        self.draft(ManagedKind::Service, listener.route.is_none())
+            .build(json!({ "spec": spec }))
+    }
+
+    fn service_options(&self) -> Map<String, Value> {
+        let options = &self.listener.service;
+        let mut fields = Map::new();
+        let mut set = |name: &str, value: Value| {
+            if !value.is_null() && value != json!([]) {
+                fields.insert(name.to_owned(), value);
+            }
+        };
+        set("loadBalancerClass", json!(options.load_balancer_class));
+        set("loadBalancerSourceRanges", json!(options.source_ranges));
+        set("externalTrafficPolicy", json!(options.external_traffic_policy));
+        set("ipFamilies", json!(options.ip_families));
+        set("ipFamilyPolicy", json!(options.ip_family_policy));
+        // A Service of one agent has nothing to choose from.
+        if self.slot.is_none() {
+            set("trafficDistribution", json!(options.traffic_distribution));
+        }
+        fields
+    }
+
+    /// Builds the route to the Service, for types that have one.
+    fn route(&self) -> Option<ChildObject> {
+        let host = self.options.host.as_deref()?;
+        let host = match self.slot {
+            Some(slot) => with_slot(host, slot),
+            None => host.to_owned(),
+        };
+        Some(match self.listener.route.as_ref()? {
+            DesiredRoute::Gateway { kind, parent_refs } => {
+                let kind = match kind {
+                    RouteKind::Grpc => ManagedKind::GRPCRoute,
+                    RouteKind::Tls => ManagedKind::TLSRoute,
+                };
+                let backend = json!({ "name": self.name(), "port": self.listener.port.number });
+                self.draft(kind, true).build(json!({ "spec": {
+                    "parentRefs": parent_refs,
+                    "hostnames": [host],
+                    "rules": [{ "backendRefs": [backend] }],
+                } }))
+            }
+            DesiredRoute::Ingress { class, tls_secret } => self.ingress(&host, class, tls_secret),
+        })
+    }
+
+    fn ingress(&self, host: &str, class: &Option<String>, tls_secret: &Option<String>) -> ChildObject {
+        let backend =
+            json!({ "service": { "name": self.name(), "port": { "number": self.listener.port.number } } });
+        let path = json!({ "path": "/", "pathType": "Prefix", "backend": backend });
+        let mut spec = json!({ "rules": [{ "host": host, "http": { "paths": [path] } }] });
+        if let Some(class) = class {
+            spec["ingressClassName"] = json!(class);
+        }
+        if let Some(secret) = tls_secret {
+            spec["tls"] = json!([{ "hosts": [host], "secretName": secret }]);
+        } else if self.listener.port.has_tls() {
+            spec["tls"] = json!([{ "hosts": [host] }]);
+        }
+        self.draft(ManagedKind::Ingress, true)
+            .build(json!({ "spec": spec }))
+    }
+}

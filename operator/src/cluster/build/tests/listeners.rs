@@ -1,0 +1,150 @@
+//! The objects of additional listeners.
+
+use serde_json::json;
+
+use super::*;
+use crate::cluster::fixtures::listener_facts;
+
+/// Builds a cluster with one listener that is named external, with two agents and three slots.
+fn build_listener(listener: &str) -> Vec<ChildObject> {
+    let inputs = BuildInputs {
+        listeners: listener_facts("external"),
+        ..inputs()
+    };
+    let desired = desired_with(&format!("{{listeners: {{additional: [{listener}]}}}}"));
+    build(&desired, &inputs)
+}
+
+/// Renders the objects that the listener adds or changes, except the pods.
+fn listener_yaml(listener: &str) -> String {
+    let minimal = build_children("{}");
+    let changed: Vec<ChildObject> = build_listener(listener)
+        .into_iter()
+        .filter(|child| !minimal.contains(child) && child.kind != ManagedKind::Deployment)
+        .filter(|child| child.name() != "events-agent")
+        .collect();
+    to_yaml(&changed)
+}
+
+const NODE_PORT: &str = "{name: external, type: nodeport, port: 9094, externalTrafficPolicy: Local,
+    bootstrap: {nodePort: 31000}, agents: {nodePort: 31001, annotations: {example.com/agent: 'agent {slot}'}}}";
+
+#[test]
+fn node_ports() {
+    insta::assert_snapshot!(listener_yaml(NODE_PORT));
+}
+
+#[test]
+fn load_balancers_with_a_certificate() {
+    insta::assert_snapshot!(listener_yaml(
+        "{name: external, type: loadbalancer, port: 9094, tls: {issuerRef: {name: ca}, ipAddresses: [192.0.2.9]},
+        loadBalancerClass: service.k8s.aws/nlb, loadBalancerSourceRanges: [192.0.2.0/24],
+        ipFamilyPolicy: PreferDualStack, ipFamilies: [IPv4, IPv6], trafficDistribution: PreferClose}"
+    ));
+}
+
+#[test]
+fn one_address_through_a_gateway() {
+    insta::assert_snapshot!(listener_yaml(
+        "{name: external, type: gateway, port: 9094, gateway: {parentRefs: [{name: web, namespace: gateways}]},
+        bootstrap: {host: events.example.com, labels: {team: a}}}"
+    ));
+}
+
+#[test]
+fn an_address_for_each_agent_through_a_gateway_that_passes_tls() {
+    insta::assert_snapshot!(listener_yaml(
+        "{name: external, type: gateway, mode: perAgent, port: 9094, gateway: {parentRefs: [{name: web}]},
+        tls: {issuerRef: {name: ca}, dnsNames: ['*.example.com']},
+        bootstrap: {host: events.example.com}, agents: {host: 'events-{slot}.example.com'}}"
+    ));
+}
+
+#[test]
+fn an_ingress() {
+    insta::assert_snapshot!(listener_yaml(
+        "{name: external, type: ingress, port: 9094, ingress: {className: nginx, tlsSecretName: events-web},
+        bootstrap: {host: events.example.com, annotations: {nginx.ingress.kubernetes.io/backend-protocol: GRPC}}}"
+    ));
+}
+
+#[test]
+fn a_certificate_names_every_agent_that_may_run() {
+    let names = |listener: &str| {
+        let children = build_listener(listener);
+        let certificate = find_kind(&children, ManagedKind::Certificate);
+        serde_json::from_value::<Vec<String>>(certificate["spec"]["dnsNames"].clone()).unwrap()
+    };
+    // Three agents, and one more during a rolling update.
+    let each = names(
+        "{name: external, type: loadbalancer, port: 9094, tls: {issuerRef: {name: ca}},
+        bootstrap: {advertisedHost: events.example.com}, agents: {advertisedHost: 'events-{slot}.example.com'}}",
+    );
+    assert_eq!(
+        each,
+        ["events", "events-0", "events-1", "events-2", "events-3"].map(|name| format!("{name}.example.com"))
+    );
+    let found = names("{name: external, type: loadbalancer, port: 9094, tls: {issuerRef: {name: ca}}}");
+    assert!(found.contains(&"events-external-bootstrap.team-a.svc.cluster.local".to_owned()));
+    assert!(found.contains(&"a.elb.example.com".to_owned()));
+    let domain = "{listeners: {clusterDomain: k8s.example, grpc: {tls: {issuerRef: {name: ca}, dnsNames: [events.example.com]}}}}";
+    let certificate = find_kind(&build_children(domain), ManagedKind::Certificate);
+    let own = certificate["spec"]["dnsNames"].as_array().unwrap();
+    assert!(own.contains(&json!("events-agents.team-a.svc.k8s.example")));
+    assert!(own.contains(&json!("events.example.com")));
+}
+
+#[test]
+fn monitoring_does_not_scrape_an_agent_twice() {
+    for child in build_listener(NODE_PORT) {
+        let labels = child.object.metadata.labels.as_ref().unwrap();
+        let selected = labels::agent_selector("events")
+            .iter()
+            .all(|(name, value)| labels.get(name) == Some(value));
+        assert_eq!(
+            selected && child.kind == ManagedKind::Service,
+            child.name() == "events-agents",
+            "{}",
+            child.name()
+        );
+    }
+}
+
+#[test]
+fn the_policy_opens_the_ports_of_listeners() {
+    let policy = |listener: &str| {
+        let spec = format!(
+            "{{listeners: {{additional: [{listener}]}}, networkPolicy: {{enabled: true, clients: [{{podSelector: {{}}}}]}}}}"
+        );
+        find_kind(&build_children(&spec), ManagedKind::NetworkPolicy)["spec"]["ingress"]
+            .as_array()
+            .unwrap()
+            .last()
+            .unwrap()
+            .clone()
+    };
+    let ports = json!([{ "port": 9094, "protocol": "TCP" }]);
+    assert_eq!(
+        policy("{name: a, type: nodeport, port: 9094}"),
+        json!({ "ports": ports })
+    );
+    let inside = json!({ "ports": ports, "from": [{ "podSelector": {} }] });
+    assert_eq!(policy("{name: a, type: internal, port: 9094}"), inside);
+    let given = json!({ "ports": ports, "from": [{ "ipBlock": { "cidr": "192.0.2.0/24" } }] });
+    assert_eq!(
+        policy(
+            "{name: a, type: nodeport, port: 9094, networkPolicyPeers: [{ipBlock: {cidr: 192.0.2.0/24}}]}"
+        ),
+        given
+    );
+}
+
+#[test]
+fn a_kind_is_written_in_the_version_that_is_served() {
+    let children = build_listener(
+        "{name: external, type: gateway, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}]},
+        bootstrap: {host: events.example.com}}",
+    );
+    let route = find_kind(&children, ManagedKind::TLSRoute);
+    assert_eq!(route["apiVersion"], "gateway.networking.k8s.io/v1alpha2");
+}
