@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::{background::run_background_tasks, node::AgentNode};
 pub use self::{
     data_dir::{DataDirInUseError, lock_data_dir},
-    settings::{connect_options, store_settings},
+    settings::{connect_options, schema_window, store_settings},
 };
 use crate::{
     deferred_metadata::DeferredMetadataStore,

@@ -134,9 +134,9 @@ async fn check_ownership(settings: &AgentSettings, store: &Arc<dyn ObjectStore>)
         unproved("the metadata store is empty; correct metadata-url or object-store, or restore the metadata")
     })?;
     identity::check_cluster(store.as_ref(), Some(&marker), &ours).map_err(|error| error.to_string())?;
-    // An older schema has no timeline. Migrating it is left to the operator or a person.
+    // An older schema may have no timeline. Migrating it is left to the operator or a person.
     let schema = streamhouse_metadata::schema(url, &options).await;
-    if schema.is_ok_and(|schema| schema.found == schema.needed) {
+    if schema.is_ok_and(|schema| schema.is_supported()) {
         let older = async {
             let newest = timeline::newest_mark(store.as_ref()).await?;
             let metadata = streamhouse_metadata::connect(url, &options).await?;

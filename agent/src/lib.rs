@@ -26,6 +26,7 @@ pub mod log;
 pub mod maintenance;
 pub mod memory;
 pub mod metrics;
+pub mod migrate;
 pub mod ownership;
 pub mod partition;
 pub mod process;

@@ -16,7 +16,7 @@ use std::{
 use opentelemetry::KeyValue;
 use streamhouse_agent::{
     assembly::{self, Agent, DataDirInUseError},
-    backup, check, inspect, purge, recover,
+    backup, check, inspect, migrate, purge, recover,
     store::s3::check_environment as check_s3_environment,
     tls::TlsError,
     traces,
@@ -53,7 +53,11 @@ fn main() -> ExitCode {
     match settings::load(arguments, variables, COMMANDS) {
         Ok(AgentInvocation::Help) => print_and_exit(&help()),
         Ok(AgentInvocation::Version) => {
-            print_and_exit(concat!("streamhouse-agent ", env!("CARGO_PKG_VERSION")))
+            let window = assembly::schema_window();
+            print_and_exit(&format!(
+                "streamhouse-agent {}\nmetadata schema {window}",
+                env!("CARGO_PKG_VERSION")
+            ))
         }
         Ok(AgentInvocation::Command {
             name,
@@ -83,7 +87,7 @@ enum AgentCommand {
     Run,
     Backup(backup::BackupOptions),
     Check(check::CheckedStores),
-    Migrate,
+    Migrate(migrate::MigrateOptions),
     Objects(inspect::InspectOptions),
     Purge,
     Recover { confirmed: bool },
@@ -99,7 +103,7 @@ impl AgentCommand {
         match name {
             "backup" => backup::BackupOptions::parse(arguments).map(Self::Backup),
             "check" => check::CheckedStores::parse(arguments).map(Self::Check),
-            "migrate" => alone(Self::Migrate),
+            "migrate" => migrate::MigrateOptions::parse(arguments).map(Self::Migrate),
             "objects" => inspect::InspectOptions::parse(name, arguments).map(Self::Objects),
             "purge" => purge::require_confirmation(arguments).map(|()| Self::Purge),
             "recover" => {
@@ -115,7 +119,7 @@ impl AgentCommand {
             Self::Run => run(settings).await,
             Self::Backup(options) => backup::run(&settings, &options, print_line).await,
             Self::Check(stores) => check::run(&settings, stores, print_line).await,
-            Self::Migrate => migrate(&settings).await,
+            Self::Migrate(options) => migrate::run(&settings, &options, print_line).await,
             Self::Objects(options) => inspect::list_objects(&settings, &options)
                 .await
                 .map(|text| print_line(&text)),
@@ -212,21 +216,6 @@ impl TerminationSignals {
     }
 }
 
-/// Migrates the metadata schema to this build's version.
-async fn migrate(settings: &AgentSettings) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        !settings.metadata_url.is_empty(),
-        "metadata-url is needed: it names the store to migrate"
-    );
-    let options = assembly::connect_options(settings);
-    let migrated = streamhouse_metadata::migrate(settings.metadata_url.expose(), &options).await?;
-    print_line(&format!(
-        "metadata schema: version {} (was {})",
-        migrated.to, migrated.from
-    ));
-    Ok(())
-}
-
 /// Refuses variables of the SDK that the S3 client cannot use, before any request is sent.
 fn check_environment(settings: &AgentSettings) -> Result<(), String> {
     if settings.object_store.starts_with("s3://") {
@@ -256,7 +245,7 @@ fn help() -> String {
         commands:\n  run      serve until SIGTERM or SIGINT, then hand leases over and exit (the default)\n  \
         backup   copy the embedded metadata store to a file while agents run --to FILE\n  \
         check    check that the stores can be used with these settings [metadata|object-store]\n  \
-        migrate  migrate the metadata schema to this build's version\n  \
+        migrate  migrate the metadata schema [--to VERSION] [--dry-run] [--ignore-agents]\n  \
         objects  list the objects in the object store [--prefix TEXT] [-o table|json]\n  \
         purge    permanently delete all objects and metadata of the cluster; no agent may be running --yes\n  \
         recover  report objects that restored metadata does not know, and continue without them [--yes]\n  \

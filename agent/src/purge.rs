@@ -59,6 +59,8 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
         assembly::connect_options(settings),
     );
     let store = store::open_store(&assembly::store_settings(settings)).await?;
+    // Refuses a schema that is newer than this build, before anything is deleted: its agents may
+    // have objects that this build does not know.
     let cluster_id = metadata::cluster_id(url, &options).await?;
     let marker = identity::read_identity(store.as_ref()).await?;
     match (&cluster_id, &marker) {

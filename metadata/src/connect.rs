@@ -5,7 +5,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use crate::{ConnectOptions, Error, MetadataStore, MigrationOutcome, Result, SchemaState, postgres, sqlite};
+use crate::{
+    ConnectOptions, Error, MetadataStore, MigrationOutcome, MigrationRequest, Result, SchemaState,
+    StoreOverview, postgres, sqlite,
+};
 
 /// The backend that an address selects.
 enum BackendKind {
@@ -40,14 +43,15 @@ pub fn check_address(url: &str) -> Result<()> {
 /// Opens the store at `url`: `postgres://user:password@host:port/database?sslmode=verify-full`,
 /// `sqlite:PATH` or `sqlite::memory:`.
 ///
-/// A SQLite file is created and migrated; PostgreSQL must have been migrated with [`migrate`]. A
+/// A SQLite file is created and migrated; PostgreSQL must have been migrated with [`migrate`] to a
+/// version that this build runs on. A
 /// connection pooler in front of PostgreSQL is detected; statements are then not prepared. Takes no
 /// longer than [`ConnectOptions::call_limit`].
 ///
 /// # Errors
 ///
-/// [`Error::InvalidAddress`] if the address is invalid, [`Error::SchemaMismatch`] if the schema is
-/// not that of this build, [`Error::Unavailable`] if the database cannot be reached.
+/// [`Error::InvalidAddress`] if the address is invalid, [`Error::SchemaMismatch`] if this build
+/// does not run on the schema, [`Error::Unavailable`] if the database cannot be reached.
 pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::connect(url, options).await,
@@ -55,48 +59,72 @@ pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn Meta
     }
 }
 
-/// Migrates the schema of the store at `url` to the version of this build.
-///
-/// May be repeated and run concurrently. A migration takes the time that it needs: only the timeout
-/// for the connection applies.
+/// Migrates the schema of the store at `url` to the newest version of this build; see
+/// [`migrate_to`].
 ///
 /// # Errors
 ///
+/// As [`migrate_to`].
+pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOutcome> {
+    migrate_to(url, options, &MigrationRequest::default()).await
+}
+
+/// Migrates the schema of the store at `url`.
+///
+/// May be repeated and run concurrently. No agent registers during a migration. A migration takes
+/// the time that it needs, but does not wait long for a table that others use: they would have to
+/// wait behind it. It then steps back and tries again, for about two minutes.
+///
+/// # Errors
+///
+/// [`Error::MigrationBlocked`] if a live agent does not run on the new version,
 /// [`Error::SchemaMismatch`] if the schema is newer than this build or was changed,
 /// [`Error::InvalidAddress`] and [`Error::Unavailable`] as for [`connect`].
-pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOutcome> {
+pub async fn migrate_to(
+    url: &str,
+    options: &ConnectOptions,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome> {
     match parse_backend(url)? {
-        BackendKind::Postgres => postgres::migrate(url, options).await,
-        BackendKind::Sqlite => sqlite::migrate(url).await,
+        BackendKind::Postgres => postgres::migrate(url, options, request).await,
+        BackendKind::Sqlite => sqlite::migrate(url, options, request).await,
     }
 }
 
-/// Returns the version of the schema at `url` and the version that this build needs.
+/// Returns the version of the schema at `url`, the id of the cluster and the live agents.
 ///
-/// Only reads. An empty store or a SQLite file that does not exist has version 0.
+/// Only reads, and with any older version of the schema. An empty store or a SQLite file that does
+/// not exist has version 0.
 ///
 /// # Errors
 ///
 /// [`Error::SchemaMismatch`] if the schema is newer than this build or was not created by
 /// StreamHouse, [`Error::InvalidAddress`] and [`Error::Unavailable`] as for [`connect`].
-pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
+pub async fn overview(url: &str, options: &ConnectOptions) -> Result<StoreOverview> {
     match parse_backend(url)? {
-        BackendKind::Postgres => postgres::schema(url, options).await,
-        BackendKind::Sqlite => sqlite::schema(url, options).await,
+        BackendKind::Postgres => postgres::overview(url, options).await,
+        BackendKind::Sqlite => sqlite::overview(url, options).await,
     }
 }
 
-/// Returns the id of the cluster whose store is at `url`, whatever the version of its schema;
-/// `None` for an empty store. Only reads.
+/// Returns the version of the schema at `url` and the versions that this build runs on; see
+/// [`overview`].
 ///
 /// # Errors
 ///
-/// As [`schema`].
+/// As [`overview`].
+pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
+    Ok(overview(url, options).await?.schema)
+}
+
+/// Returns the id of the cluster whose store is at `url`; `None` for an empty store. See
+/// [`overview`].
+///
+/// # Errors
+///
+/// As [`overview`].
 pub async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    match parse_backend(url)? {
-        BackendKind::Postgres => postgres::cluster_id(url, options).await,
-        BackendKind::Sqlite => sqlite::cluster_id(url, options).await,
-    }
+    Ok(overview(url, options).await?.cluster_id)
 }
 
 /// Copies the SQLite file at `url` to `to` as of one moment, also while agents use it.
@@ -114,18 +142,15 @@ pub async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<bo
     }
 }
 
-/// Returns the id of an agent that holds its lease in the store at `url`, if there is one.
-///
-/// Used before a store is deleted. Only reads; a store without a schema has no agent.
+/// Returns the id of an agent that holds its lease in the store at `url`, if there is one; see
+/// [`overview`]. Used before a store is deleted.
 ///
 /// # Errors
 ///
-/// As [`schema`].
+/// As [`overview`].
 pub async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    match parse_backend(url)? {
-        BackendKind::Postgres => postgres::live_agent(url, options).await,
-        BackendKind::Sqlite => sqlite::live_agent(url, options).await,
-    }
+    let live = overview(url, options).await?.live_agents.into_iter().next();
+    Ok(live.map(|agent| agent.agent_id))
 }
 
 /// Drops every table of StreamHouse in the store at `url`, with all metadata of the cluster. Other

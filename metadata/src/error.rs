@@ -15,9 +15,12 @@ pub enum Error {
     /// The address of the store is invalid; the message names the problem.
     #[error("{0}")]
     InvalidAddress(String),
-    /// The schema is not the one that this build needs.
+    /// This build does not run on the version of the schema.
     #[error("{0}")]
     SchemaMismatch(String),
+    /// A live agent does not run on the schema version to migrate to.
+    #[error("{0}")]
+    MigrationBlocked(String),
     /// The incarnation is sealed.
     #[error("incarnation {0} is sealed: the agent registered again, or its lease expired")]
     Sealed(Incarnation),
@@ -79,6 +82,7 @@ impl Error {
             Self::Unavailable(_) | Self::OutcomeExpired(_) => ErrorCode::MetadataUnavailable,
             Self::InvalidAddress(_)
             | Self::SchemaMismatch(_)
+            | Self::MigrationBlocked(_)
             | Self::Inconsistent(_)
             | Self::SegmentConflict(_)
             | Self::NotSealed(_)

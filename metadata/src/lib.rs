@@ -32,6 +32,7 @@ mod postgres;
 mod producers;
 mod rows;
 mod schema;
+mod schema_window;
 mod segment_plan;
 mod sqlite;
 mod transaction;
@@ -42,10 +43,14 @@ mod tests;
 
 use async_trait::async_trait;
 
-pub use connect::{backup, check_address, cluster_id, connect, drop_schema, live_agent, migrate, schema};
+pub use connect::{
+    backup, check_address, cluster_id, connect, drop_schema, live_agent, migrate, migrate_to, overview,
+    schema,
+};
 pub use error::{Error, Result};
 pub use options::{ConnectOptions, TlsMode, TlsOptions};
-pub use schema::{MigrationOutcome, SchemaState};
+pub use schema::{LiveAgent, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview, list_agents};
+pub use schema_window::{SCHEMA_WINDOW, SchemaWindow, compare_releases, release_window};
 pub use types::*;
 
 /// Stores the metadata of one cluster.
@@ -119,7 +124,8 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::Diverged`] if a divergence was reported.
+    /// [`Error::Diverged`] if a divergence was reported; [`Error::SchemaMismatch`] if the schema
+    /// was migrated beyond the versions that this build runs on.
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<AgentIdentity>;
 
     /// Renews the lease that covers everything `incarnation` holds, and seals agents whose lease

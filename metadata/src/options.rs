@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use crate::schema_window::{SCHEMA_WINDOW, SchemaWindow};
+
 /// Configures the connections to a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
@@ -22,6 +24,9 @@ pub struct ConnectOptions {
     pub application_name: String,
     /// Overrides the TLS parameters of the address (`sslmode`, `sslrootcert`). Ignored by SQLite.
     pub tls: Option<TlsOptions>,
+    /// The schema versions that the caller runs on: those of this build. Tests narrow it to act as
+    /// an older build.
+    pub schema: SchemaWindow,
 }
 
 impl Default for ConnectOptions {
@@ -32,6 +37,7 @@ impl Default for ConnectOptions {
             statement_timeout: Duration::from_secs(5),
             application_name: "streamhouse".to_owned(),
             tls: None,
+            schema: SCHEMA_WINDOW,
         }
     }
 }

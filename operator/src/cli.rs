@@ -2,9 +2,10 @@
 //! Parsed by `main` before anything else; invalid arguments and unknown variables end the process
 //! with exit code 2.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use streamhouse_metadata::SCHEMA_WINDOW;
 
 use crate::{settings::OperatorSettings, smoke_test::SmokeTestArgs};
 
@@ -33,9 +34,13 @@ Examples:
 Changes nothing. For a StreamHouseCluster, each object is compared with the result of a server-side dry run; a Topic is
 compared with the topic in the metadata store. Exit codes: 0 no changes, 1 changes found, 2 comparison failed.";
 
+/// What `--version` prints after the name.
+static LONG_VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{}\nmetadata schema {SCHEMA_WINDOW}", env!("CARGO_PKG_VERSION")));
+
 /// Runs StreamHouse clusters and topics on Kubernetes.
 #[derive(Debug, Parser)]
-#[command(name = "streamhouse-operator", version, after_help = EXAMPLES_HELP, propagate_version = true)]
+#[command(name = "streamhouse-operator", version, long_version = LONG_VERSION.as_str(), after_help = EXAMPLES_HELP, propagate_version = true)]
 pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]

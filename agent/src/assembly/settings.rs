@@ -1,9 +1,9 @@
 //! Derives from the settings of an agent what its parts are configured with.
 
-use std::net::SocketAddr;
+use std::{env, net::SocketAddr};
 
 use streamhouse_core::settings::AgentSettings;
-use streamhouse_metadata::{AgentRegistration, ConnectOptions};
+use streamhouse_metadata::{AgentRegistration, ConnectOptions, SCHEMA_WINDOW, SchemaWindow};
 
 use crate::{process, produce::WriterSettings, store::StoreSettings};
 
@@ -20,6 +20,36 @@ pub fn store_settings(settings: &AgentSettings) -> StoreSettings {
     }
 }
 
+/// The variable with which a test lets this build act as an older one: it then knows schema
+/// versions up to this one only. Never set in production.
+const TEST_SCHEMA_MAX: &str = "STREAMHOUSE_TEST_SCHEMA_MAX";
+
+/// Returns the schema versions that this agent runs on.
+pub fn schema_window() -> SchemaWindow {
+    narrowed_window(env::var(TEST_SCHEMA_MAX).ok().as_deref())
+}
+
+fn narrowed_window(max: Option<&str>) -> SchemaWindow {
+    let max = max
+        .and_then(|max| max.parse().ok())
+        .filter(|max| SCHEMA_WINDOW.contains(*max));
+    SchemaWindow {
+        max: max.unwrap_or(SCHEMA_WINDOW.max),
+        ..SCHEMA_WINDOW
+    }
+}
+
+/// Returns the version that the agent registers. One that acts as an older build has no release's
+/// number, so that nobody takes it for this build.
+fn registered_version(window: SchemaWindow) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    if window == SCHEMA_WINDOW {
+        version.to_owned()
+    } else {
+        format!("{version}-schema{}", window.max)
+    }
+}
+
 /// Returns the metadata connection options of an agent.
 pub fn connect_options(settings: &AgentSettings) -> ConnectOptions {
     ConnectOptions {
@@ -28,6 +58,7 @@ pub fn connect_options(settings: &AgentSettings) -> ConnectOptions {
         statement_timeout: settings.metadata_timeout,
         application_name: "streamhouse-agent".to_owned(),
         tls: None,
+        schema: schema_window(),
     }
 }
 
@@ -64,7 +95,7 @@ pub(super) fn registration(
         http_address: given(&settings.advertised_http_address, http),
         kafka_address: String::new(),
         zone: settings.zone.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: registered_version(schema_window()),
         lease_ttl: settings.lease_ttl,
     }
 }
@@ -113,6 +144,19 @@ mod tests {
             redact_url("sqlite:/var/lib/metadata.db"),
             "sqlite:/var/lib/metadata.db"
         );
+    }
+
+    #[test]
+    fn only_a_test_makes_an_agent_older() {
+        for text in [None, Some(""), Some("4"), Some("7"), Some("new")] {
+            assert_eq!(narrowed_window(text), SCHEMA_WINDOW, "{text:?}");
+        }
+        assert_eq!(registered_version(SCHEMA_WINDOW), env!("CARGO_PKG_VERSION"));
+        let old = narrowed_window(Some("5"));
+        assert_eq!((old.min, old.max), (5, 5));
+        let version = registered_version(old);
+        assert!(version.ends_with("-schema5"), "{version}");
+        assert_eq!(streamhouse_metadata::release_window(&version), None);
     }
 
     #[test]

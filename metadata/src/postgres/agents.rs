@@ -1,7 +1,8 @@
 //! Incarnations of agents, and the fence that every write of an agent passes.
 //!
-//! Every transaction takes its locks in this order, so that none deadlock: the row of `cluster`
-//! (for a change of agents, leaders or topics), rows of `agents`, rows of `partitions` by id, rows
+//! Every transaction takes its locks in this order, so that none deadlock: the lock that excludes
+//! migrations (for a registration), the row of `cluster` (for a change of agents, leaders or
+//! topics), rows of `agents`, rows of `partitions` by id, rows
 //! of `wal_objects` by key. A write of an agent locks the agent's row FOR KEY SHARE: renewals do
 //! not conflict with it, but a seal (FOR UPDATE) waits for it. Therefore nothing of an incarnation
 //! commits after it was sealed.
@@ -11,6 +12,7 @@ use sqlx::{query, query_as, query_scalar};
 use super::{
     StoreConnection,
     cluster::{check_not_diverged, increment_timeline, increment_version, lock_cluster, try_lock_cluster},
+    migrate::{RegistrationFence, check_registration},
 };
 use crate::{
     AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, SilenceThreshold,
@@ -30,7 +32,9 @@ async fn seal_locked(conn: &mut StoreConnection, incarnations: &[i64]) -> Transa
 pub(super) async fn register(
     conn: &mut StoreConnection,
     new: &AgentRegistration,
+    fence: RegistrationFence,
 ) -> TransactionResult<AgentIdentity> {
+    let window = check_registration(conn, fence).await?;
     check_not_diverged(conn).await?;
     let old: Vec<i64> =
         query_scalar("SELECT incarnation FROM agents WHERE agent_id = $1 AND sealed_at IS NULL FOR UPDATE")
@@ -63,6 +67,14 @@ pub(super) async fn register(
     .bind(millis(new.lease_ttl))
     .fetch_one(&mut *conn)
     .await?;
+    if let Some(window) = window {
+        query("UPDATE agents SET schema_min = $2, schema_max = $3 WHERE incarnation = $1")
+            .bind(incarnation)
+            .bind(window.min)
+            .bind(window.max)
+            .execute(&mut *conn)
+            .await?;
+    }
     increment_version(conn).await?;
     Ok(AgentIdentity {
         incarnation: Incarnation(incarnation),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sqlx::{
     AssertSqlSafe, Connection, Row,
-    migrate::{MigrateError, Migrator},
-    query, query_scalar, raw_sql,
+    migrate::{Migrate, MigrateError, Migrator},
+    query, query_as, query_scalar, raw_sql,
 };
 
 use super::{
@@ -14,10 +14,10 @@ use super::{
     errors::{PostgresErrorClass, classify_error, store_error},
 };
 use crate::{
-    ConnectOptions, Error, Result,
+    ConnectOptions, Error, Result, SchemaWindow,
     schema::{
-        AppliedMigration, MigrationOutcome, SchemaState, TABLES, check_versions, migrate_error,
-        outdated_schema_error,
+        AGENT_WINDOWS_VERSION, AppliedMigration, LiveAgent, LiveAgentRow, MigrationOutcome, MigrationRequest,
+        SchemaState, StoreOverview, TABLES, check_versions, check_window, migrate_error,
     },
     transaction::{
         MAX_ATTEMPTS, TransactionError, TransactionResult, retry_delay, timeout_error, with_timeout,
@@ -67,34 +67,180 @@ macro_rules! run_in_scope {
     }};
 }
 
+/// The maximum time for which a migration waits for a table that others use. Their next statements
+/// wait behind it, and no agent may miss its renewals because of that.
+const TABLE_LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+/// The pause after which such a migration tries again, and how often it does.
+const LOCK_RETRY_DELAY: Duration = Duration::from_secs(2);
+const MAX_LOCK_ATTEMPTS: u32 = 25;
+
+/// Reads the migrations that were run, on any connection.
+macro_rules! read_applied {
+    ($conn:expr) => {{
+        let there: bool = query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&mut *$conn)
+            .await?;
+        let stored: Vec<AppliedMigration> = if there {
+            query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+                .fetch_all(&mut *$conn)
+                .await?
+        } else {
+            Vec::new()
+        };
+        stored
+    }};
+}
+
+/// Reads what the database holds, on any connection.
+macro_rules! read_overview {
+    ($conn:expr, $window:expr) => {{
+        let stored = read_applied!($conn);
+        let found = check_versions(&MIGRATOR, &stored, $window)?;
+        if found == 0 {
+            StoreOverview::empty($window)
+        } else {
+            let cluster_id = query_scalar("SELECT cluster_id FROM cluster")
+                .fetch_optional(&mut *$conn)
+                .await?;
+            let live: Vec<LiveAgentRow> = query_as(live_agents_sql(found)).fetch_all(&mut *$conn).await?;
+            StoreOverview {
+                schema: SchemaState {
+                    found,
+                    window: $window,
+                },
+                cluster_id,
+                live_agents: live.into_iter().map(LiveAgent::from).collect(),
+            }
+        }
+    }};
+}
+
+/// Selects the agents that hold their lease.
+macro_rules! live_agents_sql {
+    ($window:literal) => {
+        concat!(
+            "SELECT agent_id, version, ",
+            $window,
+            " FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() ORDER BY agent_id"
+        )
+    };
+}
+
+fn live_agents_sql(version: i64) -> &'static str {
+    if version >= AGENT_WINDOWS_VERSION {
+        live_agents_sql!("schema_min::bigint, schema_max::bigint")
+    } else {
+        live_agents_sql!("NULL::bigint, NULL::bigint")
+    }
+}
+
 /// Migrates the database that `url` names. The migrator holds an advisory lock, and each migration
 /// is a transaction.
-pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOutcome> {
-    // A migration of a large table takes long; it waits only for the lock of a concurrent
-    // migration.
+pub(crate) async fn migrate(
+    url: &str,
+    options: &ConnectOptions,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome> {
+    let mut attempt = 1;
+    loop {
+        match migrate_once(url, options, request).await {
+            Err(failure) if failure.is_lock_timeout() && attempt < MAX_LOCK_ATTEMPTS => {
+                tracing::info!(
+                    attempt,
+                    "a table to migrate is in use, as by a backup; trying again"
+                );
+                tokio::time::sleep(LOCK_RETRY_DELAY).await;
+            }
+            done => return done.map_err(Error::from),
+        }
+        attempt += 1;
+    }
+}
+
+/// The reason why a migration failed.
+#[derive(Debug)]
+enum MigrationFailure {
+    Refused(Error),
+    Failed(MigrateError),
+}
+
+impl MigrationFailure {
+    /// Returns whether a table was in use for too long.
+    fn is_lock_timeout(&self) -> bool {
+        let Self::Failed(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = self
+        else {
+            return false;
+        };
+        let code = error.as_database_error().and_then(|error| error.code());
+        code.as_deref() == Some("55P03")
+    }
+}
+
+impl From<Error> for MigrationFailure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<sqlx::Error> for MigrationFailure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(MigrateError::Execute(error))
+    }
+}
+
+impl From<MigrateError> for MigrationFailure {
+    fn from(error: MigrateError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<MigrationFailure> for Error {
+    fn from(failure: MigrationFailure) -> Self {
+        match failure {
+            MigrationFailure::Refused(error) => error,
+            MigrationFailure::Failed(error) => migrate_error(error, store_error),
+        }
+    }
+}
+
+async fn migrate_once(
+    url: &str,
+    options: &ConnectOptions,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome, MigrationFailure> {
+    // A migration of a large table takes long, and so does the wait for a concurrent migration.
     let unbounded = ServerTimeouts {
         statement: 0,
         lock: 0,
     };
     let mut conn = connect_once(&PostgresConnector::new(url, options, unbounded)?, options).await?;
-    let (from, to) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
-    if from < to {
-        let migrated = if conn.is_pooled() {
-            migrate_through_pooler(&mut conn).await
-        } else {
-            // Not `run`: its future is not `Send` ("`Acquire` is not general enough").
-            MIGRATOR.run_direct(None, conn.raw(), false).await
-        };
-        migrated.map_err(|error| migrate_error(error, store_error))?;
-    }
-    conn.close().await.map_err(store_error)?;
-    Ok(MigrationOutcome { from, to })
+    let outcome = if conn.is_pooled() {
+        migrate_through_pooler(&mut conn, options.schema, request).await?
+    } else {
+        let raw = conn.raw();
+        // Held until the connection is closed. The migrator takes it once more.
+        raw.lock().await?;
+        let outcome = read_overview!(raw, options.schema).plan_migration(request)?;
+        if outcome.from < outcome.to {
+            let limit = format!("SET lock_timeout = {}", TABLE_LOCK_TIMEOUT.as_millis());
+            raw_sql(AssertSqlSafe(limit)).execute(&mut *raw).await?;
+            // Not `run_to`: its future is not `Send` ("`Acquire` is not general enough").
+            MIGRATOR.run_direct(Some(outcome.to), raw, false).await?;
+        }
+        outcome
+    };
+    conn.close().await?;
+    Ok(outcome)
 }
 
 /// Runs all migrations in one transaction, which a pooler keeps on one server connection. The
 /// migrator's prepared statements and lock belong to that connection and are released before
 /// another client gets it.
-async fn migrate_through_pooler(conn: &mut StoreConnection) -> Result<(), MigrateError> {
+async fn migrate_through_pooler(
+    conn: &mut StoreConnection,
+    window: SchemaWindow,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome, MigrationFailure> {
     let mut whole = conn.raw().begin().await?;
     raw_sql("DEALLOCATE ALL").execute(&mut *whole).await?;
     // The migrator releases its lock when it is done, which is before this transaction commits.
@@ -104,79 +250,55 @@ async fn migrate_through_pooler(conn: &mut StoreConnection) -> Result<(), Migrat
         .try_get(0)?;
     let lock = format!("SELECT pg_advisory_xact_lock({})", migration_lock_key(&database));
     raw_sql(AssertSqlSafe(lock)).execute(&mut *whole).await?;
-    let mut steps = whole.begin().await?;
-    let migrated = MIGRATOR.run_direct(None, &mut *steps, false).await;
-    match migrated {
-        Ok(()) => steps.commit().await?,
-        Err(_) => steps.rollback().await?,
-    }
+    let planned = plan_in_transaction(&mut whole, window, request).await;
+    let migrated = match &planned {
+        Ok(outcome) if outcome.from < outcome.to => {
+            let limit = format!("SET LOCAL lock_timeout = {}", TABLE_LOCK_TIMEOUT.as_millis());
+            raw_sql(AssertSqlSafe(limit)).execute(&mut *whole).await?;
+            let mut steps = whole.begin().await?;
+            let migrated = MIGRATOR.run_direct(Some(outcome.to), &mut *steps, false).await;
+            match migrated {
+                Ok(()) => steps.commit().await?,
+                Err(_) => steps.rollback().await?,
+            }
+            migrated
+        }
+        _ => Ok(()),
+    };
     raw_sql("SELECT pg_advisory_unlock_all(); DEALLOCATE ALL")
         .execute(&mut *whole)
         .await?;
     whole.commit().await?;
-    migrated
+    migrated?;
+    planned
 }
 
-/// Reads the version of the schema of the database that `url` names.
-pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
+async fn plan_in_transaction(
+    conn: &mut sqlx::PgConnection,
+    window: SchemaWindow,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome, MigrationFailure> {
+    Ok(read_overview!(conn, window).plan_migration(request)?)
+}
+
+/// Reads what the database that `url` names holds.
+pub(crate) async fn overview(url: &str, options: &ConnectOptions) -> Result<StoreOverview> {
     let mut conn = open(url, options).await?;
     with_timeout(options.attempt_limit(), async {
-        let (found, needed) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
+        let overview = run_in_scope!(conn, Statement, read_overview(&mut conn, options.schema))?;
         conn.close().await.map_err(store_error)?;
-        Ok(SchemaState { found, needed })
+        Ok(overview)
     })
     .await
 }
 
-/// Reads the id of the cluster from the database that `url` names.
-pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    let mut conn = open(url, options).await?;
-    with_timeout(options.attempt_limit(), async {
-        let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
-        let id = if found > 0 {
-            run_in_scope!(conn, Statement, read_cluster_id(&mut conn))?
-        } else {
-            None
-        };
-        conn.close().await.map_err(store_error)?;
-        Ok(id)
-    })
-    .await
-}
-
-async fn read_cluster_id(conn: &mut StoreConnection) -> TransactionResult<Option<String>> {
-    let id = query_scalar("SELECT cluster_id FROM cluster");
-    Ok(id.fetch_optional(conn).await?)
-}
-
-/// Looks for an agent that holds its lease in the database that `url` names.
-pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    let mut conn = open(url, options).await?;
-    with_timeout(options.attempt_limit(), async {
-        let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
-        let live = if found > 0 {
-            run_in_scope!(conn, Statement, find_live_agent(&mut conn))?
-        } else {
-            None
-        };
-        conn.close().await.map_err(store_error)?;
-        Ok(live)
-    })
-    .await
+async fn read_overview(conn: &mut StoreConnection, window: SchemaWindow) -> TransactionResult<StoreOverview> {
+    Ok(read_overview!(conn, window))
 }
 
 async fn open(url: &str, options: &ConnectOptions) -> Result<StoreConnection> {
     let opening = PostgresConnector::new(url, options, ServerTimeouts::from_options(options))?;
     connect_once(&opening, options).await
-}
-
-async fn find_live_agent(conn: &mut StoreConnection) -> TransactionResult<Option<String>> {
-    let live = query_scalar(
-        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() LIMIT 1",
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(live)
 }
 
 /// Drops the tables of StreamHouse in the database that `url` names.
@@ -188,7 +310,7 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
     };
     let mut conn = connect_once(&PostgresConnector::new(url, options, timeouts)?, options).await?;
     with_timeout(DROP_TIMEOUT, async {
-        let dropped = run_in_scope!(conn, Transaction, drop_tables(&mut conn))?;
+        let dropped = run_in_scope!(conn, Transaction, drop_tables(&mut conn, options.schema))?;
         conn.close().await.map_err(store_error)?;
         Ok(dropped)
     })
@@ -197,7 +319,7 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
 
 /// Drops all tables unless an agent is live; returns whether there were any. No agent can register
 /// meanwhile: it waits for the lock and then finds no table.
-async fn drop_tables(conn: &mut StoreConnection) -> TransactionResult<bool> {
+async fn drop_tables(conn: &mut StoreConnection, window: SchemaWindow) -> TransactionResult<bool> {
     // Excludes a concurrent migration.
     let database: String = query_scalar("SELECT current_database()::text")
         .fetch_one(&mut *conn)
@@ -206,7 +328,7 @@ async fn drop_tables(conn: &mut StoreConnection) -> TransactionResult<bool> {
         .bind(migration_lock_key(&database))
         .execute(&mut *conn)
         .await?;
-    let (found, _) = check_versions(&MIGRATOR, &read_applied_migrations(conn).await?)?;
+    let found = check_versions(&MIGRATOR, &read_applied!(conn), window)?;
     if found == 0 {
         return Ok(false);
     }
@@ -214,7 +336,10 @@ async fn drop_tables(conn: &mut StoreConnection) -> TransactionResult<bool> {
     query("LOCK TABLE cluster, agents IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *conn)
         .await?;
-    if let Some(agent_id) = find_live_agent(&mut *conn).await? {
+    let live: Option<LiveAgentRow> = query_as(live_agents_sql(found))
+        .fetch_optional(&mut *conn)
+        .await?;
+    if let Some((agent_id, ..)) = live {
         return Err(Error::AgentHoldsLease(agent_id).into());
     }
     let tables = format!("DROP TABLE IF EXISTS {}", TABLES.join(", "));
@@ -236,32 +361,50 @@ fn migration_lock_key(database: &str) -> i64 {
     0x3d32_ad9e * i64::from(!crc)
 }
 
-/// Refuses a database whose schema is older than this build, newer, or changed.
-pub(super) async fn check_schema(conn: &mut StoreConnection) -> Result<()> {
-    let (from, needed) = check_versions(&MIGRATOR, &applied_migrations(conn).await?)?;
-    if from < needed {
-        Err(outdated_schema_error(from, needed))
-    } else {
-        Ok(())
-    }
+/// What [`check_registration`] compares.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RegistrationFence {
+    /// The key of the lock that a migration holds.
+    lock_key: i64,
+    /// The versions that this build runs on.
+    window: SchemaWindow,
 }
 
-async fn applied_migrations(conn: &mut StoreConnection) -> Result<Vec<AppliedMigration>> {
-    run_in_scope!(conn, Statement, read_applied_migrations(conn))
-}
-
-async fn read_applied_migrations(conn: &mut StoreConnection) -> TransactionResult<Vec<AppliedMigration>> {
-    let there: bool = query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut *conn)
-        .await?;
-    if !there {
-        return Ok(Vec::new());
-    }
-    let stored =
-        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
-            .fetch_all(conn)
+/// Refuses a database whose schema is outside the window of this build, or changed.
+pub(super) async fn check_schema(
+    conn: &mut StoreConnection,
+    window: SchemaWindow,
+) -> Result<RegistrationFence> {
+    run_in_scope!(conn, Statement, async {
+        let found = check_versions(&MIGRATOR, &read_applied!(conn), window)?;
+        check_window(window, found)?;
+        let database: String = query_scalar("SELECT current_database()::text")
+            .fetch_one(&mut *conn)
             .await?;
-    Ok(stored)
+        Ok(RegistrationFence {
+            lock_key: migration_lock_key(&database),
+            window,
+        })
+    })
+}
+
+/// Excludes migrations until the transaction ends, and refuses a schema outside the window. Returns
+/// the window if the schema has the columns for it.
+pub(super) async fn check_registration(
+    conn: &mut StoreConnection,
+    fence: RegistrationFence,
+) -> TransactionResult<Option<SchemaWindow>> {
+    // Before any other lock: a migration waits for this one with no lock on a table.
+    query("SELECT pg_advisory_xact_lock_shared($1)")
+        .bind(fence.lock_key)
+        .execute(&mut *conn)
+        .await?;
+    let found: Option<i64> = query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+        .fetch_one(conn)
+        .await?;
+    let found = found.unwrap_or_default();
+    check_window(fence.window, found)?;
+    Ok((found >= AGENT_WINDOWS_VERSION).then_some(fence.window))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use self::{
 };
 pub(crate) use self::{
     connection::{PostgresConnector, ServerTimeouts, StoreConnection, TransactionScope},
-    migrate::{cluster_id, drop_schema, live_agent, migrate, schema},
+    migrate::{drop_schema, migrate, overview},
 };
 use crate::{
     AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome, CommittedOffset,
@@ -52,6 +52,8 @@ use crate::{
 /// A [`MetadataStore`] in PostgreSQL.
 pub(crate) struct PostgresStore {
     pools: ConnectionPools,
+    /// Which schema versions an agent of this build registers on.
+    fence: migrate::RegistrationFence,
     /// The time limits of an attempt that has a connection, and of a call as a whole.
     limits: (Duration, Duration),
 }
@@ -85,12 +87,14 @@ pub(crate) async fn connect_once(
 pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     let opening = PostgresConnector::new(url, options, ServerTimeouts::from_options(options))?;
     let mut first = connect_once(&opening, options).await?;
-    with_timeout(options.attempt_limit(), async {
-        migrate::check_schema(&mut first).await?;
-        first.close().await.map_err(store_error)
+    let fence = with_timeout(options.attempt_limit(), async {
+        let fence = migrate::check_schema(&mut first, options.schema).await?;
+        first.close().await.map_err(store_error)?;
+        Ok(fence)
     })
     .await?;
     Ok(Arc::new(PostgresStore {
+        fence,
         pools: ConnectionPools::new(opening, options),
         limits: (options.attempt_limit(), options.call_limit()),
     }))
@@ -188,7 +192,7 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<AgentIdentity> {
-        transact!(self, Leases, conn => agents::register(conn, registration))
+        transact!(self, Leases, conn => agents::register(conn, registration, self.fence))
     }
 
     async fn renew(&self, incarnation: Incarnation) -> Result<LeaseRenewal> {

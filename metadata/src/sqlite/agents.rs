@@ -4,10 +4,13 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::{
     cluster::{check_not_diverged, increment_timeline, increment_version},
-    current_time_ms, snapshot_version,
+    current_time_ms,
+    migrate::check_registration,
+    snapshot_version,
 };
 use crate::{
-    AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, SilenceThreshold,
+    AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, SchemaWindow,
+    SilenceThreshold,
     rows::{LeasedPartitionRow, check_lease, millis, needs_drain, silence_ms},
     transaction::TransactionResult,
 };
@@ -15,7 +18,9 @@ use crate::{
 pub(super) async fn register(
     conn: &mut SqliteConnection,
     new: &AgentRegistration,
+    window: SchemaWindow,
 ) -> TransactionResult<AgentIdentity> {
+    let window = check_registration(conn, window).await?;
     check_not_diverged(conn).await?;
     let now = current_time_ms(conn).await?;
     query("UPDATE agents SET sealed_at = ?1 WHERE agent_id = ?2 AND sealed_at IS NULL")
@@ -46,6 +51,14 @@ pub(super) async fn register(
     .bind(now)
     .fetch_one(&mut *conn)
     .await?;
+    if let Some(window) = window {
+        query("UPDATE agents SET schema_min = ?2, schema_max = ?3 WHERE incarnation = ?1")
+            .bind(incarnation)
+            .bind(window.min)
+            .bind(window.max)
+            .execute(&mut *conn)
+            .await?;
+    }
     increment_version(conn).await?;
     Ok(AgentIdentity {
         incarnation: Incarnation(incarnation),

@@ -10,13 +10,16 @@ use std::{
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection, SqliteConnection, SqlitePool, migrate::Migrator, query,
-    query_scalar, sqlite::SqliteConnectOptions,
+    query_as, query_scalar, sqlite::SqliteConnectOptions,
 };
 
 use super::{classify_error, connect_options, parse_address, store_error};
 use crate::{
-    ConnectOptions, Error, Result,
-    schema::{AppliedMigration, MigrationOutcome, SchemaState, TABLES, check_versions, migrate_error},
+    ConnectOptions, Error, Result, SchemaWindow,
+    schema::{
+        AGENT_WINDOWS_VERSION, AppliedMigration, LiveAgent, LiveAgentRow, MigrationOutcome, MigrationRequest,
+        SchemaState, StoreOverview, TABLES, check_versions, check_window, migrate_error,
+    },
     transaction::{TransactionResult, retry_delay, transact, with_timeout},
 };
 
@@ -24,53 +27,47 @@ use crate::{
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Migrates the file that `url` names.
-pub(crate) async fn migrate(url: &str) -> Result<MigrationOutcome> {
+pub(crate) async fn migrate(
+    url: &str,
+    options: &ConnectOptions,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome> {
     let pool = SqlitePool::connect_with(connect_options(url)?)
         .await
         .map_err(store_error)?;
-    let migrated = run_migrations(&pool).await;
+    let migrated = run_migrations(&pool, options.schema, request).await;
     pool.close().await;
     migrated
 }
 
-/// Reads the version of the schema of the file that `url` names, without creating the file.
-pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
-    let settings = parse_address(url)?
-        .read_only(true)
-        .busy_timeout(options.statement_timeout);
-    let stored = if file_exists(&settings)? {
-        with_timeout(options.call_limit(), async {
-            let mut conn = settings.connect().await.map_err(store_error)?;
-            let stored = applied_migrations(&mut conn).await?;
-            conn.close().await.map_err(store_error)?;
-            Ok(stored)
-        })
-        .await?
-    } else {
-        Vec::new()
-    };
-    let (found, needed) = check_versions(&MIGRATOR, &stored)?;
-    Ok(SchemaState { found, needed })
-}
-
-/// Reads the id of the cluster from the file that `url` names.
-pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
+/// Reads what the file that `url` names holds, without creating the file.
+pub(crate) async fn overview(url: &str, options: &ConnectOptions) -> Result<StoreOverview> {
     let settings = parse_address(url)?
         .read_only(true)
         .busy_timeout(options.statement_timeout);
     if !file_exists(&settings)? {
-        return Ok(None);
+        return Ok(StoreOverview::empty(options.schema));
     }
-    let mut conn = settings.connect().await.map_err(store_error)?;
-    let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
-    let id = if found > 0 {
-        let id = query_scalar("SELECT cluster_id FROM cluster");
-        id.fetch_optional(&mut conn).await.map_err(store_error)?
-    } else {
-        None
-    };
-    conn.close().await.map_err(store_error)?;
-    Ok(id)
+    with_timeout(options.call_limit(), async {
+        let mut conn = settings.connect().await.map_err(store_error)?;
+        let overview = read_overview(&mut conn, options.schema).await?;
+        conn.close().await.map_err(store_error)?;
+        Ok(overview)
+    })
+    .await
+}
+
+async fn read_overview(conn: &mut SqliteConnection, window: SchemaWindow) -> Result<StoreOverview> {
+    let found = check_versions(&MIGRATOR, &applied_migrations(conn).await?, window)?;
+    if found == 0 {
+        return Ok(StoreOverview::empty(window));
+    }
+    let cluster_id = query_scalar("SELECT cluster_id FROM cluster");
+    Ok(StoreOverview {
+        schema: SchemaState { found, window },
+        cluster_id: cluster_id.fetch_optional(&mut *conn).await.map_err(store_error)?,
+        live_agents: live_agents(conn, found).await.map_err(store_error)?,
+    })
 }
 
 /// Copies the file that `url` names, as one transaction sees it. The copy appears under its name
@@ -97,7 +94,7 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
         .to_str()
         .ok_or_else(|| unwritten(&"its name is not Unicode"))?;
     let mut conn = settings.connect().await.map_err(store_error)?;
-    check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
+    check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?, options.schema)?;
     query("VACUUM INTO ?1")
         .bind(text)
         .execute(&mut conn)
@@ -110,35 +107,25 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
         .map_err(|error| unwritten(&error))
 }
 
-/// Looks for an agent that holds its lease in the file that `url` names.
-pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    let settings = parse_address(url)?
-        .read_only(true)
-        .busy_timeout(options.statement_timeout);
-    if !file_exists(&settings)? {
-        return Ok(None);
-    }
-    with_timeout(options.call_limit(), async {
-        let mut conn = settings.connect().await.map_err(store_error)?;
-        let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
-        let live = if found > 0 {
-            find_live_agent(&mut conn).await.map_err(store_error)?
-        } else {
-            None
+/// Returns the agents that hold their lease.
+async fn live_agents(conn: &mut SqliteConnection, version: i64) -> Result<Vec<LiveAgent>, sqlx::Error> {
+    macro_rules! sql {
+        ($window:literal) => {
+            concat!(
+                "SELECT agent_id, version, ",
+                $window,
+                " FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= CAST(unixepoch('subsec') * 1000 AS INTEGER)
+                 ORDER BY agent_id"
+            )
         };
-        conn.close().await.map_err(store_error)?;
-        Ok(live)
-    })
-    .await
-}
-
-async fn find_live_agent(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
-    query_scalar(
-        "SELECT agent_id FROM agents
-         WHERE sealed_at IS NULL AND lease_expires_at >= CAST(unixepoch('subsec') * 1000 AS INTEGER) LIMIT 1",
-    )
-    .fetch_optional(conn)
-    .await
+    }
+    let sql = if version >= AGENT_WINDOWS_VERSION {
+        sql!("schema_min, schema_max")
+    } else {
+        sql!("NULL, NULL")
+    };
+    let live: Vec<LiveAgentRow> = query_as(sql).fetch_all(conn).await?;
+    Ok(live.into_iter().map(LiveAgent::from).collect())
 }
 
 /// The time limit for dropping all tables.
@@ -154,9 +141,11 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
     }
     with_timeout(DROP_TIMEOUT, async {
         let mut conn = settings.connect().await.map_err(store_error)?;
-        let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
+        let stored = applied_migrations(&mut conn).await?;
+        let found = check_versions(&MIGRATOR, &stored, options.schema)?;
         if found > 0 {
-            transact!(DROP_TIMEOUT, conn.begin_with("BEGIN IMMEDIATE"), classify_error, tx => drop_tables(&mut tx))?;
+            let begin = "BEGIN IMMEDIATE";
+            transact!(DROP_TIMEOUT, conn.begin_with(begin), classify_error, tx => drop_tables(&mut tx, found))?;
         }
         conn.close().await.map_err(store_error)?;
         Ok(found > 0)
@@ -166,9 +155,9 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
 
 /// Drops all tables unless an agent is live. The caller's write lock keeps agents from registering
 /// meanwhile.
-async fn drop_tables(conn: &mut SqliteConnection) -> TransactionResult<()> {
-    if let Some(agent_id) = find_live_agent(&mut *conn).await? {
-        return Err(Error::AgentHoldsLease(agent_id).into());
+async fn drop_tables(conn: &mut SqliteConnection, version: i64) -> TransactionResult<()> {
+    if let Some(agent) = live_agents(&mut *conn, version).await?.into_iter().next() {
+        return Err(Error::AgentHoldsLease(agent.agent_id).into());
     }
     for table in TABLES {
         let sql = format!("DROP TABLE IF EXISTS {table}");
@@ -194,21 +183,38 @@ const MAX_MIGRATION_ATTEMPTS: u32 = 10;
 /// Migrates an open store. SQLite has no lock that outlasts a transaction, so one of two concurrent
 /// migrators may fail because the other finished a migration first; it then reads the version
 /// again.
-pub(super) async fn run_migrations(pool: &SqlitePool) -> Result<MigrationOutcome> {
+pub(super) async fn run_migrations(
+    pool: &SqlitePool,
+    window: SchemaWindow,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome> {
     let mut conn = pool.acquire().await.map_err(store_error)?;
     let mut attempt = 1;
     loop {
-        let (from, to) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
-        if from >= to {
-            return Ok(MigrationOutcome { from, to });
+        let outcome = read_overview(&mut conn, window).await?.plan_migration(request)?;
+        if outcome.from >= outcome.to {
+            return Ok(outcome);
         }
-        match MIGRATOR.run_direct(None, &mut *conn, false).await {
-            Ok(()) => return Ok(MigrationOutcome { from, to }),
+        match MIGRATOR.run_direct(Some(outcome.to), &mut *conn, false).await {
+            Ok(()) => return Ok(outcome),
             Err(error) if attempt >= MAX_MIGRATION_ATTEMPTS => return Err(migrate_error(error, store_error)),
             Err(_) => tokio::time::sleep(retry_delay(attempt)).await,
         }
         attempt += 1;
     }
+}
+
+/// Refuses a schema outside the window. Returns the window if the schema has the columns for it.
+pub(super) async fn check_registration(
+    conn: &mut SqliteConnection,
+    window: SchemaWindow,
+) -> TransactionResult<Option<SchemaWindow>> {
+    let found: Option<i64> = query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+        .fetch_one(conn)
+        .await?;
+    let found = found.unwrap_or_default();
+    check_window(window, found)?;
+    Ok((found >= AGENT_WINDOWS_VERSION).then_some(window))
 }
 
 async fn applied_migrations(conn: &mut SqliteConnection) -> Result<Vec<AppliedMigration>> {

@@ -24,14 +24,14 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-pub(crate) use self::migrate::{backup, cluster_id, drop_schema, live_agent, migrate, schema};
+pub(crate) use self::migrate::{backup, drop_schema, migrate, overview};
 use crate::{
     AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome, CommittedOffset,
     ConnectOptions, Error, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite, Incarnation, Lease,
-    LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView, MetadataStore, NewSegment,
-    NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, PartitionUid, PersistedGroup, RecoveryOutcome,
-    RecoveryRequest, Result, SegmentIntent, SilenceThreshold, Timeline, TopicChange, TopicEntry, TopicOwner,
-    TopicsOverview,
+    LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView, MetadataStore,
+    MigrationRequest, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, PartitionUid,
+    PersistedGroup, RecoveryOutcome, RecoveryRequest, Result, SchemaWindow, SegmentIntent, SilenceThreshold,
+    Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
     rows::to_unsigned,
     transaction::{SqliteErrorClass, TransactionResult, transact, with_timeout},
 };
@@ -48,6 +48,8 @@ pub(crate) struct SqliteStore {
     /// The time limit of a call. A call that was given up continues on its connection, which serves
     /// no other call before it ends.
     call_limit: Duration,
+    /// The schema versions that an agent of this build registers on.
+    window: SchemaWindow,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -81,7 +83,12 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
         with_timeout(options.call_limit(), opened).await
     };
     let writer = open(1, settings.clone()).await?;
-    migrate::run_migrations(&writer).await?;
+    // A file has one agent, or several of one build: none holds a migration up.
+    let newest = MigrationRequest {
+        ignore_agents: true,
+        ..MigrationRequest::default()
+    };
+    migrate::run_migrations(&writer, options.schema, &newest).await?;
     let reader = if in_memory {
         writer.clone()
     } else {
@@ -92,6 +99,7 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
         reader,
         is_file: !in_memory,
         call_limit: options.call_limit(),
+        window: options.schema,
     }))
 }
 
@@ -220,7 +228,7 @@ impl MetadataStore for SqliteStore {
     }
 
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<AgentIdentity> {
-        transact!(self.call_limit, self.begin_write(), classify_error, tx => agents::register(&mut tx, registration))
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => agents::register(&mut tx, registration, self.window))
     }
 
     async fn renew(&self, incarnation: Incarnation) -> Result<LeaseRenewal> {

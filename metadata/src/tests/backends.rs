@@ -30,6 +30,16 @@ macro_rules! on_postgres {
     )* };
 }
 
+macro_rules! on_oldest_schema {
+    ($($module:ident::$scenario:ident,)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $scenario() {
+            let fresh = crate::tests::support::postgres_of_oldest_schema().await;
+            crate::conformance::$module::$scenario(&fresh.store).await;
+        }
+    )* };
+}
+
 mod sqlite_memory {
     crate::conformance_suite!(on_sqlite_memory);
 }
@@ -40,4 +50,9 @@ mod sqlite_file {
 
 mod postgres {
     crate::conformance_suite!(on_postgres);
+}
+
+/// This build on the oldest schema that it runs on.
+mod postgres_of_oldest_schema {
+    crate::conformance_suite!(on_oldest_schema);
 }

@@ -10,3 +10,4 @@ mod pooler;
 mod schemas;
 pub(crate) mod support;
 mod tls;
+mod windows;

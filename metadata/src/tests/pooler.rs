@@ -20,7 +20,7 @@ async fn check_pooler(name: &str, mode: &str, ignored: &str) {
     assert_eq!(schema(&url, &options()).await.unwrap().found, 0);
     let patient = options();
     let (one, two) = tokio::join!(migrate(&url, &patient), migrate(&url, &patient));
-    let needed = schema(&url, &options()).await.unwrap().needed;
+    let needed = schema(&url, &options()).await.unwrap().window.max;
     assert_eq!((one.unwrap().to, two.unwrap().to), (needed, needed));
     assert_eq!(migrate(&url, &options()).await.unwrap().from, needed);
     let few = ConnectOptions {

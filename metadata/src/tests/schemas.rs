@@ -9,8 +9,8 @@ use streamhouse_testkit::Postgres;
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, Lease, LeaseMove, LeaseMoveOutcome, MigrationOutcome, SchemaState, backup,
-    cluster_id,
+    ConnectOptions, Error, Lease, LeaseMove, LeaseMoveOutcome, MigrationOutcome, SCHEMA_WINDOW, SchemaState,
+    backup, cluster_id,
     conformance::fixture::{
         NO_GRACE, SharedStore, TestLog, collect_garbage, create_topic, new_topic, owner, register_agent,
         registration, snapshot,
@@ -21,11 +21,11 @@ use crate::{
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
-const NEEDED_VERSION: i64 = 5;
+const NEEDED_VERSION: i64 = SCHEMA_WINDOW.max;
 
 async fn schema_version(url: &str) -> i64 {
-    let SchemaState { found, needed } = schema(url, &options()).await.unwrap();
-    assert_eq!(needed, NEEDED_VERSION);
+    let SchemaState { found, window } = schema(url, &options()).await.unwrap();
+    assert_eq!(window, SCHEMA_WINDOW);
     found
 }
 
@@ -73,7 +73,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     POSTGRES.run_to(1, &mut raw).await.unwrap();
     assert_schema_error(
         connect(&postgres, &options()).await,
-        "has version 1, this build needs version 5: run `streamhouse-agent migrate`",
+        "has version 1, this build runs on versions 5 to 6: run `streamhouse-agent migrate`",
     );
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
@@ -205,8 +205,11 @@ async fn a_schema_that_is_too_new_is_told() {
         .execute(&mut raw)
         .await
         .unwrap();
-    let says = "has version 999, this build knows versions up to 5: run a newer build";
+    let says = "has version 999, this build runs on versions 5 to 6: run a newer build";
     assert_schema_error(schema(&url, &options()).await, says);
+    // `purge` asks for both before it deletes the first object.
+    assert_schema_error(cluster_id(&url, &options()).await, says);
+    assert_schema_error(live_agent(&url, &options()).await, says);
     assert_schema_error(drop_schema(&url, &options()).await, says);
 }
 

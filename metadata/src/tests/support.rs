@@ -12,7 +12,7 @@ use std::{
 use streamhouse_testkit::Postgres;
 use tokio::sync::OnceCell;
 
-use crate::{ConnectOptions, MetadataStore, connect, migrate};
+use crate::{ConnectOptions, MetadataStore, MigrationRequest, SCHEMA_WINDOW, connect, migrate_to};
 
 /// A store and the directory that must outlive it.
 pub(crate) struct TestStore {
@@ -35,28 +35,46 @@ pub(crate) fn options() -> ConnectOptions {
 /// Returns the URL of a new, migrated database in the shared server.
 pub(crate) async fn database() -> String {
     static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+    copy_of(&TEMPLATE, "migrated", SCHEMA_WINDOW.max).await
+}
+
+/// Returns the URL of a new database; the first call migrates its template to this version.
+async fn copy_of(template: &OnceCell<()>, name: &str, version: i64) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let server = Postgres::shared().unwrap();
-    TEMPLATE
+    template
         .get_or_init(async || {
-            let url = server.create_database("migrated").unwrap();
-            migrate(&url, &options()).await.unwrap();
+            let url = server.create_database(name).unwrap();
+            let request = MigrationRequest {
+                to: Some(version),
+                ..MigrationRequest::default()
+            };
+            migrate_to(&url, &options(), &request).await.unwrap();
         })
         .await;
-    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let copy = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     // A copy has the same cluster id as the template, which does not matter to the tests.
     server
         .admin_sql(
             "postgres",
-            &format!("CREATE DATABASE {name} TEMPLATE migrated OWNER streamhouse"),
+            &format!("CREATE DATABASE {copy} TEMPLATE {name} OWNER streamhouse"),
         )
         .unwrap();
-    server.url(&name)
+    server.url(&copy)
 }
 
 pub(crate) async fn postgres() -> TestStore {
     TestStore {
         store: connect(&database().await, &options()).await.unwrap(),
+        _folder: None,
+    }
+}
+
+pub(crate) async fn postgres_of_oldest_schema() -> TestStore {
+    static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+    let url = copy_of(&TEMPLATE, "migrated_to_oldest", SCHEMA_WINDOW.min).await;
+    TestStore {
+        store: connect(&url, &options()).await.unwrap(),
         _folder: None,
     }
 }

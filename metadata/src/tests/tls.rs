@@ -6,8 +6,8 @@ use streamhouse_testkit::{CertificateAuthority, Postgres};
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, MigrationOutcome, SchemaState, TlsMode, TlsOptions, connect, drop_schema, migrate,
-    schema,
+    ConnectOptions, Error, MigrationOutcome, SCHEMA_WINDOW, SchemaState, TlsMode, TlsOptions, connect,
+    drop_schema, migrate, schema,
 };
 
 const SECRET: &str = "sEcReT";
@@ -61,11 +61,14 @@ async fn a_ca_in_memory_lets_everything_in() {
     let options = tls_options(TlsMode::VerifyFull, Some(authority));
     assert_eq!(
         schema(&url, &options).await.unwrap(),
-        SchemaState { found: 0, needed: 5 }
+        SchemaState {
+            found: 0,
+            window: SCHEMA_WINDOW
+        }
     );
     assert_eq!(
         migrate(&url, &options).await.unwrap(),
-        MigrationOutcome { from: 0, to: 5 }
+        MigrationOutcome { from: 0, to: 6 }
     );
     let store = connect(&url, &options).await.unwrap();
     store.ping().await.unwrap();

@@ -25,6 +25,8 @@ pub struct DesiredCluster {
     pub owner: Option<OwnerReference>,
     /// Version of the agents.
     pub version: String,
+    /// Release of the agents; `None` for a tag or digest of one's own without `spec.version`.
+    pub release: Option<String>,
     /// Image of the agents.
     pub image: ImageReference,
     /// Number of agents.

@@ -1,13 +1,19 @@
-//! Opens a cluster's metadata store and migrates its schema to the version that the agents require.
-//! Called by the reconciliation before it applies anything, so that agents never roll to a version
-//! whose schema is missing. Publishes the open store for the Topics.
+//! Opens a cluster's metadata store and migrates its schema as far as its agents allow. Called by
+//! the reconciliation before it applies anything, so that agents never roll to a version whose
+//! schema is missing. Publishes the open store for the Topics.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use streamhouse_metadata::{Error, MetadataStore, SchemaState};
+use streamhouse_metadata::{
+    Error, MetadataStore, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview,
+};
 
-use super::{dereference::MetadataConnection, problem::ClusterProblem};
+use super::{
+    dereference::MetadataConnection,
+    problem::ClusterProblem,
+    schema_plan::{SchemaFacts, SchemaPlan, plan_schema},
+};
 use crate::{
     context::OperatorContext,
     crd::{ConditionReason, ConditionType},
@@ -25,6 +31,17 @@ struct OpenStore {
     cluster_id: String,
 }
 
+/// What the resource says about its metadata store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoreRequest<'a> {
+    /// Cluster id in the status; a resource without one accepts any.
+    pub(super) expected: Option<&'a str>,
+    /// Release of the agents; `None` if it is not known.
+    pub(super) release: Option<&'a str>,
+    /// The schema version beyond which the user does not want to migrate yet.
+    pub(super) limit: Option<i64>,
+}
+
 /// State of a metadata store that can be used.
 #[derive(Debug)]
 pub(super) struct MetadataState {
@@ -32,64 +49,142 @@ pub(super) struct MetadataState {
     pub(super) schema_version: i64,
     /// Version of the schema before this call has migrated it.
     pub(super) migrated_from: Option<i64>,
+    /// What a later migration waits for.
+    pub(super) waiting: Option<String>,
     /// Cluster id in the metadata.
     pub(super) cluster_id: String,
 }
 
+/// What was reached.
+#[derive(Debug, Default)]
+pub(super) struct ReachedMetadata {
+    /// State of the store, if it can be used.
+    pub(super) state: Option<MetadataState>,
+    /// What is wrong, also with a store that can be used.
+    pub(super) problem: Option<ClusterProblem>,
+    /// Whether agents must not be replaced.
+    pub(super) hold_agents: bool,
+}
+
+impl From<ClusterProblem> for ReachedMetadata {
+    fn from(problem: ClusterProblem) -> Self {
+        Self {
+            state: None,
+            hold_agents: matches!(
+                problem.reason,
+                ConditionReason::SchemaTooNew | ConditionReason::ClusterIdMismatch
+            ),
+            problem: Some(problem),
+        }
+    }
+}
+
 impl OpenStores {
-    /// Opens the store, migrates its schema if it is outdated, and publishes the result.
+    /// Opens the store, migrates its schema if the agents allow it, and publishes the result.
     ///
-    /// # Errors
-    ///
-    /// Returns a problem if the store cannot be used. A store of a cluster other than `expected` is
-    /// rejected before anything in it is changed.
+    /// A store of a cluster other than the expected one is rejected before anything in it is
+    /// changed. One whose schema fits is opened even if the agents of the spec do not.
     pub(super) async fn open_store(
         &self,
         context: &OperatorContext,
         key: &ClusterKey,
         connection: Result<&MetadataConnection, &ClusterProblem>,
-        expected: Option<&str>,
-    ) -> Result<MetadataState, ClusterProblem> {
-        let outcome = match connection {
-            Ok(connection) => match check_cluster_id(connection, expected).await {
-                Ok(()) => self
-                    .connect_and_migrate(key, connection)
-                    .await
-                    .map_err(|error| metadata_problem(&error)),
-                Err(problem) => Err(problem),
-            },
-            Err(problem) => Err(problem.clone()),
+        request: StoreRequest<'_>,
+    ) -> ReachedMetadata {
+        let opened = match connection {
+            Ok(connection) => self.prepare(context, key, connection, request).await,
+            Err(problem) => Err(problem.clone().into()),
         };
-        match outcome {
+        match opened {
             Ok((store, reached)) => {
                 context.stores.publish(key, StoreAccess::Open(store));
-                Ok(reached)
+                reached
             }
-            Err(problem) => {
+            Err(reached) => {
+                let why = reached.problem.as_ref().map(|problem| problem.message.clone());
                 context
                     .stores
-                    .publish(key, StoreAccess::Closed(problem.message.clone()));
-                Err(problem)
+                    .publish(key, StoreAccess::Closed(why.unwrap_or_default()));
+                reached
             }
         }
     }
 
-    async fn connect_and_migrate(
+    async fn prepare(
+        &self,
+        context: &OperatorContext,
+        key: &ClusterKey,
+        connection: &MetadataConnection,
+        request: StoreRequest<'_>,
+    ) -> Result<(Arc<dyn MetadataStore>, ReachedMetadata), ReachedMetadata> {
+        let (url, options) = (&connection.url, &connection.options);
+        let unusable = |error: Error| ReachedMetadata::from(metadata_problem(&error));
+        let overview = streamhouse_metadata::overview(url, options)
+            .await
+            .map_err(unusable)?;
+        check_cluster_id(&overview, request.expected)?;
+        let SchemaState { found, window } = overview.schema;
+        let plan = plan_schema(&SchemaFacts {
+            found,
+            window,
+            operator: &context.defaults.version,
+            release: request.release,
+            limit: request.limit,
+            live_agents: &overview.live_agents,
+        });
+        let (mut state, mut reached) = (
+            MetadataState {
+                schema_version: found,
+                migrated_from: None,
+                waiting: None,
+                cluster_id: String::new(),
+            },
+            ReachedMetadata::default(),
+        );
+        match plan {
+            SchemaPlan::UpToDate => {}
+            SchemaPlan::Migrate(to) => {
+                let migration = MigrationRequest {
+                    to: Some(to),
+                    ignore_agents: false,
+                };
+                let migrated = streamhouse_metadata::migrate_to(url, options, &migration).await;
+                let MigrationOutcome { from, to } = migrated.map_err(unusable)?;
+                state.schema_version = to;
+                state.migrated_from = (from < to).then_some(from);
+            }
+            SchemaPlan::Wait(what) => state.waiting = Some(what),
+            SchemaPlan::Refused(refusal) => {
+                reached.hold_agents = refusal.hold_agents;
+                reached.problem = Some(ClusterProblem {
+                    // Without a schema there is nothing that could serve.
+                    condition: if found == 0 {
+                        ConditionType::MetadataReachable
+                    } else {
+                        ConditionType::Degraded
+                    },
+                    reason: refusal.reason,
+                    message: refusal.message,
+                });
+                if !overview.schema.is_supported() {
+                    // Nobody has migrated it, so neither topics nor agents can be served.
+                    return Err(reached);
+                }
+            }
+        }
+        let (store, cluster_id) = self.connect(key, connection).await.map_err(unusable)?;
+        state.cluster_id = cluster_id;
+        reached.state = Some(state);
+        Ok((store, reached))
+    }
+
+    /// Opens the store, or returns the open one, and checks that it answers.
+    async fn connect(
         &self,
         key: &ClusterKey,
         connection: &MetadataConnection,
-    ) -> Result<(Arc<dyn MetadataStore>, MetadataState), Error> {
-        let MetadataConnection {
-            url,
-            options,
-            fingerprint,
-        } = connection;
-        let SchemaState { found, needed } = streamhouse_metadata::schema(url, options).await?;
-        let mut migrated_from = None;
-        if found < needed {
-            streamhouse_metadata::migrate(url, options).await?;
-            migrated_from = Some(found);
-        }
+    ) -> Result<(Arc<dyn MetadataStore>, String), Error> {
+        let fingerprint = &connection.fingerprint;
         let known = self
             .0
             .lock()
@@ -101,7 +196,7 @@ impl OpenStores {
         } = match known {
             Some(known) => known,
             None => {
-                let store = streamhouse_metadata::connect(url, options).await?;
+                let store = streamhouse_metadata::connect(&connection.url, &connection.options).await?;
                 let snapshot = store.snapshot(None).await?.unwrap_or_default();
                 let known = OpenStore {
                     fingerprint: fingerprint.clone(),
@@ -113,12 +208,7 @@ impl OpenStores {
             }
         };
         store.ping().await?;
-        let reached = MetadataState {
-            schema_version: needed,
-            migrated_from,
-            cluster_id,
-        };
-        Ok((store, reached))
+        Ok((store, cluster_id))
     }
 
     /// Drops the store of a cluster that no longer exists.
@@ -127,16 +217,12 @@ impl OpenStores {
     }
 }
 
-/// Rejects a database of a cluster other than `expected`. A resource without an id accepts any.
-async fn check_cluster_id(
-    connection: &MetadataConnection,
-    expected: Option<&str>,
-) -> Result<(), ClusterProblem> {
+/// Rejects a database of a cluster other than `expected`.
+fn check_cluster_id(overview: &StoreOverview, expected: Option<&str>) -> Result<(), ClusterProblem> {
     let Some(expected) = expected else {
         return Ok(());
     };
-    let found = streamhouse_metadata::cluster_id(&connection.url, &connection.options).await;
-    let found = match found.map_err(|error| metadata_problem(&error))? {
+    let found = match &overview.cluster_id {
         Some(found) if found == expected => return Ok(()),
         Some(found) => format!("belongs to cluster {found}"),
         None => "is empty".to_owned(),
@@ -154,6 +240,8 @@ async fn check_cluster_id(
 fn metadata_problem(error: &Error) -> ClusterProblem {
     let reason = match error {
         Error::SchemaMismatch(_) => ConditionReason::SchemaTooNew,
+        // An agent has registered since the decision.
+        Error::MigrationBlocked(_) => ConditionReason::SchemaMigrationBlocked,
         _ => ConditionReason::MetadataUnreachable,
     };
     ClusterProblem {

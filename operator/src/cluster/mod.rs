@@ -4,15 +4,15 @@
 //! 1. [`validate`]: validates the spec and derives the [`desired`] state, without side effects;
 //! 2. `dereference`: reads the referenced Secrets;
 //! 3. `listeners`: gives the agents slots and finds the addresses of the additional listeners;
-//! 4. `metadata`: connects to PostgreSQL and migrates its schema to the version that the agents
-//!    require;
+//! 4. `metadata`: connects to PostgreSQL and migrates its schema as far as the agents allow, which
+//!    `schema_plan` decides;
 //! 5. [`build`]: renders the children, without side effects;
 //! 6. `apply_children`: applies the children and deletes those that are no longer desired;
 //! 7. `status`: writes the status, also after a failed step.
 //!
 //! A valid spec is applied regardless of the health of the agents, so that a fix is never blocked.
-//! The one exception is a schema that is too new: agents that cannot work with it must not replace
-//! those that can.
+//! The one exception are agents that cannot work with the schema: they must not replace those that
+//! can.
 
 pub mod alerts;
 mod apply;
@@ -37,6 +37,7 @@ pub(crate) mod preview;
 pub mod problem;
 mod replicas;
 mod run;
+mod schema_plan;
 mod status;
 pub mod validate;
 
@@ -53,14 +54,14 @@ use self::{
     dereference::ResolvedReferences,
     desired::DesiredCluster,
     listeners::SlotPools,
-    metadata::OpenStores,
+    metadata::{OpenStores, StoreRequest},
     problem::ClusterProblem,
     status::{ReconcileFindings, RolloutState},
 };
 use crate::{
     apis::OptionalApi,
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType, StreamHouseCluster},
+    crd::{ConditionReason, ConditionType, MAX_SCHEMA_VERSION_ANNOTATION, StreamHouseCluster},
     events::EventPublisher,
     metadata_stores::ClusterKey,
 };
@@ -167,7 +168,8 @@ impl ClusterReconciler {
         let mut read = dereference::dereference(context, &desired).await?;
         read.inputs.listeners = listeners::observe(context, &desired, Some(&self.slot_pools)).await?;
         findings.problems.extend(read.problems.iter().cloned());
-        self.reach_metadata(cluster, key, read.connection.as_ref(), findings)
+        let release = desired.release.as_deref();
+        self.reach_metadata(cluster, key, read.connection.as_ref(), release, findings)
             .await;
         self.apply_children(cluster, key, &desired, &read, findings).await
     }
@@ -178,26 +180,31 @@ impl ClusterReconciler {
         cluster: &StreamHouseCluster,
         key: &ClusterKey,
         connection: Result<&dereference::MetadataConnection, &ClusterProblem>,
+        release: Option<&str>,
         findings: &mut ReconcileFindings,
     ) {
         let status = cluster.status.as_ref();
-        let expected = status.and_then(|status| status.cluster_id.as_deref());
-        match self
+        let limit = cluster.annotations().get(MAX_SCHEMA_VERSION_ANNOTATION);
+        let request = StoreRequest {
+            expected: status.and_then(|status| status.cluster_id.as_deref()),
+            release,
+            limit: schema_plan::parse_limit(limit.map(String::as_str)),
+        };
+        let reached = self
             .opened
-            .open_store(&self.context, key, connection, expected)
-            .await
+            .open_store(&self.context, key, connection, request)
+            .await;
+        if let Some(state) = &reached.state
+            && let Some(from) = state.migrated_from
         {
-            Ok(reached) => {
-                if let Some(from) = reached.migrated_from {
-                    let message = format!("metadata schema {from} -> {}", reached.schema_version);
-                    self.events
-                        .publish_normal(cluster, ConditionReason::SchemaMigrated, message)
-                        .await;
-                }
-                findings.metadata = Some(reached);
-            }
-            Err(problem) => findings.problems.push(problem),
+            let message = format!("metadata schema {from} -> {}", state.schema_version);
+            self.events
+                .publish_normal(cluster, ConditionReason::SchemaMigrated, message)
+                .await;
         }
+        findings.hold_agents = reached.hold_agents;
+        findings.problems.extend(reached.problem);
+        findings.metadata = reached.state;
     }
 
     async fn apply_children(
@@ -216,14 +223,8 @@ impl ClusterReconciler {
         findings.version = Some(desired.version.clone());
         findings.bootstrap = Some(desired.bootstrap_address());
         findings.problems.extend(missing_apis(context, desired));
-        let unfit = findings.problems.iter().any(|problem| {
-            matches!(
-                problem.reason,
-                ConditionReason::SchemaTooNew | ConditionReason::ClusterIdMismatch
-            )
-        });
         let mut kept = Vec::new();
-        if unfit || read.hold_rollout {
+        if findings.hold_agents || read.hold_rollout {
             // Running agents are kept: none is replaced by one that cannot work.
             kept.extend([ManagedKind::Deployment, ManagedKind::Job]);
             children.retain(|child| !kept.contains(&child.kind));
@@ -263,7 +264,15 @@ impl ClusterReconciler {
             .listeners
             .as_ref()
             .is_none_or(|report| !report.waits_for_slot);
-        let calm = settled && checked && bound && findings.problems.is_empty();
+        let retried = findings
+            .problems
+            .iter()
+            .any(|problem| !problem.waits_for_change());
+        let waiting = findings
+            .metadata
+            .as_ref()
+            .is_some_and(|state| state.waiting.is_some());
+        let calm = settled && checked && bound && !retried && !waiting;
         Ok(NextReconcile::Requeue(if calm {
             context.drift_interval
         } else {

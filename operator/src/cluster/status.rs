@@ -32,6 +32,8 @@ pub(super) struct ReconcileFindings {
     pub(super) problems: Vec<ClusterProblem>,
     /// State of the metadata store, if it is usable.
     pub(super) metadata: Option<MetadataState>,
+    /// Whether agents of the spec would not run on the schema.
+    pub(super) hold_agents: bool,
     /// Result of the check of the bucket; `None` if it was not read.
     pub(super) bucket: Option<BucketCheck>,
     /// Deployment of the agents, if it exists.
@@ -204,7 +206,10 @@ fn set_metadata_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
     match (find_problem(findings, kind), &findings.metadata) {
         (Some(problem), _) => set_problem(c, kind, ConditionStatus::False, problem),
         (None, Some(reached)) => {
-            let message = format!("schema version {}", reached.schema_version);
+            let message = match &reached.waiting {
+                None => format!("schema version {}", reached.schema_version),
+                Some(what) => format!("schema version {}; {what}", reached.schema_version),
+            };
             c.set(
                 kind,
                 ConditionStatus::True,

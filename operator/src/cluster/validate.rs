@@ -66,6 +66,7 @@ pub fn validate(
         uid: cluster.uid().unwrap_or_default(),
         owner: owner_reference(cluster),
         version: version(spec, defaults),
+        release: release(spec, defaults),
         image: image(spec, defaults)?,
         scale: agents::scale(spec)?,
         resources,
@@ -102,6 +103,12 @@ fn owner_reference(cluster: &StreamHouseCluster) -> Option<OwnerReference> {
 
 fn version(spec: &ClusterSpec, defaults: &ClusterDefaults) -> String {
     spec.version.clone().unwrap_or_else(|| defaults.version.clone())
+}
+
+/// Returns the release of the agents, as far as the spec tells it.
+fn release(spec: &ClusterSpec, defaults: &ClusterDefaults) -> Option<String> {
+    let own = spec.image.tag.is_some() || spec.image.digest.is_some();
+    (spec.version.is_some() || !own).then(|| version(spec, defaults))
 }
 
 fn image(spec: &ClusterSpec, defaults: &ClusterDefaults) -> Result<ImageReference, ClusterProblem> {

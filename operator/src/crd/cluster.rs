@@ -44,8 +44,8 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
-    /// Version of the agents, used as the image tag unless `image.tag` is set. Defaults to the
-    /// operator's version.
+    /// Version of the agents, used as the image tag unless `image.tag` is set. Must be a release
+    /// that is not newer than the operator, if it is a release. Defaults to the operator's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_][a-zA-Z0-9._-]*$"))]
     pub version: Option<String>,

@@ -52,6 +52,9 @@ pub const FIELD_MANAGER: &str = "streamhouse-operator";
 /// Annotation on a cluster with `deletionPolicy: Delete`. Set to the cluster's name, it confirms
 /// that the records may be deleted.
 pub const CONFIRM_DELETION_ANNOTATION: &str = "streamhouse.io/confirm-deletion";
+/// Annotation on a cluster: the metadata schema is not migrated beyond this version, so that the
+/// agents can go back to an older release until it is removed.
+pub const MAX_SCHEMA_VERSION_ANNOTATION: &str = "streamhouse.io/max-schema-version";
 /// Finalizer of both kinds.
 pub const FINALIZER: &str = "streamhouse.io/finalizer";
 

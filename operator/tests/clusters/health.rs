@@ -137,7 +137,7 @@ async fn a_schema_that_is_too_new_is_refused_and_running_agents_are_not_replaced
         .condition("MetadataReachable", "False", "SchemaTooNew")
         .await;
     assert!(message.contains("9999"), "{message}");
-    world.patch_spec(json!({ "version": "1.2.4" })).await;
+    world.patch_spec(json!({ "version": "1.2.2" })).await;
     world.condition("Ready", "False", "SchemaTooNew").await;
     world.wait_for_reconciles(1).await;
     assert_eq!(
@@ -149,7 +149,7 @@ async fn a_schema_that_is_too_new_is_refused_and_running_agents_are_not_replaced
         .await;
     let rolled = |deployment: &Deployment| {
         let pod = deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
-        pod.containers[0].image.as_deref() == Some("streamhouse/agent:1.2.4")
+        pod.containers[0].image.as_deref() == Some("streamhouse/agent:1.2.2")
     };
     world.object_where::<Deployment>("main-agent", rolled).await;
 }
@@ -166,7 +166,7 @@ async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_chang
     world
         .sql("UPDATE cluster SET cluster_id = 'another'; DELETE FROM _sqlx_migrations WHERE version > 1")
         .await;
-    world.patch_spec(json!({ "version": "1.2.4" })).await;
+    world.patch_spec(json!({ "version": "1.2.2" })).await;
     let message = world
         .condition("MetadataReachable", "False", "ClusterIdMismatch")
         .await;

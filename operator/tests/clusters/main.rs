@@ -10,3 +10,4 @@ mod environment;
 mod health;
 mod listeners;
 mod monitoring;
+mod schema;

@@ -40,7 +40,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
         "agent",
         &[
             &["main"],
-            &["backup", "check", "inspect", "purge", "recover"],
+            &["backup", "check", "inspect", "migrate", "purge", "recover"],
             &["assembly"],
             &["server"],
             &["console"],
@@ -122,6 +122,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             ],
             &["method_list", "producers", "rows", "schema", "transaction"],
             &["error", "keys", "options", "types"],
+            &["schema_window"],
         ],
     ),
     (

@@ -32,6 +32,7 @@ fn healthy_findings() -> ReconcileFindings {
         metadata: Some(MetadataState {
             schema_version: 2,
             migrated_from: None,
+            waiting: None,
             cluster_id: "id".to_owned(),
         }),
         bucket: Some(BucketCheck::Verified),

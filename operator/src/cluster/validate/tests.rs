@@ -335,3 +335,20 @@ fn a_cluster_without_a_uid_owns_nothing() {
     cluster.metadata.uid = None;
     assert_eq!(validate(&cluster, &defaults()).unwrap().owner, None);
 }
+
+#[test]
+fn the_release_is_known_unless_the_image_is_ones_own() {
+    for (spec, release) in [
+        ("{}", Some("0.1.0")),
+        ("version: 0.0.9", Some("0.0.9")),
+        ("image: {repository: example.com/agent}", Some("0.1.0")),
+        ("image: {tag: main}", None),
+        (
+            "image: {digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'}",
+            None,
+        ),
+        ("{version: 0.0.9, image: {tag: main}}", Some("0.0.9")),
+    ] {
+        assert_eq!(desired_with(spec).release.as_deref(), release, "{spec}");
+    }
+}

@@ -1,0 +1,228 @@
+//! Upgrades of the metadata schema: what is migrated, what is waited for, and what is refused.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use streamhouse_metadata::{
+    AgentRegistration, ConnectOptions, Incarnation, MetadataStore, MigrationRequest, SCHEMA_WINDOW,
+    SchemaWindow, connect, migrate_to,
+};
+use streamhouse_operator::metadata_stores::{ClusterKey, StoreAccess};
+
+use crate::environment::ClusterTestEnvironment;
+
+const OLDEST: i64 = SCHEMA_WINDOW.min;
+
+impl ClusterTestEnvironment {
+    /// Migrates the database as a build does that knows no later version.
+    async fn migrate_to(&self, version: i64) {
+        let request = MigrationRequest {
+            to: Some(version),
+            ..MigrationRequest::default()
+        };
+        migrate_to(&self.database, &ConnectOptions::default(), &request)
+            .await
+            .unwrap();
+    }
+
+    /// Registers an agent of a build that knows only the oldest version.
+    async fn register_old_agent(&self) -> Incarnation {
+        let old = ConnectOptions {
+            schema: SchemaWindow {
+                min: OLDEST,
+                max: OLDEST,
+            },
+            ..ConnectOptions::default()
+        };
+        let store = connect(&self.database, &old).await.unwrap();
+        let registered = store
+            .register_agent(&AgentRegistration {
+                agent_id: "agent-old".to_owned(),
+                grpc_address: "127.0.0.1:1".to_owned(),
+                http_address: String::new(),
+                kafka_address: String::new(),
+                zone: String::new(),
+                version: "0.0.9".to_owned(),
+                lease_ttl: Duration::from_secs(3600),
+            })
+            .await
+            .unwrap();
+        registered.incarnation
+    }
+
+    async fn annotate(&self, annotations: Value) {
+        let patch = json!({ "metadata": { "annotations": annotations } });
+        self.api_of::<streamhouse_operator::crd::StreamHouseCluster>()
+            .patch("main", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until the status has this version of the schema.
+    async fn schema_version(&self, version: i64) {
+        self.until(&format!("schema version {version}"), || async {
+            let status = self.cluster().await.status?;
+            (status.schema_version == Some(version)).then_some(())
+        })
+        .await;
+        let stored = self.sql("SELECT max(version)::text FROM _sqlx_migrations").await;
+        assert_eq!(stored, version.to_string());
+    }
+
+    fn open_store(&self) -> Option<std::sync::Arc<dyn MetadataStore>> {
+        match self.context.stores.get(&ClusterKey::new(&self.namespace, "main")) {
+            Some(StoreAccess::Open(store)) => Some(store),
+            _ => None,
+        }
+    }
+}
+
+fn image(deployment: &Deployment) -> String {
+    let pod = deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    pod.containers[0].image.clone().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_newer_than_the_operator_changes_nothing_and_topics_go_on() {
+    let world = ClusterTestEnvironment::new().await;
+    world.create(json!({})).await;
+    world.end_job("main-preflight", true, "").await;
+    world.make_agents_ready().await;
+    world.condition("Ready", "True", "AgentsReady").await;
+    let before = world.deployment().await;
+    world.patch_spec(json!({ "version": "1.3.0" })).await;
+    let message = world.condition("Degraded", "True", "VersionTooNew").await;
+    assert!(
+        message.contains("1.3.0") && message.contains("1.2.3") && message.contains("upgrade the operator"),
+        "{message}"
+    );
+    world.condition("Ready", "True", "AgentsReady").await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    world.wait_for_reconciles(1).await;
+    let after = world.deployment().await;
+    assert_eq!(after.metadata.generation, before.metadata.generation);
+    world.open_store().unwrap().ping().await.unwrap();
+    let status = world.cluster().await.status.unwrap();
+    assert_eq!(status.schema_version, Some(SCHEMA_WINDOW.max));
+    // An older release that runs on the same schema is rolled out.
+    world.patch_spec(json!({ "version": "1.2.2" })).await;
+    world
+        .object_where::<Deployment>("main-agent", |now| image(now).ends_with(":1.2.2"))
+        .await;
+    world.make_agents_ready().await;
+    world.condition("Degraded", "False", "Healthy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_no_schema_suits_migrates_nothing() {
+    let world = ClusterTestEnvironment::new().await;
+    world.create(json!({ "version": "0.0.9" })).await;
+    let message = world
+        .condition("MetadataReachable", "False", "VersionNotSupported")
+        .await;
+    assert!(
+        message.contains("0.0.9") && message.contains("spec.version"),
+        "{message}"
+    );
+    world.condition("Ready", "False", "VersionNotSupported").await;
+    world.wait_for_reconciles(1).await;
+    let stored = world
+        .sql("SELECT (to_regclass('_sqlx_migrations') IS NULL)::text")
+        .await;
+    assert_eq!(stored, "true");
+    assert!(
+        world
+            .api_of::<Deployment>()
+            .get_opt("main-agent")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    world.patch_spec(json!({ "version": null })).await;
+    world.schema_version(SCHEMA_WINDOW.max).await;
+    world.deployment().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schema_is_migrated_when_the_last_old_agent_has_ended() {
+    let mut world = ClusterTestEnvironment::without_operator().await;
+    world.migrate_to(OLDEST).await;
+    let old = world.register_old_agent().await;
+    world.start();
+    world.create(json!({})).await;
+    let message = world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    assert!(
+        message.contains("schema version 5; version 6 follows") && message.contains("agent-old"),
+        "{message}"
+    );
+    world.schema_version(OLDEST).await;
+    // The new agents are rolled out meanwhile: they run on both.
+    assert_eq!(image(&world.deployment().await), "streamhouse/agent:1.2.3");
+    world.open_store().unwrap().seal(old).await.unwrap();
+    world.schema_version(SCHEMA_WINDOW.max).await;
+    assert_eq!(
+        world.events("SchemaMigrated").await,
+        ["metadata schema 5 -> 6".to_owned()]
+    );
+    world.open_store().unwrap().snapshot(None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotation_keeps_the_way_back_open() {
+    let mut world = ClusterTestEnvironment::without_operator().await;
+    world.migrate_to(OLDEST).await;
+    let mut held = world.minimal_cluster(json!({}));
+    held.annotations_mut()
+        .insert("streamhouse.io/max-schema-version".to_owned(), OLDEST.to_string());
+    world
+        .api_of()
+        .create(&kube::api::PostParams::default(), &held)
+        .await
+        .unwrap();
+    world.start();
+    world.schema_version(OLDEST).await;
+    world.wait_for_reconciles(1).await;
+    world.schema_version(OLDEST).await;
+    world
+        .annotate(json!({ "streamhouse.io/max-schema-version": null }))
+        .await;
+    world.schema_version(SCHEMA_WINDOW.max).await;
+}
+
+/// A schema that this operator does not run on, and an agent that runs on no later one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_would_cut_a_live_agent_off_is_blocked() {
+    let mut world = ClusterTestEnvironment::without_operator().await;
+    world.migrate_to(OLDEST - 1).await;
+    world
+        .sql(
+            "INSERT INTO agents (agent_id, node_id, grpc_address, http_address, kafka_address, zone, version, lease_ttl_ms, \
+             lease_expires_at) VALUES ('agent-old', 1, '', '', '', '', '0.0.9', 10000, now() + interval '1 h')",
+        )
+        .await;
+    world.start();
+    world.create(json!({})).await;
+    let message = world
+        .condition("Degraded", "True", "SchemaMigrationBlocked")
+        .await;
+    assert!(
+        message.contains("agent-old") && message.contains("version 4") && message.contains("versions 5 to 6"),
+        "{message}"
+    );
+    world.wait_for_reconciles(1).await;
+    let stored = world.sql("SELECT max(version)::text FROM _sqlx_migrations").await;
+    assert_eq!(stored, (OLDEST - 1).to_string(), "nothing was migrated");
+    assert!(world.open_store().is_none());
+    world.sql("UPDATE agents SET sealed_at = now()").await;
+    world.schema_version(SCHEMA_WINDOW.max).await;
+    world.deployment().await;
+}
