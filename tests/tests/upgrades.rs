@@ -1,0 +1,107 @@
+//! An upgrade between two builds whose schemas differ, and the way back, while records are
+//! produced. The older build is this one, told by `STREAMHOUSE_TEST_SCHEMA_MAX` that it knows no
+//! later schema: it refuses, registers and migrates as the build before the last migration did.
+
+use std::time::Duration;
+
+use streamhouse_testkit::{AgentProcessBuilder, wait_until};
+use streamhouse_tests::{DeliveryLedger, TestCluster};
+
+type TestResult = anyhow::Result<()>;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PARTITIONS: i32 = 8;
+const OLD_BUILD: (&str, &str) = ("STREAMHOUSE_TEST_SCHEMA_MAX", "5");
+/// What an old agent says about the new schema.
+const REFUSAL: &str = "the metadata schema has version 6, this build runs on version 5: run a newer build";
+
+/// Returns a builder for a program of the new build.
+fn new_build(cluster: &TestCluster) -> AgentProcessBuilder {
+    cluster.agent_builder().env(OLD_BUILD.0, "")
+}
+
+/// Runs a command and returns its output, or its error.
+fn run(builder: AgentProcessBuilder, command: &[&str]) -> anyhow::Result<Result<String, String>> {
+    let builder = command.iter().fold(builder, |builder, part| builder.arg(*part));
+    let output = builder.run(LIMIT)?;
+    Ok(match output.ensure_success() {
+        Ok(output) => Ok(output.stdout_text()),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_goes_forward_and_back_until_the_schema_is_migrated() -> TestResult {
+    let mut cluster = TestCluster::start(2, &[OLD_BUILD])?;
+    cluster.create_topic("upgraded", PARTITIONS).await?;
+    for _ in 0..2 {
+        let mut agent = new_build(&cluster).spawn()?;
+        agent.wait_ready()?;
+        cluster.agents.push(agent);
+    }
+    let (old, new) = ([0, 1], [2, 3]);
+    let ledger = DeliveryLedger::new(cluster.bootstrap(), "upgraded", PARTITIONS);
+    let load = ledger.produce(2000).await?;
+    load.wait_for_acked(2000).await?;
+
+    // Both builds serve one schema, and the old one keeps it.
+    let refused = run(new_build(&cluster), &["migrate"])?.unwrap_err();
+    anyhow::ensure!(
+        refused.contains("not migrated to version 6") && refused.contains("-schema5"),
+        "{refused}"
+    );
+    for agent in old {
+        cluster.agents[agent].drain()?;
+        load.wait_for_acked(2000).await?;
+    }
+    // Back, while the schema is the old one.
+    for agent in old {
+        cluster.agents[agent].start_again()?;
+        cluster.agents[agent].wait_ready()?;
+    }
+    for agent in new {
+        cluster.agents[agent].drain()?;
+        load.wait_for_acked(2000).await?;
+    }
+    // And forward for good.
+    for agent in new {
+        cluster.agents[agent].start_again()?;
+        cluster.agents[agent].wait_ready()?;
+    }
+    for agent in old {
+        cluster.agents[agent].drain()?;
+        load.wait_for_acked(2000).await?;
+    }
+    let planned = run(new_build(&cluster), &["migrate", "--dry-run"])?.map_err(anyhow::Error::msg)?;
+    anyhow::ensure!(
+        planned.contains("would be migrated to version 6") && planned.contains("schema versions 5 to 6"),
+        "{planned}"
+    );
+    let migrated = run(new_build(&cluster), &["migrate"])?.map_err(anyhow::Error::msg)?;
+    anyhow::ensure!(migrated == "metadata schema: version 6 (was 5)\n", "{migrated}");
+    load.wait_for_acked(4000).await?;
+
+    // There is no way back any more: the old build says so, and touches nothing.
+    cluster.agents[old[0]].start_again()?;
+    wait_until("the refusal of the old agent", LIMIT, || {
+        let ready = cluster.agents[old[0]].http_get("/ready")?;
+        Ok((ready.status != 200 && ready.body.contains(REFUSAL)).then_some(()))
+    })?;
+    cluster.agents[old[0]].kill9()?;
+    for command in [&["purge", "--yes"] as &[&str], &["migrate"], &["recover"]] {
+        let refused = run(cluster.agent_builder(), command)?.unwrap_err();
+        anyhow::ensure!(refused.contains(REFUSAL), "{command:?}: {refused}");
+    }
+    // A new agent that starts on the new schema registers what it runs on.
+    cluster.agents[new[0]].drain()?;
+    load.wait_for_acked(2000).await?;
+    cluster.agents[new[0]].start_again()?;
+    cluster.agents[new[0]].wait_ready()?;
+    load.wait_for_acked(4000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    let registered = "SELECT count(*)::text FROM agents WHERE schema_min = 5 AND schema_max = 6";
+    let name = cluster.database.rsplit('/').next().unwrap_or_default();
+    anyhow::ensure!(cluster.postgres().admin_sql(name, registered)? == "1");
+    Ok(())
+}
