@@ -91,6 +91,17 @@ impl ConditionSet {
         }
     }
 
+    /// Returns the condition of this type, as stored or as set since.
+    pub fn get(&self, kind: ConditionType) -> Option<&Condition> {
+        find_condition(&self.conditions, kind)
+    }
+
+    /// Returns whether the condition of this type is present and holds.
+    pub fn is_true(&self, kind: ConditionType) -> bool {
+        self.get(kind)
+            .is_some_and(|condition| condition.status == ConditionStatus::True.as_str())
+    }
+
     /// Removes a condition.
     pub fn remove(&mut self, kind: ConditionType) {
         self.conditions

@@ -7,6 +7,7 @@ use kube::{
     Api, Client, Resource,
     api::{ApiResource, DynamicObject},
     core::NamespaceResourceScope,
+    runtime::watcher,
 };
 use streamhouse_core::time::{Clock, Entropy};
 
@@ -34,6 +35,15 @@ impl WatchScope {
         self.namespaces
             .as_ref()
             .is_none_or(|names| names.iter().any(|name| name == namespace))
+    }
+
+    /// Returns the places that together cover all objects: each namespace, or `None` for all
+    /// namespaces at once.
+    pub fn places(&self) -> Vec<Option<&str>> {
+        match &self.namespaces {
+            None => vec![None],
+            Some(names) => names.iter().map(|name| Some(name.as_str())).collect(),
+        }
     }
 
     /// Splits the scope into one scope per watch: all namespaces together, or each namespace
@@ -75,6 +85,18 @@ impl WatchScope {
                 .collect(),
         }
     }
+}
+
+/// Returns whether the API server refuses a watch because the operator lacks the right to it.
+pub(crate) fn is_forbidden(error: &watcher::Error) -> bool {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
+        watcher::Error::WatchError(status) => status.code,
+        _ => return false,
+    };
+    code == 403
 }
 
 /// Shared by all reconciliations.

@@ -27,3 +27,4 @@ pub mod server;
 pub mod settings;
 pub mod smoke_test;
 pub mod topic;
+mod undecodable;

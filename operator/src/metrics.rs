@@ -15,10 +15,12 @@ pub const KINDS: &[&str] = &["StreamHouseCluster", "Topic"];
 pub enum ReconcileOutcome {
     /// The actual state matches the spec.
     Ok,
+    /// The spec is applied; something is still under way, such as a rollout or a deletion.
+    Waiting,
+    /// The reconciliation cannot succeed until a user changes something.
+    Blocked,
     /// The reconciliation failed and is retried.
     Error,
-    /// The reconciliation cannot succeed until a user changes something.
-    Terminal,
 }
 
 impl ReconcileOutcome {
@@ -26,8 +28,9 @@ impl ReconcileOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Waiting => "waiting",
+            Self::Blocked => "blocked",
             Self::Error => "error",
-            Self::Terminal => "terminal",
         }
     }
 }
@@ -51,6 +54,12 @@ pub struct OperatorMetrics {
     pub resources: IntGaugeVec,
     /// `streamhouse_operator_synced{kind}`.
     pub synced: IntGaugeVec,
+    /// `streamhouse_operator_undecodable_resources{kind}`.
+    pub undecodable: IntGaugeVec,
+    /// `streamhouse_operator_resources_failing{kind}`.
+    pub failing: IntGaugeVec,
+    /// `streamhouse_operator_namespace_forbidden{watched_namespace}`.
+    namespace_forbidden: IntGaugeVec,
     /// `streamhouse_operator_leader`.
     pub leader: IntGauge,
     /// `streamhouse_operator_crd_missing`.
@@ -72,7 +81,7 @@ impl OperatorMetrics {
         Ok(Self {
             reconciles: made.register_counters(
                 "streamhouse_operator_reconciles_total",
-                "Number of reconciliations by outcome: ok, error (retried), terminal (waits for a change).",
+                "Number of reconciliations by outcome: ok, waiting (for a rollout, a deletion, another resource), blocked (until a user changes something), error (retried with back-off).",
                 &["kind", "outcome"],
             )?,
             duration: made.register_histograms(
@@ -82,7 +91,7 @@ impl OperatorMetrics {
             )?,
             last_success: made.register_gauges(
                 "streamhouse_operator_last_success_timestamp_seconds",
-                "Time of the last successful reconciliation of the kind, or, if there was none yet, of the start of this replica's first term as the leader, in seconds since the Unix epoch.",
+                "Time of the last reconciliation of the kind that did not fail, or, if there was none yet, of the start of this replica's first term as the leader, in seconds since the Unix epoch.",
                 &["kind"],
             )?,
             drift_corrected: made.register_counters(
@@ -99,6 +108,22 @@ impl OperatorMetrics {
                 "streamhouse_operator_synced",
                 "1 if this replica leads and has listed all custom resources of the kind, else 0.",
                 &["kind"],
+            )?,
+            undecodable: made.register_gauges(
+                "streamhouse_operator_undecodable_resources",
+                "Number of custom resources that this version of the operator cannot decode, and therefore does not reconcile.",
+                &["kind"],
+            )?,
+            failing: made.register_gauges(
+                "streamhouse_operator_resources_failing",
+                "Number of custom resources whose last reconciliation failed and is retried.",
+                &["kind"],
+            )?,
+            namespace_forbidden: made.register_gauges(
+                "streamhouse_operator_namespace_forbidden",
+                "1 if the operator may not read a namespace of its watch list, else 0.",
+                // The target label is called namespace.
+                &["watched_namespace"],
             )?,
             leader: made.register_gauge(
                 "streamhouse_operator_leader",
@@ -128,8 +153,25 @@ impl OperatorMetrics {
     pub fn record_reconcile(&self, kind: &str, outcome: ReconcileOutcome, seconds: f64, now_ms: i64) {
         self.reconciles.with_label_values(&[kind, outcome.as_str()]).inc();
         self.duration.with_label_values(&[kind]).observe(seconds);
-        if outcome == ReconcileOutcome::Ok {
+        if outcome != ReconcileOutcome::Error {
             self.last_success.with_label_values(&[kind]).set(now_ms / 1000);
+        }
+    }
+
+    /// Records whether the operator may read a watched namespace. Logs each change.
+    pub fn set_namespace_forbidden(&self, namespace: &str, forbidden: bool) {
+        let gauge = self.namespace_forbidden.with_label_values(&[namespace]);
+        if gauge.get() == i64::from(forbidden) {
+            return;
+        }
+        gauge.set(i64::from(forbidden));
+        if forbidden {
+            tracing::warn!(
+                namespace,
+                "the operator may not read this namespace; restore its RoleBinding, or remove the namespace from the watched ones"
+            );
+        } else {
+            tracing::info!(namespace, "the operator may read this namespace again");
         }
     }
 

@@ -3,7 +3,10 @@
 //! cluster is never changed; fields of other field managers are kept; a field that is removed from
 //! the spec is removed from the child.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use kube::{
     Api, ResourceExt,
@@ -11,6 +14,7 @@ use kube::{
 };
 
 use super::{
+    applied::AppliedHashes,
     build::ChildObject,
     children::{
         ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE,
@@ -56,6 +60,7 @@ pub(super) fn is_managed_for(object: &DynamicObject, key: &ClusterKey) -> bool {
 }
 
 /// Applies all children. A child that cannot be applied is reported and does not stop the others.
+/// `hashes` are what this process has applied before, by which drift is detected.
 ///
 /// # Errors
 ///
@@ -64,13 +69,17 @@ pub(super) async fn apply_children(
     context: &OperatorContext,
     key: &ClusterKey,
     children: &[ChildObject],
-    known_generation: bool,
+    hashes: Option<&AppliedHashes>,
 ) -> kube::Result<AppliedChildren> {
     let mut applied = AppliedChildren::default();
     for child in children {
-        match apply_child(context, key, child).await {
+        let known = hashes.and_then(|hashes| hashes.stored_fields(key, child));
+        match apply_child(context, key, child, known).await {
             Ok(ChildOutcome::Applied { object, drifted }) => {
-                if known_generation && drifted {
+                if let Some(hashes) = hashes {
+                    hashes.record(key, child, fields_hash(child, &object));
+                }
+                if drifted {
                     applied
                         .drift
                         .push(format!("{} {}", child.kind, object.name_any()));
@@ -85,6 +94,9 @@ pub(super) async fn apply_children(
                     ManagedKind::Job => applied.preflight = Some(*object),
                     _ => {}
                 }
+            }
+            Ok(ChildOutcome::Forbidden(why)) => {
+                applied.problems.push(namespace_forbidden(child, &why));
             }
             Ok(ChildOutcome::Conflict) => applied.problems.push(object_conflict(child)),
             Ok(ChildOutcome::Deleting) => applied.problems.push(ClusterProblem {
@@ -125,12 +137,32 @@ pub(super) fn apply_refused(child: &ChildObject, why: &str) -> ClusterProblem {
     }
 }
 
-/// Returns the condition that is affected by a child.
+/// A child is to be in a namespace that the operator may not read.
+fn namespace_forbidden(child: &ChildObject, why: &str) -> ClusterProblem {
+    let namespace = child.namespace();
+    ClusterProblem {
+        condition: affected_condition(child),
+        reason: ConditionReason::NamespaceForbidden,
+        message: format!(
+            "the operator may not manage {} {} in namespace {namespace}: restore its RoleBinding there, add the \
+             namespace to watchNamespaces, or change spec.monitoring ({why})",
+            child.kind,
+            child.name()
+        ),
+    }
+}
+
+/// Returns the condition that is affected if a child cannot be applied.
 fn affected_condition(child: &ChildObject) -> ConditionType {
-    match child.kind {
-        _ if child.object.labels().contains_key(LABEL_LISTENER) => ConditionType::ListenersAvailable,
-        ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => ConditionType::MonitoringAvailable,
-        _ => ConditionType::Ready,
+    let labels = child.object.labels();
+    if labels.contains_key(LABEL_LISTENER) {
+        return ConditionType::ListenersAvailable;
+    }
+    let component = labels.get(labels::COMPONENT_LABEL);
+    if component.is_some_and(|component| component == labels::MONITORING_COMPONENT) {
+        ConditionType::MonitoringAvailable
+    } else {
+        ConditionType::Ready
     }
 }
 
@@ -143,22 +175,36 @@ enum ChildOutcome {
     },
     Conflict,
     Deleting,
+    /// The operator may not read the namespace, which is not that of the cluster.
+    Forbidden(String),
 }
 
 async fn apply_child(
     context: &OperatorContext,
     key: &ClusterKey,
     child: &ChildObject,
+    known: Option<u64>,
 ) -> kube::Result<ChildOutcome> {
     let name = child.name();
     let api = api_for(context, child.kind, child.namespace());
-    let before = api.get_opt(name).await?;
+    let before = match api.get_opt(name).await {
+        Err(kube::Error::Api(status)) if status.code == 403 && child.namespace() != key.namespace => {
+            return Ok(ChildOutcome::Forbidden(status.message));
+        }
+        found => found?,
+    };
     if let Some(before) = &before {
         if !is_managed_for(before, key) {
             return Ok(ChildOutcome::Conflict);
         }
         if before.metadata.deletion_timestamp.is_some() {
             return Ok(ChildOutcome::Deleting);
+        }
+        if known == Some(fields_hash(child, before)) {
+            return Ok(ChildOutcome::Applied {
+                object: Box::new(before.clone()),
+                drifted: false,
+            });
         }
         replicas::keep_replicas(&api, child, before).await?;
     }
@@ -180,21 +226,57 @@ async fn apply_child(
             .inc();
     }
     Ok(ChildOutcome::Applied {
-        drifted: has_drifted(child, before.as_ref(), &object),
+        drifted: has_drifted(child, known.is_some(), before.as_ref(), &object),
         object: Box::new(object),
     })
 }
 
-/// Returns whether another client has changed or deleted the child while the spec was unchanged.
-fn has_drifted(child: &ChildObject, before: Option<&DynamicObject>, after: &DynamicObject) -> bool {
+/// Returns whether another client has changed or deleted the child: only if this rendering was
+/// applied before, as this process (`known`) or the hash in the object's annotation says.
+fn has_drifted(
+    child: &ChildObject,
+    known: bool,
+    before: Option<&DynamicObject>,
+    after: &DynamicObject,
+) -> bool {
     let Some(before) = before else {
-        return true;
+        // Jobs are deleted by the operator itself and by others when they have finished.
+        return known && child.kind != ManagedKind::Job;
     };
     let hash = |object: &DynamicObject| object.annotations().get(ANNOTATION_RENDERED_HASH).cloned();
-    hash(before) == hash(&child.object) && before.resource_version() != after.resource_version()
+    let applied = known || (hash(before).is_some() && hash(before) == hash(&child.object));
+    applied && fields_hash(child, before) != fields_hash(child, after)
 }
 
-/// Deletes children of this cluster that are no longer desired.
+/// Returns a hash of the parts of an object that the operator may own.
+fn fields_hash(child: &ChildObject, object: &DynamicObject) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    fields_of(child, object).to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Returns the parts of an object that the operator may own: everything but the status and the
+/// labels and annotations of others, which their controllers change at any time.
+fn fields_of(child: &ChildObject, object: &DynamicObject) -> serde_json::Value {
+    let own = |ours: &BTreeMap<String, String>, stored: &BTreeMap<String, String>| {
+        let mut stored = stored.clone();
+        stored.retain(|name, _| ours.contains_key(name));
+        stored
+    };
+    let mut data = object.data.clone();
+    if let Some(fields) = data.as_object_mut() {
+        fields.remove("status");
+    }
+    serde_json::json!([
+        own(child.object.labels(), object.labels()),
+        own(child.object.annotations(), object.annotations()),
+        object.owner_references(),
+        data,
+    ])
+}
+
+/// Deletes children of this cluster that are no longer desired. A namespace other than the
+/// cluster's that the operator may not read is left as it is.
 pub(super) async fn delete_unwanted_children(
     context: &OperatorContext,
     key: &ClusterKey,
@@ -211,34 +293,68 @@ pub(super) async fn delete_unwanted_children(
         .copied()
         .filter(|kind| !kept.contains(kind))
     {
-        for object in list_children(context, kind, key, uid).await? {
+        for object in list_children(context, kind, key, uid).await?.objects {
             let place = (kind, object.namespace().unwrap_or_default(), object.name_any());
             if !wanted.contains(&place) {
-                delete_object(context, kind, &object).await?;
+                delete_listed(context, kind, key, &object).await?;
             }
         }
     }
     Ok(())
 }
 
-/// Deletes children in other namespaces, which owner references do not reach.
+/// Deletes children in other namespaces, which owner references do not reach. Returns the
+/// namespaces that the operator may not read, whose children are kept.
 pub(super) async fn delete_children_elsewhere(
     context: &OperatorContext,
     key: &ClusterKey,
     uid: &str,
-) -> kube::Result<()> {
+) -> kube::Result<BTreeSet<String>> {
+    let mut forbidden = BTreeSet::new();
     for kind in ManagedKind::ALL
         .iter()
         .copied()
         .filter(|kind| kind.can_be_in_other_namespace())
     {
-        for object in list_children(context, kind, key, uid).await? {
-            if object.namespace().as_deref() != Some(key.namespace.as_str()) {
-                delete_object(context, kind, &object).await?;
+        let mut places = context.scope.places();
+        places.retain(|place| *place != Some(key.namespace.as_str()));
+        let listed = list_in(context, kind, key, uid, &places).await?;
+        forbidden.extend(listed.forbidden);
+        for object in listed.objects {
+            let namespace = object.namespace().unwrap_or_default();
+            if namespace != key.namespace && !delete_listed(context, kind, key, &object).await? {
+                forbidden.insert(namespace);
             }
         }
     }
-    Ok(())
+    Ok(forbidden)
+}
+
+/// Deletes an object that was listed. Returns whether the operator may: in a namespace other than
+/// the cluster's it may have lost the right since.
+async fn delete_listed(
+    context: &OperatorContext,
+    kind: ManagedKind,
+    key: &ClusterKey,
+    object: &DynamicObject,
+) -> kube::Result<bool> {
+    match delete_object(context, kind, object).await {
+        Err(kube::Error::Api(status))
+            if status.code == 403 && object.namespace().as_deref() != Some(key.namespace.as_str()) =>
+        {
+            Ok(false)
+        }
+        deleted => deleted.map(|()| true),
+    }
+}
+
+/// Children that were found.
+#[derive(Debug, Default)]
+pub(super) struct ListedChildren {
+    /// The objects.
+    pub(super) objects: Vec<DynamicObject>,
+    /// Namespaces that the operator may not read, other than the cluster's.
+    pub(super) forbidden: Vec<String>,
 }
 
 /// Lists the objects of a kind that belong to this cluster. Labels alone are not enough: a user may
@@ -248,35 +364,73 @@ pub(super) async fn list_children(
     kind: ManagedKind,
     key: &ClusterKey,
     uid: &str,
-) -> kube::Result<Vec<DynamicObject>> {
+) -> kube::Result<ListedChildren> {
+    let places = if kind.can_be_in_other_namespace() {
+        context.scope.places()
+    } else {
+        vec![Some(key.namespace.as_str())]
+    };
+    list_in(context, kind, key, uid, &places).await
+}
+
+/// Like [`list_children`], in these namespaces; `None` stands for all.
+async fn list_in(
+    context: &OperatorContext,
+    kind: ManagedKind,
+    key: &ClusterKey,
+    uid: &str,
+    places: &[Option<&str>],
+) -> kube::Result<ListedChildren> {
+    let mut listed = ListedChildren::default();
     if kind
         .optional_api()
         .is_some_and(|optional| !context.apis.has(optional))
     {
-        return Ok(Vec::new());
+        return Ok(listed);
     }
-    let handles = if kind.can_be_in_other_namespace() {
-        let resource = kind.served_resource(&context.apis);
-        context.scope.dynamic_apis(&context.client, &resource)
+    let selector = ListParams::default().labels(&labels::children_selector(&key.namespace, &key.name));
+    for place in places.iter().copied() {
+        let handle: Api<DynamicObject> = match place {
+            Some(namespace) => api_for(context, kind, namespace),
+            None => Api::all_with(context.client.clone(), &kind.served_resource(&context.apis)),
+        };
+        let found = handle.list(&selector).await;
+        if let (Some(namespace), ManagedKind::ConfigMap) = (place, kind) {
+            // One kind, so that rights to some kinds only do not alternate.
+            let forbidden = matches!(&found, Err(kube::Error::Api(status)) if status.code == 403);
+            context.metrics.set_namespace_forbidden(namespace, forbidden);
+        }
+        match found {
+            Ok(found) => listed.objects.extend(
+                found
+                    .items
+                    .into_iter()
+                    .filter(|object| belongs_to(object, key, uid)),
+            ),
+            Err(kube::Error::Api(status)) if status.code == 403 => match place {
+                Some(namespace) if namespace != key.namespace => {
+                    listed.forbidden.push(namespace.to_owned());
+                }
+                _ => return Err(kube::Error::Api(status)),
+            },
+            // Uninstalled since the last discovery.
+            Err(kube::Error::Api(status)) if status.code == 404 && kind.optional_api().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listed)
+}
+
+/// Returns whether an object with the labels of a child belongs to this cluster.
+fn belongs_to(object: &DynamicObject, key: &ClusterKey, uid: &str) -> bool {
+    if object.namespace().as_deref() == Some(key.namespace.as_str()) {
+        object.owner_references().iter().any(|owner| owner.uid == uid)
     } else {
-        vec![api_for(context, kind, &key.namespace)]
-    };
-    let selector = labels::children_selector(&key.namespace, &key.name);
-    let mut found = Vec::new();
-    for handle in handles {
-        let objects = handle.list(&ListParams::default().labels(&selector)).await?.items;
-        found.extend(objects.into_iter().filter(|object| {
-            if object.namespace().as_deref() == Some(key.namespace.as_str()) {
-                object.owner_references().iter().any(|owner| owner.uid == uid)
-            } else {
-                object
-                    .annotations()
-                    .get(ANNOTATION_OWNER_UID)
-                    .is_some_and(|owner| owner == uid)
-            }
-        }));
+        object
+            .annotations()
+            .get(ANNOTATION_OWNER_UID)
+            .is_some_and(|owner| owner == uid)
     }
-    Ok(found)
 }
 
 /// Deletes exactly this object, not a successor with the same name.

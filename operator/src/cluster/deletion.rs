@@ -107,8 +107,17 @@ pub(super) async fn advance_deletion(
             None => Some("the spec is invalid, so the data cannot be located".to_owned()),
         },
     };
-    apply::delete_children_elsewhere(context, key, &cluster.uid().unwrap_or_default()).await?;
+    let forbidden =
+        apply::delete_children_elsewhere(context, key, &cluster.uid().unwrap_or_default()).await?;
     set_finalizer(context, cluster, false).await?;
+    for namespace in super::other_namespaces(cluster, key).filter(|name| forbidden.contains(*name)) {
+        let message = format!(
+            "the operator may not delete the cluster's objects in namespace {namespace}: delete them by hand"
+        );
+        events
+            .publish_warning(cluster, ConditionReason::NamespaceForbidden, message)
+            .await;
+    }
     match kept {
         Some(why) => {
             events
@@ -180,7 +189,7 @@ async fn purge_data(
         )));
     }
     let job = build::purge_job(desired);
-    let applied = apply::apply_children(context, key, std::slice::from_ref(&job), false).await?;
+    let applied = apply::apply_children(context, key, std::slice::from_ref(&job), None).await?;
     if let Some(problem) = applied.problems.first() {
         return Ok(PurgeProgress::Pending(problem.message.clone()));
     }

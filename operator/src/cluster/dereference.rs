@@ -76,7 +76,7 @@ pub(super) async fn dereference(
     for secret in &needed {
         if let Some(what) = secrets.describe_missing(secret) {
             hold |= secret.restarts;
-            problems.push(missing_secret(desired, secret, what));
+            problems.extend(missing_secret(context, desired, secret, what));
         }
     }
     let malformed = malformed_credentials(desired, &secrets);
@@ -103,23 +103,48 @@ pub(super) async fn dereference(
     })
 }
 
-/// Returns the problem of a missing Secret, for the condition that it affects.
-fn missing_secret(desired: &DesiredCluster, secret: &RequiredSecret, what: String) -> ClusterProblem {
+/// Returns the problem of a missing Secret, for the condition that it affects. A Secret that
+/// cert-manager issues is under way; without cert-manager, that is reported instead.
+fn missing_secret(
+    context: &OperatorContext,
+    desired: &DesiredCluster,
+    secret: &RequiredSecret,
+    what: String,
+) -> Option<ClusterProblem> {
     let database = &desired.postgresql;
     let authority = database.tls.as_ref().and_then(|tls| tls.authority.as_ref());
     let of_database =
         database.connection.name == secret.name || authority.is_some_and(|key| key.name == secret.name);
-    let condition = match secret.restarts {
-        // Running agents keep the certificates they have loaded.
-        false => ConditionType::Degraded,
-        true if of_database => ConditionType::MetadataReachable,
-        true => ConditionType::StorageReachable,
-    };
-    ClusterProblem {
-        condition,
-        reason: ConditionReason::SecretMissing,
-        message: what,
+    let issued = !secret.restarts && is_issued(desired, &secret.name);
+    if issued && !context.apis.has(OptionalApi::CertManager) {
+        return None;
     }
+    let (condition, reason) = match secret.restarts {
+        _ if issued => (ConditionType::Progressing, ConditionReason::CertificatePending),
+        // Running agents keep the certificates they have loaded.
+        false => (ConditionType::Degraded, ConditionReason::SecretMissing),
+        true if of_database => (ConditionType::MetadataReachable, ConditionReason::SecretMissing),
+        true => (ConditionType::StorageReachable, ConditionReason::SecretMissing),
+    };
+    let message = if issued {
+        format!(
+            "waiting for cert-manager to issue the certificate in Secret {}: see `kubectl describe certificate`",
+            secret.name
+        )
+    } else {
+        what
+    };
+    Some(ClusterProblem {
+        condition,
+        reason,
+        message,
+    })
+}
+
+/// Returns whether cert-manager issues the certificate in this Secret.
+fn is_issued(desired: &DesiredCluster, secret: &str) -> bool {
+    let mut certificates = desired.ports().filter_map(|(_, port)| port.certificate.as_ref());
+    certificates.any(|certificate| certificate.secret == secret && certificate.issuer.is_some())
 }
 
 /// Finds invalid credentials of the object store, with which agents would refuse to start.

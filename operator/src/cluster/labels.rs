@@ -14,7 +14,9 @@ pub(super) const AGENT_COMPONENT: &str = "agent";
 
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
-const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+pub(super) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// Component of the objects by which a cluster is monitored.
+pub(super) const MONITORING_COMPONENT: &str = "monitoring";
 const VERSION_LABEL: &str = "app.kubernetes.io/version";
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use streamhouse_metadata::{
-    Error, MetadataStore, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview,
+    ClusterSnapshot, Error, MetadataStore, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview,
 };
 
 use super::{
@@ -29,6 +29,30 @@ struct OpenStore {
     fingerprint: String,
     store: Arc<dyn MetadataStore>,
     cluster_id: String,
+    /// Version of the last snapshot.
+    version: u64,
+    leadership: Leadership,
+}
+
+/// Partitions by whether they have a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Leadership {
+    /// Number of partitions.
+    pub(super) partitions: usize,
+    /// Number of partitions without a leader.
+    pub(super) leaderless: usize,
+}
+
+impl Leadership {
+    fn of(snapshot: &ClusterSnapshot) -> Self {
+        let partitions = || snapshot.topics.iter().flat_map(|topic| &topic.partitions);
+        Self {
+            partitions: partitions().count(),
+            leaderless: partitions()
+                .filter(|partition| partition.holder.is_none())
+                .count(),
+        }
+    }
 }
 
 /// What the resource says about its metadata store.
@@ -53,6 +77,8 @@ pub(super) struct MetadataState {
     pub(super) waiting: Option<String>,
     /// Cluster id in the metadata.
     pub(super) cluster_id: String,
+    /// The partitions and their leaders.
+    pub(super) leadership: Leadership,
 }
 
 /// What was reached.
@@ -138,6 +164,7 @@ impl OpenStores {
                 migrated_from: None,
                 waiting: None,
                 cluster_id: String::new(),
+                leadership: Leadership::default(),
             },
             ReachedMetadata::default(),
         );
@@ -172,18 +199,15 @@ impl OpenStores {
                 }
             }
         }
-        let (store, cluster_id) = self.connect(key, connection).await.map_err(unusable)?;
-        state.cluster_id = cluster_id;
+        let open = self.connect(key, connection).await.map_err(unusable)?;
+        state.cluster_id = open.cluster_id;
+        state.leadership = open.leadership;
         reached.state = Some(state);
-        Ok((store, reached))
+        Ok((open.store, reached))
     }
 
     /// Opens the store, or returns the open one, and checks that it answers.
-    async fn connect(
-        &self,
-        key: &ClusterKey,
-        connection: &MetadataConnection,
-    ) -> Result<(Arc<dyn MetadataStore>, String), Error> {
+    async fn connect(&self, key: &ClusterKey, connection: &MetadataConnection) -> Result<OpenStore, Error> {
         let fingerprint = &connection.fingerprint;
         let known = self
             .0
@@ -191,24 +215,29 @@ impl OpenStores {
             .get(key)
             .filter(|known| known.fingerprint == *fingerprint)
             .cloned();
-        let OpenStore {
-            store, cluster_id, ..
-        } = match known {
-            Some(known) => known,
-            None => {
-                let store = streamhouse_metadata::connect(&connection.url, &connection.options).await?;
-                let snapshot = store.snapshot(None).await?.unwrap_or_default();
-                let known = OpenStore {
+        let (store, version) = match &known {
+            Some(known) => (known.store.clone(), Some(known.version)),
+            None => (
+                streamhouse_metadata::connect(&connection.url, &connection.options).await?,
+                None,
+            ),
+        };
+        let snapshot = store.snapshot(version).await?;
+        let open = match (snapshot, known) {
+            (None, Some(known)) => known,
+            (snapshot, _) => {
+                let snapshot = snapshot.unwrap_or_default();
+                OpenStore {
                     fingerprint: fingerprint.clone(),
                     store,
+                    leadership: Leadership::of(&snapshot),
                     cluster_id: snapshot.cluster_id,
-                };
-                self.0.lock().insert(key.clone(), known.clone());
-                known
+                    version: snapshot.version,
+                }
             }
         };
-        store.ping().await?;
-        Ok((store, cluster_id))
+        self.0.lock().insert(key.clone(), open.clone());
+        Ok(open)
     }
 
     /// Drops the store of a cluster that no longer exists.

@@ -15,6 +15,7 @@
 //! can.
 
 pub mod alerts;
+mod applied;
 mod apply;
 pub mod build;
 pub mod children;
@@ -27,47 +28,62 @@ mod incarnations;
 pub mod inputs;
 pub mod labels;
 mod listeners;
+mod memory;
 mod merge;
 mod metadata;
 mod names;
+mod outcome;
 mod paths;
 mod pods;
 mod preflight;
 pub(crate) mod preview;
 pub mod problem;
 mod replicas;
+mod rollout;
 mod run;
 mod schema_plan;
 mod status;
 pub mod validate;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{ResourceExt, api::DynamicObject, runtime::controller::Action};
+use kube::{ResourceExt, api::DynamicObject, core::error_boundary::InvalidObject};
 
 pub use self::run::run;
 use self::{
+    applied::AppliedHashes,
     children::ManagedKind,
     deletion::DeletionProgress,
     dereference::ResolvedReferences,
     desired::DesiredCluster,
     listeners::SlotPools,
+    memory::{ClusterMemory, ReconcileResult},
     metadata::{OpenStores, StoreRequest},
+    outcome::{NextReconcile, summarize},
+    preflight::BucketCheck,
     problem::ClusterProblem,
-    status::{ReconcileFindings, RolloutState},
+    rollout::{ObservedAgents, RolloutState},
+    status::ReconcileFindings,
 };
 use crate::{
     apis::OptionalApi,
+    conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, ConditionType, MAX_SCHEMA_VERSION_ANNOTATION, StreamHouseCluster},
     events::EventPublisher,
     metadata_stores::ClusterKey,
+    metrics::ReconcileOutcome,
+    undecodable,
 };
 
 /// Interval of the checks while a change is pending that no watch reports.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Number of drift intervals after which children that are no longer desired are searched for.
+/// Besides, they are searched for whenever other children are desired.
+const SEARCH_EVERY: u32 = 10;
 
 /// Reconciles clusters; one per process.
 #[derive(Debug)]
@@ -76,6 +92,17 @@ pub(crate) struct ClusterReconciler {
     events: EventPublisher,
     opened: OpenStores,
     slot_pools: SlotPools,
+    applied: AppliedHashes,
+    memory: ClusterMemory,
+}
+
+/// What to do after a reconciliation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReconcileAction {
+    /// The outcome, for the metrics.
+    pub(crate) outcome: ReconcileOutcome,
+    /// When to reconcile again without a change; `None` if the resource no longer exists.
+    pub(crate) after: Option<Duration>,
 }
 
 impl ClusterReconciler {
@@ -86,6 +113,8 @@ impl ClusterReconciler {
             events,
             opened: OpenStores::default(),
             slot_pools: SlotPools::default(),
+            applied: AppliedHashes::default(),
+            memory: ClusterMemory::default(),
         }
     }
 
@@ -93,41 +122,107 @@ impl ClusterReconciler {
     pub(crate) fn remove(&self, key: &ClusterKey) {
         self.opened.remove(key);
         self.slot_pools.remove(key);
+        self.applied.remove(key);
+        self.memory.remove(key);
         self.context.stores.remove(key);
     }
 
-    /// Reconciles the cluster once and returns when to do so again.
-    pub(crate) async fn reconcile(&self, cluster: Arc<StreamHouseCluster>) -> kube::Result<Action> {
+    /// Returns the number of clusters whose last reconciliation failed.
+    pub(crate) fn failing(&self) -> i64 {
+        i64::try_from(self.memory.failing()).unwrap_or(i64::MAX)
+    }
+
+    /// Reconciles the cluster once.
+    pub(crate) async fn reconcile(&self, cluster: &StreamHouseCluster) -> ReconcileAction {
         let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
         let mut findings = ReconcileFindings {
             paused: cluster.spec.paused,
             stopped: cluster.spec.stopped,
+            failures: self.memory.failures(&key),
+            settled_agents: self.memory.settled_agents(&key),
             ..ReconcileFindings::default()
         };
-        let worked = self.run_steps(&cluster, &key, &mut findings).await;
+        let worked = self.run_steps(cluster, &key, &mut findings).await;
+        if matches!(&worked, Ok(NextReconcile::Gone)) {
+            self.remove(&key);
+            return ReconcileAction {
+                outcome: ReconcileOutcome::Ok,
+                after: None,
+            };
+        }
         if let Err(error) = &worked {
-            findings.problems.push(ClusterProblem {
-                condition: ConditionType::Progressing,
-                reason: ConditionReason::InternalError,
-                message: format!("the API server rejected a request or did not answer: {error}; retrying"),
-            });
+            tracing::warn!(cluster = %key, %error, "cannot reconcile the cluster; retrying");
+            findings.aborted = Some(format!(
+                "the API server rejected a request or did not answer: {error}; retrying"
+            ));
         }
-        let gone = matches!(&worked, Ok(NextReconcile::Gone));
-        if !gone {
-            let now = Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap_or_default();
-            status::write_status(
-                &self.context,
-                &cluster,
-                status::compute_status(&cluster, &findings, now),
-            )
-            .await?;
+        self.observe_leaders(&key, &mut findings);
+        let now = Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap_or_default();
+        let status = status::compute_status(cluster, &findings, now);
+        let written = status::write_status(&self.context, cluster, status).await;
+        if let Err(error) = &written {
+            tracing::warn!(cluster = %key, %error, "cannot write the status of the cluster; retrying");
         }
-        match worked? {
-            NextReconcile::Gone => {
-                self.remove(&key);
-                Ok(Action::await_change())
-            }
-            NextReconcile::Requeue(after) => Ok(Action::requeue(after)),
+        let result = summarize(worked.and_then(|next| written.map(|()| next)).ok(), &findings);
+        self.schedule(&key, &result)
+    }
+
+    /// Handles a cluster that cannot be decoded. Its agents and its Topics are left as they are.
+    pub(crate) async fn handle_undecodable(&self, invalid: &InvalidObject) -> ReconcileAction {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let key = ClusterKey::new(text(&invalid.metadata.namespace), text(&invalid.metadata.name));
+        let handled = if undecodable::is_held(&invalid.metadata) {
+            self.release_undecodable(&key, invalid).await
+        } else {
+            let conditions = [
+                (ConditionType::Ready, ConditionStatus::False),
+                (ConditionType::Stalled, ConditionStatus::True),
+            ];
+            let (context, events) = (&self.context, &self.events);
+            undecodable::report::<StreamHouseCluster>(context, events, invalid, &conditions).await
+        };
+        if let Err(error) = &handled {
+            tracing::warn!(cluster = %key, %error, "cannot handle a cluster that cannot be decoded; retrying");
+        }
+        let result = ReconcileResult {
+            outcome: match handled {
+                Ok(()) => ReconcileOutcome::Blocked,
+                Err(_) => ReconcileOutcome::Error,
+            },
+            reasons: vec![ConditionReason::Undecodable],
+            poll: POLL_INTERVAL,
+        };
+        self.schedule(&key, &result)
+    }
+
+    async fn release_undecodable(&self, key: &ClusterKey, invalid: &InvalidObject) -> kube::Result<()> {
+        let context = &self.context;
+        let uid = invalid.metadata.uid.as_deref().unwrap_or_default();
+        apply::delete_children_elsewhere(context, key, uid).await?;
+        let reason = ConditionReason::DataRetained;
+        undecodable::release::<StreamHouseCluster>(context, &self.events, invalid, reason).await
+    }
+
+    fn schedule(&self, key: &ClusterKey, result: &ReconcileResult) -> ReconcileAction {
+        let context = &self.context;
+        let after = self
+            .memory
+            .next_delay(key, result, context.drift_interval, &*context.entropy);
+        ReconcileAction {
+            outcome: result.outcome,
+            after: Some(after),
+        }
+    }
+
+    /// Records how long partitions have had no leader, and how many agents are complete.
+    fn observe_leaders(&self, key: &ClusterKey, findings: &mut ReconcileFindings) {
+        if let Some(reached) = &findings.metadata {
+            let leaderless = reached.leadership.leaderless > 0;
+            let now_ms = self.context.clock.now_ms();
+            findings.leaderless_for = self.memory.leaderless_for(key, leaderless, now_ms);
+        }
+        if let Some(rollout) = findings.agents.rollout().filter(|rollout| rollout.is_complete()) {
+            self.memory.set_settled_agents(key, rollout.wanted);
         }
     }
 
@@ -147,10 +242,15 @@ impl ClusterReconciler {
                 DeletionProgress::Done => Ok(NextReconcile::Gone),
                 DeletionProgress::Pending(what, after) => {
                     findings.problems.push(deletion::pending_problem(&what));
-                    Ok(NextReconcile::Requeue(after))
+                    self.observe_agents(key, findings).await?;
+                    Ok(NextReconcile::Poll(after))
                 }
             };
         }
+        findings.max_unavailable = valid
+            .as_ref()
+            .ok()
+            .and_then(|desired| desired.max_unavailable.clone());
         let desired = match valid {
             Ok(desired) if !findings.paused => desired,
             valid => {
@@ -159,7 +259,7 @@ impl ClusterReconciler {
                     listeners::renew_slots(context, key).await?;
                 }
                 self.observe_agents(key, findings).await?;
-                return Ok(NextReconcile::Requeue(context.drift_interval));
+                return Ok(NextReconcile::Settled);
             }
         };
         if deletion::needs_finalizer(cluster, uses_other_namespaces(cluster, key)) {
@@ -229,12 +329,7 @@ impl ClusterReconciler {
             kept.extend([ManagedKind::Deployment, ManagedKind::Job]);
             children.retain(|child| !kept.contains(&child.kind));
         }
-        let same_spec = cluster
-            .status
-            .as_ref()
-            .and_then(|status| status.observed_generation)
-            == cluster.metadata.generation;
-        let applied = apply::apply_children(context, key, &children, same_spec).await?;
+        let applied = apply::apply_children(context, key, &children, Some(&self.applied)).await?;
         for drift in &applied.drift {
             let message = format!("{drift} was changed or deleted outside of the operator and was restored");
             self.events
@@ -245,7 +340,17 @@ impl ClusterReconciler {
         findings.problems.extend(problems);
         findings.listeners = Some(listeners::report(desired, &read.inputs, of_listeners));
         let uid = cluster.uid().unwrap_or_default();
-        apply::delete_unwanted_children(context, key, &uid, &children, &kept).await?;
+        let wanted = children
+            .iter()
+            .map(|child| (child.kind, child.namespace(), child.name()));
+        let wanted = wanted.map(|(kind, namespace, name)| format!("{kind} {namespace}/{name}"));
+        let wanted: BTreeSet<String> = wanted.chain(kept.iter().map(ToString::to_string)).collect();
+        let (interval, now_ms) = (context.drift_interval * SEARCH_EVERY, context.clock.now_ms());
+        if self.memory.search_due(key, &wanted, interval, now_ms) {
+            apply::delete_unwanted_children(context, key, &uid, &children, &kept).await?;
+            self.memory.record_search(key, wanted, now_ms);
+        }
+        self.applied.retain(key, &children);
         if !deletion::needs_finalizer(cluster, uses_other_namespaces(cluster, key)) {
             deletion::set_finalizer(context, cluster, false).await?;
         }
@@ -254,30 +359,26 @@ impl ClusterReconciler {
             Some(deployment) => self.inspect_rollout(key, deployment, findings).await?,
             None => self.observe_agents(key, findings).await?,
         }
-        let settled = findings
-            .deployment
+        let settled = findings.agents.rollout().is_some_and(RolloutState::is_complete);
+        let checked = matches!(findings.bucket, Some(BucketCheck::Verified));
+        let led = findings
+            .metadata
             .as_ref()
-            .map(RolloutState::from_deployment)
-            .is_some_and(RolloutState::is_complete);
-        let checked = matches!(findings.bucket, Some(preflight::BucketCheck::Verified));
+            .is_none_or(|reached| reached.leadership.leaderless == 0);
         let bound = findings
             .listeners
             .as_ref()
             .is_none_or(|report| !report.waits_for_slot);
-        let retried = findings
-            .problems
-            .iter()
-            .any(|problem| !problem.waits_for_change());
-        let waiting = findings
+        let migrates_later = findings
             .metadata
             .as_ref()
             .is_some_and(|state| state.waiting.is_some());
-        let calm = settled && checked && bound && !retried && !waiting;
-        Ok(NextReconcile::Requeue(if calm {
-            context.drift_interval
+        let calm = settled && checked && bound && !migrates_later;
+        Ok(if calm && (led || findings.stopped) {
+            NextReconcile::Settled
         } else {
-            POLL_INTERVAL.min(context.drift_interval)
-        }))
+            NextReconcile::Poll(POLL_INTERVAL)
+        })
     }
 
     /// Reads the state of the agents without changing anything.
@@ -286,7 +387,10 @@ impl ClusterReconciler {
         let name = format!("{}-agent", key.name);
         match deployments.get_opt(&name).await? {
             Some(deployment) => self.inspect_rollout(key, &deployment, findings).await,
-            None => Ok(()),
+            None => {
+                findings.agents = ObservedAgents::Absent;
+                Ok(())
+            }
         }
     }
 
@@ -313,22 +417,17 @@ impl ClusterReconciler {
             findings.pod_problem =
                 pods::find_problem(&self.context, &key.namespace, &findings.selector).await?;
         }
-        findings.deployment = Some(deployment);
+        findings.agents = ObservedAgents::Present(Box::new(deployment));
         Ok(())
     }
 }
 
-/// When to reconcile again.
-enum NextReconcile {
-    /// Never: the resource no longer exists.
-    Gone,
-    /// After this time, or on a change.
-    Requeue(Duration),
-}
-
-/// Returns whether the spec places objects in another namespace, where owner references do not
+/// Returns the other namespaces in which the spec places objects, where owner references do not
 /// reach.
-fn uses_other_namespaces(cluster: &StreamHouseCluster, key: &ClusterKey) -> bool {
+fn other_namespaces<'a>(
+    cluster: &'a StreamHouseCluster,
+    key: &'a ClusterKey,
+) -> impl Iterator<Item = &'a String> {
     let monitoring = &cluster.spec.monitoring;
     [
         &monitoring.service_monitor.namespace,
@@ -337,7 +436,12 @@ fn uses_other_namespaces(cluster: &StreamHouseCluster, key: &ClusterKey) -> bool
     ]
     .into_iter()
     .flatten()
-    .any(|namespace| *namespace != key.namespace)
+    .filter(|namespace| **namespace != key.namespace)
+}
+
+/// Returns whether the spec places objects in another namespace.
+fn uses_other_namespaces(cluster: &StreamHouseCluster, key: &ClusterKey) -> bool {
+    other_namespaces(cluster, key).next().is_some()
 }
 
 /// Returns the APIs that the spec requires and that are not installed.
@@ -358,7 +462,7 @@ fn missing_apis(context: &OperatorContext, desired: &DesiredCluster) -> Vec<Clus
             },
             // Routes are not among them: their listener reports them.
             OptionalApi::CertManager | OptionalApi::GrpcRoute | OptionalApi::TlsRoute => ClusterProblem {
-                condition: ConditionType::Degraded,
+                condition: ConditionType::Progressing,
                 reason: ConditionReason::CertManagerMissing,
                 message: "cert-manager.io/v1 is not served: install cert-manager or set a Secret in \
                     spec.listeners"

@@ -150,7 +150,7 @@ async fn unwanted_objects(
         .collect();
     let mut orphans = Vec::new();
     for kind in ManagedKind::ALL {
-        for object in apply::list_children(context, *kind, key, uid).await? {
+        for object in apply::list_children(context, *kind, key, uid).await?.objects {
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
             if !wanted.contains(&(*kind, namespace.as_str(), name.as_str())) {
                 orphans.push(PreviewedObject {

@@ -16,17 +16,6 @@ pub struct ClusterProblem {
 }
 
 impl ClusterProblem {
-    /// Returns whether only a change of the spec, the operator or the agents ends the problem, so
-    /// that nothing is gained by retrying soon.
-    pub fn waits_for_change(&self) -> bool {
-        matches!(
-            self.reason,
-            ConditionReason::VersionTooNew
-                | ConditionReason::VersionNotSupported
-                | ConditionReason::SchemaMigrationBlocked
-        )
-    }
-
     /// Creates a problem of an invalid spec.
     pub fn invalid_spec(message: impl Into<String>) -> Self {
         Self {

@@ -3,14 +3,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
 
 use futures::{StreamExt, future};
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::DynamicObject,
+    core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         Controller, WatchStreamExt,
         controller::{self, Action},
@@ -19,7 +21,7 @@ use kube::{
     },
 };
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,12 +29,13 @@ use super::{
     children::{LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind},
 };
 use crate::{
-    backoff::RECONCILE_BACKOFF,
-    context::{OperatorContext, WatchScope},
+    context::{OperatorContext, WatchScope, is_forbidden},
     crd::{FIELD_MANAGER, StreamHouseCluster},
     metadata_stores::ClusterKey,
-    metrics::ReconcileOutcome,
 };
+
+/// A cluster that may be one that cannot be decoded.
+type GuardedCluster = DeserializeGuard<StreamHouseCluster>;
 
 /// Changes in quick succession are reconciled together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -41,28 +44,58 @@ const METRIC_KIND: &str = "StreamHouseCluster";
 
 struct ControllerState {
     reconciler: ClusterReconciler,
-    failures: Mutex<HashMap<ClusterKey, u32>>,
     context: OperatorContext,
-    /// The watches that have listed all their clusters.
-    synced: Mutex<HashSet<Option<Vec<String>>>>,
+    /// Limits the reconciliations of all watches together.
+    running: Semaphore,
+    synced: Mutex<SyncedWatches>,
+    /// Number of clusters per watch.
+    counts: Mutex<HashMap<Option<Vec<String>>, ClusterCounts>>,
+}
+
+/// Number of clusters by their Ready condition, and of those that cannot be decoded.
+#[derive(Debug, Clone, Copy, Default)]
+struct ClusterCounts {
+    ready: i64,
+    not_ready: i64,
+    unknown: i64,
+    undecodable: i64,
+}
+
+/// The watches by their scope.
+#[derive(Default)]
+struct SyncedWatches {
+    /// Those that have listed all their clusters.
+    listed: HashSet<Option<Vec<String>>>,
+    /// Those that the API server forbids.
+    forbidden: HashSet<Option<Vec<String>>>,
 }
 
 impl ControllerState {
-    /// Records that the watch of this scope has listed all its clusters.
-    fn mark_synced(&self, scope: &WatchScope) {
-        let mut seen = self.synced.lock();
-        seen.insert(scope.namespaces.clone());
-        if seen.len() == self.context.scope.per_watch().len() {
-            self.context
-                .metrics
-                .synced
-                .with_label_values(&[METRIC_KIND])
-                .set(1);
+    /// Records that the watch of this scope has listed all its clusters, or that it is forbidden.
+    /// A namespace that the operator may not read does not keep it from being ready for others.
+    fn mark_watch(&self, scope: &WatchScope, forbidden: bool) {
+        let mut synced = self.synced.lock();
+        if forbidden {
+            synced.forbidden.insert(scope.namespaces.clone());
+        } else {
+            synced.forbidden.remove(&scope.namespaces);
+            synced.listed.insert(scope.namespaces.clone());
+        }
+        for namespace in scope.namespaces.iter().flatten() {
+            self.context.metrics.set_namespace_forbidden(namespace, forbidden);
+        }
+        let answered = |scope: &WatchScope| {
+            let names = &scope.namespaces;
+            synced.listed.contains(names) || synced.forbidden.contains(names)
+        };
+        if !synced.listed.is_empty() && self.context.scope.per_watch().iter().all(answered) {
+            let gauge = &self.context.metrics.synced;
+            gauge.with_label_values(&[METRIC_KIND]).set(1);
         }
     }
 }
 
-/// Runs until `stop` is cancelled, with at most `concurrency` concurrent reconciliations per watch.
+/// Runs until `stop` is cancelled, with at most `concurrency` concurrent reconciliations.
 ///
 /// # Errors
 ///
@@ -70,9 +103,10 @@ impl ControllerState {
 pub async fn run(context: OperatorContext, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
     let work = Arc::new(ControllerState {
         reconciler: ClusterReconciler::new(context.clone()),
-        failures: Mutex::default(),
         context: context.clone(),
+        running: Semaphore::new(usize::from(concurrency)),
         synced: Mutex::default(),
+        counts: Mutex::default(),
     });
     loop {
         let mut changes = context.apis.subscribe();
@@ -110,11 +144,11 @@ async fn run_watch(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // Exactly one, in the scope of one watch.
-    let Some(clusters) = scope.apis::<StreamHouseCluster>(&work.context.client).pop() else {
+    let Some(clusters) = scope.apis::<GuardedCluster>(&work.context.client).pop() else {
         return Ok(());
     };
     let context = &work.context;
-    let ends = watch_deletions(work.clone(), scope, clusters.clone());
+    let ends = watch_presence(work.clone(), scope);
     let mut controller = Controller::new(clusters, watcher::Config::default())
         .with_config(
             controller::Config::default()
@@ -125,7 +159,7 @@ async fn run_watch(
     let store = controller.store();
     let caught_up = async {
         if store.wait_until_ready().await.is_ok() {
-            work.mark_synced(scope);
+            work.mark_watch(scope, false);
         }
         future::pending::<()>().await;
     };
@@ -144,9 +178,9 @@ async fn run_watch(
         .run(reconcile, error_policy, work.clone())
         .for_each(|outcome| {
             if let Err(error) = outcome {
-                tracing::debug!(%error, "a reconciliation of a cluster failed");
+                tracing::debug!(%error, "a watch of clusters or of their objects failed; restarting it");
             }
-            count_ready(&work.context, &store);
+            count_ready(&work, scope, &store);
             future::ready(())
         });
     tokio::select! {
@@ -156,9 +190,16 @@ async fn run_watch(
     }
 }
 
-/// Watches for clusters that no longer exist, which a controller does not report.
-async fn watch_deletions(work: Arc<ControllerState>, scope: &WatchScope, clusters: Api<StreamHouseCluster>) {
-    let key_of = |cluster: &StreamHouseCluster| {
+/// Watches which clusters exist: for those that no longer do, which a controller does not report,
+/// and for whether the operator may read them.
+async fn watch_presence(work: Arc<ControllerState>, scope: &WatchScope) {
+    let Some(clusters) = scope
+        .apis::<PartialObjectMeta<StreamHouseCluster>>(&work.context.client)
+        .pop()
+    else {
+        return;
+    };
+    let key_of = |cluster: &PartialObjectMeta<StreamHouseCluster>| {
         ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any())
     };
     let in_scope = |key: &ClusterKey| {
@@ -166,10 +207,6 @@ async fn watch_deletions(work: Arc<ControllerState>, scope: &WatchScope, cluster
             .namespaces
             .as_ref()
             .is_none_or(|names| names.contains(&key.namespace))
-    };
-    let forget = |key: &ClusterKey| {
-        work.reconciler.remove(key);
-        work.failures.lock().remove(key);
     };
     let mut listed = HashSet::new();
     let mut events = watcher(clusters, watcher::Config::default())
@@ -182,87 +219,89 @@ async fn watch_deletions(work: Arc<ControllerState>, scope: &WatchScope, cluster
                 listed.insert(key_of(&cluster));
             }
             Ok(watcher::Event::InitDone) => {
+                work.mark_watch(scope, false);
                 let known = work.context.stores.clusters();
                 known
                     .iter()
                     .filter(|key| in_scope(key) && !listed.contains(key))
-                    .for_each(forget);
+                    .for_each(|key| work.reconciler.remove(key));
             }
-            Ok(watcher::Event::Delete(cluster)) => forget(&key_of(&cluster)),
+            Ok(watcher::Event::Delete(cluster)) => work.reconciler.remove(&key_of(&cluster)),
             Ok(watcher::Event::Apply(_)) => {}
-            Err(error) => tracing::debug!(%error, "the watch for deleted clusters failed; retrying"),
+            Err(error) => {
+                if is_forbidden(&error) {
+                    work.mark_watch(scope, true);
+                }
+                tracing::debug!(%error, "the watch for deleted clusters failed; retrying");
+            }
         }
     }
 }
 
 /// Returns the cluster in the labels of a child.
-fn owner_of(child: DynamicObject) -> Option<ObjectRef<StreamHouseCluster>> {
+fn owner_of(child: DynamicObject) -> Option<ObjectRef<GuardedCluster>> {
     let labels = child.labels();
     let (name, namespace) = (labels.get(LABEL_CLUSTER)?, labels.get(LABEL_CLUSTER_NAMESPACE)?);
     Some(ObjectRef::new(name).within(namespace))
 }
 
-async fn reconcile(
-    cluster: Arc<StreamHouseCluster>,
-    work: Arc<ControllerState>,
-) -> Result<Action, kube::Error> {
+async fn reconcile(cluster: Arc<GuardedCluster>, work: Arc<ControllerState>) -> Result<Action, Infallible> {
+    // Fails only if the semaphore was closed, which nobody does.
+    let _permit = work.running.acquire().await;
     let begin = Instant::now();
-    let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let outcome = work.reconciler.reconcile(cluster).await;
-    let seconds = begin.elapsed().as_secs_f64();
-    let label = match &outcome {
-        Ok(_) => ReconcileOutcome::Ok,
-        Err(_) => ReconcileOutcome::Error,
+    let action = match &cluster.0 {
+        Ok(cluster) => work.reconciler.reconcile(cluster).await,
+        Err(invalid) => work.reconciler.handle_undecodable(invalid).await,
     };
+    let seconds = begin.elapsed().as_secs_f64();
+    let now_ms = work.context.clock.now_ms();
     work.context
         .metrics
-        .record_reconcile(METRIC_KIND, label, seconds, work.context.clock.now_ms());
-    match outcome {
-        Ok(action) => {
-            work.failures.lock().remove(&key);
-            Ok(action)
-        }
-        Err(error) => {
-            tracing::warn!(cluster = %key, %error, "cannot reconcile the cluster; retrying");
-            Err(error)
-        }
-    }
+        .record_reconcile(METRIC_KIND, action.outcome, seconds, now_ms);
+    Ok(action.after.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Requeues with exponential back-off and jitter.
-fn error_policy(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<ControllerState>) -> Action {
-    let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let failures = {
-        let mut failures = work.failures.lock();
-        let count = failures.entry(key).or_insert(0);
-        *count = count.saturating_add(1);
-        *count
-    };
-    Action::requeue(RECONCILE_BACKOFF.delay_after(failures, &*work.context.entropy))
+/// A reconciliation reports its failures as its action.
+fn error_policy(_: Arc<GuardedCluster>, error: &Infallible, _: Arc<ControllerState>) -> Action {
+    match *error {}
 }
 
-/// Counts the clusters by readiness for the metrics.
-fn count_ready(context: &OperatorContext, store: &Store<StreamHouseCluster>) {
-    let mut counts = HashMap::from([("true", 0), ("false", 0), ("unknown", 0)]);
+/// Counts the clusters of one watch and publishes the sums over all watches.
+fn count_ready(work: &ControllerState, scope: &WatchScope, store: &Store<GuardedCluster>) {
+    let mut counts = ClusterCounts::default();
     for cluster in store.state() {
-        let conditions = cluster
-            .status
-            .as_ref()
-            .map(|status| status.conditions.as_slice())
-            .unwrap_or_default();
-        let ready = crate::conditions::find_condition(conditions, crate::crd::ConditionType::Ready);
-        let label = match ready.map(|ready| ready.status.as_str()) {
-            Some("True") => "true",
-            Some("False") => "false",
-            _ => "unknown",
-        };
-        *counts.entry(label).or_insert(0) += 1;
+        match &cluster.0 {
+            Ok(cluster) => *count_of(&mut counts, cluster) += 1,
+            Err(_) => counts.undecodable += 1,
+        }
     }
-    for (label, number) in counts {
-        context
-            .metrics
-            .resources
-            .with_label_values(&[METRIC_KIND, label])
-            .set(number);
+    let mut all = work.counts.lock();
+    all.insert(scope.namespaces.clone(), counts);
+    let sum = |of: fn(&ClusterCounts) -> i64| all.values().map(of).sum();
+    let metrics = &work.context.metrics;
+    let resources = |label: &str, number| {
+        let gauge = metrics.resources.with_label_values(&[METRIC_KIND, label]);
+        gauge.set(number);
+    };
+    resources("true", sum(|counts| counts.ready));
+    resources("false", sum(|counts| counts.not_ready + counts.undecodable));
+    resources("unknown", sum(|counts| counts.unknown));
+    let undecodable = metrics.undecodable.with_label_values(&[METRIC_KIND]);
+    undecodable.set(sum(|counts| counts.undecodable));
+    let failing = metrics.failing.with_label_values(&[METRIC_KIND]);
+    failing.set(work.reconciler.failing());
+}
+
+fn count_of<'a>(counts: &'a mut ClusterCounts, cluster: &StreamHouseCluster) -> &'a mut i64 {
+    let conditions = cluster
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let ready = crate::conditions::find_condition(conditions, crate::crd::ConditionType::Ready);
+    match ready.map(|ready| ready.status.as_str()) {
+        Some("True") => &mut counts.ready,
+        Some("False") => &mut counts.not_ready,
+        _ => &mut counts.unknown,
     }
 }

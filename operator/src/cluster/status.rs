@@ -1,19 +1,24 @@
 //! Computes a cluster's status from the findings of a reconciliation, without side effects, and
-//! writes it if it differs. The last step of every reconciliation, also of a failed one.
+//! writes it if it differs. The last step of every reconciliation, also of a failed one. What could
+//! not be read keeps its last known state.
+
+mod ready;
+
+use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     listeners::{self, ListenersReport},
     metadata::MetadataState,
     preflight::BucketCheck,
     problem::ClusterProblem,
+    rollout::{ObservedAgents, RolloutState},
 };
 use crate::{
     conditions::{ConditionSet, ConditionStatus},
@@ -36,8 +41,18 @@ pub(super) struct ReconcileFindings {
     pub(super) hold_agents: bool,
     /// Result of the check of the bucket; `None` if it was not read.
     pub(super) bucket: Option<BucketCheck>,
-    /// Deployment of the agents, if it exists.
-    pub(super) deployment: Option<Deployment>,
+    /// The agents' Deployment.
+    pub(super) agents: ObservedAgents,
+    /// Number of agents at the last complete rollout.
+    pub(super) settled_agents: Option<i32>,
+    /// `maxUnavailable` of the disruption budget.
+    pub(super) max_unavailable: Option<Value>,
+    /// For how long partitions have had no leader.
+    pub(super) leaderless_for: Duration,
+    /// Number of consecutive failed reconciliations before this one.
+    pub(super) failures: u32,
+    /// Why the reconciliation was aborted, if it was.
+    pub(super) aborted: Option<String>,
     /// Why agents are not ready, from the status of their pods.
     pub(super) pod_problem: Option<String>,
     /// Whether any monitoring object is desired; `None` if the spec was not evaluated.
@@ -52,56 +67,13 @@ pub(super) struct ReconcileFindings {
     pub(super) selector: String,
 }
 
-/// State of the agents' Deployment in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct RolloutState {
-    /// Desired number of agents.
-    pub(super) wanted: i32,
-    /// Number of agents.
-    pub(super) replicas: i32,
-    /// Number of agents that have been ready for the minimum time.
-    pub(super) available: i32,
-    /// Number of ready agents.
-    pub(super) ready: i32,
-    /// Number of agents with the current pod template.
-    pub(super) updated: i32,
-    /// Whether these numbers describe the current pod template.
-    pub(super) observed: bool,
-    /// Whether the progress deadline of the Deployment was exceeded.
-    pub(super) overdue: bool,
-}
+/// Number of consecutive failures after which they are no longer taken for a passing disturbance.
+const MAX_PASSING_FAILURES: u32 = 2;
 
-impl RolloutState {
-    /// Reads a Deployment.
-    pub(super) fn from_deployment(deployment: &Deployment) -> Self {
-        let spec = deployment.spec.as_ref();
-        let status = deployment.status.clone().unwrap_or_default();
-        let overdue = status.conditions.iter().flatten().any(|condition| {
-            condition.type_ == "Progressing"
-                && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
-        });
-        Self {
-            wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
-            replicas: status.replicas.unwrap_or(0),
-            available: status.available_replicas.unwrap_or(0),
-            ready: status.ready_replicas.unwrap_or(0),
-            updated: status.updated_replicas.unwrap_or(0),
-            observed: status.observed_generation >= deployment.metadata.generation,
-            overdue,
-        }
-    }
-
-    /// Returns whether enough agents are available, with current numbers.
-    pub(super) fn is_serving(self) -> bool {
-        self.observed && self.wanted > 0 && self.available >= self.wanted
-    }
-
-    /// Returns whether every agent has the current pod template.
-    pub(super) fn is_complete(self) -> bool {
-        self.observed
-            && self.updated == self.wanted
-            && self.replicas == self.wanted
-            && self.available >= self.wanted
+impl ReconcileFindings {
+    /// Returns whether failures have lasted long enough to be reported.
+    fn keeps_failing(&self) -> bool {
+        self.failures >= MAX_PASSING_FAILURES
     }
 }
 
@@ -112,7 +84,7 @@ pub(super) fn compute_status(
     now: Timestamp,
 ) -> ClusterStatus {
     let old = cluster.status.clone().unwrap_or_default();
-    let rollout = findings.deployment.as_ref().map(RolloutState::from_deployment);
+    let rollout = findings.agents.rollout();
     let mut conditions = ConditionSet::from_stored(&old.conditions, cluster.metadata.generation, now);
     let c = &mut conditions;
     set_paused(c, findings);
@@ -124,10 +96,14 @@ pub(super) fn compute_status(
     }
     set_progressing(c, findings, rollout);
     set_degraded(c, findings, rollout);
-    set_ready(c, findings, rollout);
+    set_stalled(c, findings);
+    ready::set_ready(c, findings, rollout);
     let settled = rollout.is_some_and(RolloutState::is_complete);
     ClusterStatus {
-        observed_generation: cluster.metadata.generation,
+        observed_generation: match findings.aborted {
+            Some(_) => old.observed_generation,
+            None => cluster.metadata.generation,
+        },
         version: findings.version.clone().filter(|_| settled).or(old.version),
         agents: rollout
             .map(|rollout| AgentsStatus {
@@ -188,16 +164,11 @@ fn set_problem(c: &mut ConditionSet, kind: ConditionType, state: ConditionStatus
     c.set(kind, state, problem.reason, problem.message.clone());
 }
 
-/// Sets a condition that nothing is known about yet. While the cluster is paused nothing is
-/// checked, and the condition keeps what was known.
-fn set_unchecked(c: &mut ConditionSet, kind: ConditionType, findings: &ReconcileFindings) {
-    if !findings.paused {
-        c.set(
-            kind,
-            ConditionStatus::Unknown,
-            ConditionReason::Progressing,
-            "not checked yet",
-        );
+/// Sets a condition that was not checked. What was known before is kept.
+fn set_unchecked(c: &mut ConditionSet, kind: ConditionType) {
+    if c.get(kind).is_none() {
+        let (status, reason) = (ConditionStatus::Unknown, ConditionReason::NotChecked);
+        c.set(kind, status, reason, "not checked yet");
     }
 }
 
@@ -217,7 +188,7 @@ fn set_metadata_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
                 message,
             );
         }
-        (None, None) => set_unchecked(c, kind, findings),
+        (None, None) => set_unchecked(c, kind),
     }
 }
 
@@ -246,7 +217,7 @@ fn set_storage_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
             ConditionReason::StorageCheckRunning,
             what.clone(),
         ),
-        (None, None) => set_unchecked(c, kind, findings),
+        (None, None) => set_unchecked(c, kind),
     }
 }
 
@@ -262,34 +233,54 @@ fn set_monitoring_available(c: &mut ConditionSet, findings: &ReconcileFindings) 
         ),
         (None, Some(false)) => c.set(
             kind,
-            ConditionStatus::False,
+            ConditionStatus::Unknown,
             ConditionReason::MonitoringDisabled,
             "set spec.monitoring to create a ServiceMonitor, alerts and a dashboard",
         ),
-        (None, None) => {}
+        (None, None) => set_unchecked(c, kind),
     }
 }
 
 fn set_progressing(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Option<RolloutState>) {
     let kind = ConditionType::Progressing;
-    match (find_problem(findings, kind), rollout) {
-        (Some(problem), _) => set_problem(c, kind, ConditionStatus::True, problem),
-        (None, Some(rollout)) if rollout.is_complete() => {
+    if let Some(why) = findings.aborted.as_ref().filter(|_| findings.keeps_failing()) {
+        return c.set(
+            kind,
+            ConditionStatus::True,
+            ConditionReason::InternalError,
+            why.clone(),
+        );
+    }
+    if let Some(problem) = find_problem(findings, kind) {
+        return set_problem(c, kind, ConditionStatus::True, problem);
+    }
+    match (rollout, &findings.agents) {
+        (Some(rollout), _) if rollout.is_complete() => {
             c.set(kind, ConditionStatus::False, ConditionReason::Reconciled, "")
         }
-        (None, Some(rollout)) => {
+        (Some(rollout), _) => {
             let message = format!(
                 "{} of {} agents have the current pod template, {} are available",
                 rollout.updated, rollout.wanted, rollout.available
             );
             c.set(kind, ConditionStatus::True, ConditionReason::Progressing, message);
         }
-        (None, None) => c.set(
+        (None, ObservedAgents::Unread) => set_unchecked(c, kind),
+        (None, _) => c.set(
             kind,
             ConditionStatus::True,
             ConditionReason::Progressing,
             "the Deployment of the agents does not exist yet",
         ),
+    }
+}
+
+/// Returns whether the problem concerns more than the monitoring and the progress of a change.
+fn is_grave(problem: &&ClusterProblem) -> bool {
+    match problem.condition {
+        ConditionType::MonitoringAvailable => false,
+        ConditionType::Progressing => problem.reason.needs_user(),
+        _ => true,
     }
 }
 
@@ -303,7 +294,7 @@ fn set_degraded(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Opt
     let grave = findings
         .problems
         .iter()
-        .find(|problem| !matches!(problem.condition, ConditionType::Progressing))
+        .find(is_grave)
         .map(|problem| (problem.reason, problem.message.clone()));
     let trouble = findings
         .pod_problem
@@ -317,56 +308,19 @@ fn set_degraded(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Opt
     });
     match trouble.or(grave).or(storage).or(overdue) {
         Some((reason, message)) => c.set(kind, ConditionStatus::True, reason, message),
+        None if findings.aborted.is_some() => set_unchecked(c, kind),
         None => c.set(kind, ConditionStatus::False, ConditionReason::Healthy, ""),
     }
 }
 
-fn set_ready(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Option<RolloutState>) {
-    let kind = ConditionType::Ready;
-    let fatal =
-        find_problem(findings, kind).or_else(|| find_problem(findings, ConditionType::MetadataReachable));
-    if let Some(problem) = fatal {
-        return c.set(
-            kind,
-            ConditionStatus::False,
-            problem.reason,
-            problem.message.clone(),
-        );
-    }
-    if findings.stopped {
-        return c.set(
-            kind,
-            ConditionStatus::False,
-            ConditionReason::AgentsStopped,
-            "spec.stopped is set: no agents run; unset it to resume",
-        );
-    }
-    match (rollout, &findings.pod_problem) {
-        (Some(rollout), _) if rollout.is_serving() => {
-            let message = format!("{} agents are available", rollout.available);
-            c.set(kind, ConditionStatus::True, ConditionReason::AgentsReady, message);
-        }
-        (Some(_), Some(trouble)) => c.set(
-            kind,
-            ConditionStatus::False,
-            ConditionReason::AgentsUnavailable,
-            trouble.clone(),
-        ),
-        (Some(rollout), None) => {
-            let message = format!("{} of {} agents are available", rollout.available, rollout.wanted);
-            c.set(
-                kind,
-                ConditionStatus::False,
-                ConditionReason::AgentsNotReady,
-                message,
-            );
-        }
-        (None, _) => c.set(
-            kind,
-            ConditionStatus::False,
-            ConditionReason::AgentsNotReady,
-            "the Deployment of the agents does not exist yet",
-        ),
+/// Reports what only a user can resolve, in the form that kstatus reads.
+fn set_stalled(c: &mut ConditionSet, findings: &ReconcileFindings) {
+    let kind = ConditionType::Stalled;
+    let blocking = |problem: &&ClusterProblem| is_grave(problem) && problem.reason.needs_user();
+    match findings.problems.iter().find(blocking) {
+        Some(problem) => set_problem(c, kind, ConditionStatus::True, problem),
+        None if findings.aborted.is_some() => set_unchecked(c, kind),
+        None => c.set(kind, ConditionStatus::False, ConditionReason::NotStalled, ""),
     }
 }
 

@@ -207,7 +207,7 @@ pub struct ClusterStatus {
     /// Version of the metadata schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,
-    /// Conditions: Ready, Progressing, Degraded, MetadataReachable, StorageReachable,
+    /// Conditions: Ready, Progressing, Degraded, Stalled, MetadataReachable, StorageReachable,
     /// MonitoringAvailable, ListenersAvailable and Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -35,9 +35,10 @@ macro_rules! documented_enum {
 documented_enum! {
     /// Type of a condition. Its status is `True`, `False` or `Unknown`.
     ConditionType {
-        Ready: "the resource matches its spec and is usable",
+        Ready: "the resource is usable: a Topic matches its spec; a cluster serves, because enough agents are available and every partition has a leader",
         Progressing: "a change is being rolled out",
         Degraded: "the resource is impaired; the message describes how",
+        Stalled: "the spec cannot be applied until a user changes something; the message names it (the same as kstatus' condition)",
         MetadataReachable: "PostgreSQL is reachable and its schema is compatible",
         StorageReachable: "objects can be written to, read from and deleted in the bucket",
         MonitoringAvailable: "the configured monitoring objects exist",
@@ -57,13 +58,17 @@ documented_enum! {
         InvalidSpec: "the spec is invalid in a way that the schema cannot detect; the message names the field",
         Deleting: "the resource is being deleted",
         DeletePending: "the deletion is waiting; the message says for what",
+        Undecodable: "this version of the operator cannot read the resource, and changes nothing; the message names the field",
         InternalError: "the reconciliation failed and is retried; the message contains the error",
         // Clusters.
-        AgentsReady: "enough agents are ready",
+        AgentsReady: "enough agents are available and every partition has a leader",
         AgentsNotReady: "agents are starting",
         AgentsUnavailable: "agents cannot start or serve; the message contains the reason of the pod",
         AgentsStopped: "spec.stopped is set: no agents run",
+        PartitionsLeaderless: "partitions have no leader: they can be neither written nor read until an agent takes them over",
         Healthy: "no problems were found",
+        NotStalled: "nothing waits for a user",
+        NotChecked: "not checked yet",
         SecretMissing: "a Secret in the spec, or a key in it, does not exist",
         InvalidSecret: "the value in a Secret is not a valid connection string or access key",
         MetadataMigrated: "PostgreSQL is reachable and has the schema version that the agents require",
@@ -77,14 +82,16 @@ documented_enum! {
         StorageCheckRunning: "the check of the bucket is running",
         StorageUnreachable: "the check of the bucket failed; the message contains the error",
         MonitoringApplied: "all configured monitoring objects exist",
-        MonitoringDisabled: "no monitoring objects are configured",
+        MonitoringDisabled: "no monitoring objects are configured: there is nothing to be available",
         MonitoringApiMissing: "monitoring.coreos.com is not installed: install the Prometheus operator or disable monitoring",
+        CertificatePending: "cert-manager has not issued the Secret of a certificate yet",
         CertManagerMissing: "cert-manager.io is not installed: install cert-manager or set a Secret",
         ListenersReady: "every additional listener has its addresses",
         AddressPending: "a listener waits for an address; the message says which and for what",
         GatewayApiMissing: "the routes of the Gateway API that a listener needs are not installed",
         NodeAccessForbidden: "the operator may not read nodes, whose addresses a listener of type nodeport advertises",
         RouteRejected: "a Gateway does not accept the route of a listener; the message has its answer",
+        NamespaceForbidden: "the operator may not manage objects in a namespace that the spec names; the message contains it",
         ObjectConflict: "an object with the same name exists and is not managed for this resource: rename or delete it",
         ApplyFailed: "the API server rejected an object; the message contains the object and the error",
         // Topics.
@@ -106,6 +113,29 @@ documented_enum! {
         DataRetained: "the cluster was deleted; its metadata and objects are kept",
         DataDeleted: "metadata and objects were deleted",
         SchemaMigrated: "the metadata schema was migrated to the version that the agents require",
+    }
+}
+
+impl ConditionReason {
+    /// Returns whether only a user can resolve the problem: repeating the reconciliation does not.
+    pub fn needs_user(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidSpec
+                | Self::Undecodable
+                | Self::SecretMissing
+                | Self::InvalidSecret
+                | Self::SchemaTooNew
+                | Self::SchemaMigrationBlocked
+                | Self::VersionTooNew
+                | Self::VersionNotSupported
+                | Self::ClusterIdMismatch
+                | Self::NamespaceForbidden
+                | Self::GatewayApiMissing
+                | Self::NodeAccessForbidden
+                | Self::RouteRejected
+                | Self::ObjectConflict
+        )
     }
 }
 
@@ -138,6 +168,8 @@ mod tests {
         ConditionReason::AgentsReady,
         ConditionReason::AgentsStopped,
         ConditionReason::Healthy,
+        ConditionReason::NotStalled,
+        ConditionReason::NotChecked,
         ConditionReason::MetadataMigrated,
         ConditionReason::StorageVerified,
         ConditionReason::StorageCheckRunning,

@@ -192,11 +192,12 @@ pub struct TopicStatus {
     /// Number of partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<i32>,
-    /// Total number of records written: the sum of the high watermarks. Updated at the operator's
-    /// drift interval.
+    /// Total number of records written: the sum of the high watermarks, rounded down to two
+    /// significant digits. Updated at every tenth drift interval of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<i64>,
-    /// Stored bytes. Updated at the operator's drift interval.
+    /// Stored bytes, rounded down to two significant digits. Updated at every tenth drift interval
+    /// of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
     /// Conditions: Ready and Paused.

@@ -1,52 +1,49 @@
-//! Watches Topics and clusters and starts the passes. Called once by the leader. Ends when `stop`
-//! is cancelled and aborts running passes, whose steps are idempotent. A broken watch is restarted.
-//! No pass starts before every watch has listed its objects, since an object that has not been
-//! listed would be considered deleted.
+//! Starts the passes over the Topics of each cluster when a watch reports a change. Called once by
+//! the leader. Ends when `stop` is cancelled and aborts running passes, whose steps are idempotent.
+//! No pass starts before its namespace has been listed, since an object that has not been listed
+//! would be considered deleted.
 
 use std::{
     collections::{HashMap, HashSet},
-    pin::Pin,
-    sync::Arc,
+    time::Duration,
 };
 
-use futures::{Stream, StreamExt as _, stream};
-use kube::{
-    core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt as _,
-        reflector::{self, ObjectRef},
-        watcher::{self, Event},
-    },
-};
+use futures::StreamExt as _;
+use kube::runtime::watcher::{self, Event};
 use tokio::{
     sync::broadcast::error::RecvError,
     task::{Id, JoinError, JoinSet},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     backoff::TopicFingerprint,
     pass::{ClusterPresence, PassInput, PassReport, PassState, run_pass},
+    refresh::RefreshTurn,
     schedule::{DuePass, PassSchedule},
+    watches::{ClusterMetadata, GuardedTopic, TopicWatches, WatchedKind},
 };
 use crate::{
+    conditions::ConditionStatus,
     context::OperatorContext,
-    crd::{StreamHouseCluster, Topic},
+    crd::{ConditionReason, ConditionType, Topic},
+    events::EventPublisher,
     metadata_stores::ClusterKey,
+    undecodable,
 };
 
-type ClusterMetadata = PartialObjectMeta<StreamHouseCluster>;
-/// A watch's events with its index.
-type WatchEvents<K> = Pin<Box<dyn Stream<Item = (usize, watcher::Result<Event<K>>)> + Send>>;
+/// Delay of the report of Topics that cannot be decoded, after a change.
+const REPORT_DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// Reconciles all Topics in the scope until `stop` is cancelled.
 pub async fn run(context: OperatorContext, stop: CancellationToken) {
-    let mut controller = TopicController::new(context);
-    let (mut topics, mut clusters) = controller.start_watches();
+    let (watches, mut topics, mut clusters) = TopicWatches::start(&context);
+    let mut controller = TopicController::new(context, watches);
     let mut wakes = controller.context.stores.subscribe();
     loop {
         let next = controller.next_pass_at();
+        let report = controller.report_at;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -59,6 +56,7 @@ pub async fn run(context: OperatorContext, stop: CancellationToken) {
                 Err(RecvError::Closed) => return,
             },
             Some(ended) = controller.running.join_next_with_id() => controller.finish_pass(ended),
+            () = tokio::time::sleep_until(report.unwrap_or_else(Instant::now)), if report.is_some() => controller.report_undecodable(),
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => controller.start_passes(),
         }
     }
@@ -69,62 +67,44 @@ type FinishedPass = (ClusterKey, PassState, PassReport);
 
 struct TopicController {
     context: OperatorContext,
-    topics: Vec<reflector::Store<Topic>>,
-    clusters: Vec<reflector::Store<ClusterMetadata>>,
-    /// Watches that have listed all their objects.
-    synced: HashSet<(&'static str, usize)>,
+    watches: TopicWatches,
     /// Fingerprints of the Topics when they last woke their cluster.
     fingerprints: HashMap<String, TopicFingerprint>,
     schedule: PassSchedule,
     running: JoinSet<FinishedPass>,
     passes: HashMap<Id, ClusterKey>,
+    /// When Topics that cannot be decoded are reported next.
+    report_at: Option<Instant>,
+    /// The last such report.
+    reporting: Option<AbortOnDropHandle<()>>,
 }
 
 impl TopicController {
-    fn new(context: OperatorContext) -> Self {
+    fn new(context: OperatorContext, watches: TopicWatches) -> Self {
         Self {
             schedule: PassSchedule::new(context.drift_interval, context.entropy.clone()),
             context,
-            topics: Vec::new(),
-            clusters: Vec::new(),
-            synced: HashSet::new(),
+            watches,
             fingerprints: HashMap::new(),
             running: JoinSet::new(),
             passes: HashMap::new(),
+            report_at: None,
+            reporting: None,
         }
     }
 
-    /// Starts one watch per kind, or one per kind and namespace. Clusters are watched by metadata
-    /// only.
-    fn start_watches(&mut self) -> (WatchEvents<Topic>, WatchEvents<ClusterMetadata>) {
-        let (client, scope) = (&self.context.client, &self.context.scope);
-        let mut topics: Vec<WatchEvents<Topic>> = Vec::new();
-        for (watch, api) in scope.apis::<Topic>(client).into_iter().enumerate() {
-            let (store, writer) = reflector::store();
-            self.topics.push(store);
-            let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
-            topics.push(Box::pin(
-                reflector::reflector(writer, events).map(move |event| (watch, event)),
-            ));
+    fn handle_topic_event(&mut self, watch: usize, event: watcher::Result<Event<GuardedTopic>>) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return self.watches.mark_failed(WatchedKind::Topics, watch, &error),
+        };
+        let before = self.watches.undecodable_count();
+        let event = self.watches.store_topic_event(watch, event);
+        if before + self.watches.undecodable_count() > 0 {
+            self.report_at = Some(Instant::now() + REPORT_DEBOUNCE);
         }
-        let mut clusters: Vec<WatchEvents<ClusterMetadata>> = Vec::new();
-        for (watch, api) in scope.apis::<ClusterMetadata>(client).into_iter().enumerate() {
-            let (store, writer) = reflector::store();
-            self.clusters.push(store);
-            let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
-            clusters.push(Box::pin(
-                reflector::reflector(writer, events).map(move |event| (watch, event)),
-            ));
-        }
-        (
-            Box::pin(stream::select_all(topics)),
-            Box::pin(stream::select_all(clusters)),
-        )
-    }
-
-    fn handle_topic_event(&mut self, watch: usize, event: watcher::Result<Event<Topic>>) {
         match event {
-            Ok(Event::Apply(topic) | Event::InitApply(topic)) => {
+            Some(Event::Apply(topic) | Event::InitApply(topic)) => {
                 let now = TopicFingerprint::from_topic(&topic);
                 let before = self
                     .fingerprints
@@ -133,20 +113,19 @@ impl TopicController {
                     self.wake(&topic);
                 }
             }
-            Ok(Event::Delete(topic)) => {
+            Some(Event::Delete(topic)) => {
                 self.fingerprints.remove(topic.resource_uid());
                 self.wake(&topic);
             }
-            Ok(Event::Init) => {}
-            Ok(Event::InitDone) => {
-                self.mark_synced("topics", watch);
+            Some(Event::Init) | None => {}
+            Some(Event::InitDone) => {
+                self.watches.mark_listed(WatchedKind::Topics, watch);
                 // Deletions that were missed while the watch was broken are found by the passes.
-                let all = self.topics.iter().flat_map(reflector::Store::state);
-                let there: HashSet<String> = all.map(|topic| topic.resource_uid().to_owned()).collect();
-                self.fingerprints.retain(|uid, _| there.contains(uid));
+                let all = self.watches.topics(|_| true);
+                let there: HashSet<&str> = all.iter().map(|topic| topic.resource_uid()).collect();
+                self.fingerprints.retain(|uid, _| there.contains(uid.as_str()));
                 self.schedule.wake_all(Instant::now());
             }
-            Err(error) => tracing::warn!(%error, "the watch of Topics failed; restarting it"),
         }
     }
 
@@ -160,23 +139,11 @@ impl TopicController {
             }
             Ok(Event::Init) => {}
             Ok(Event::InitDone) => {
-                self.mark_synced("clusters", watch);
+                self.watches.mark_listed(WatchedKind::Clusters, watch);
                 self.schedule.wake_all(Instant::now());
             }
-            Err(error) => tracing::warn!(%error, "the watch of clusters failed; restarting it"),
+            Err(error) => self.watches.mark_failed(WatchedKind::Clusters, watch, &error),
         }
-    }
-
-    /// Records that a watch has listed all its objects.
-    fn mark_synced(&mut self, kind: &'static str, watch: usize) {
-        self.synced.insert((kind, watch));
-        if self.is_synced() {
-            self.context.metrics.synced.with_label_values(&["Topic"]).set(1);
-        }
-    }
-
-    fn is_synced(&self) -> bool {
-        self.synced.len() == self.topics.len() + self.clusters.len()
     }
 
     fn wake(&mut self, topic: &Topic) {
@@ -185,17 +152,22 @@ impl TopicController {
         }
     }
 
-    /// Returns when the next pass starts; `None` before all watches are synced.
+    /// Returns when the next pass starts.
     fn next_pass_at(&self) -> Option<Instant> {
-        self.schedule.next_due().filter(|_| self.is_synced())
+        self.schedule
+            .next_due(|cluster| self.watches.is_listed(&cluster.namespace))
     }
 
     fn start_passes(&mut self) {
+        let watches = &self.watches;
+        let due = self
+            .schedule
+            .start_due(Instant::now(), |cluster| watches.is_listed(&cluster.namespace));
         for DuePass {
             cluster,
             state: mut memory,
             refresh,
-        } in self.schedule.start_due(Instant::now())
+        } in due
         {
             let view = self.pass_input(&cluster, refresh);
             let context = self.context.clone();
@@ -208,28 +180,15 @@ impl TopicController {
         }
     }
 
-    fn pass_input(&self, cluster: &ClusterKey, refresh: bool) -> PassInput {
-        let mine = |topic: &Topic| cluster_of(topic).as_ref() == Some(cluster);
+    fn pass_input(&self, cluster: &ClusterKey, refresh: Option<RefreshTurn>) -> PassInput {
         PassInput {
             cluster: cluster.clone(),
-            presence: self.cluster_presence(cluster),
+            presence: self.watches.cluster_presence(cluster),
             topics: self
-                .topics
-                .iter()
-                .flat_map(|store| store.state_filter(mine))
-                .collect(),
+                .watches
+                .topics(|topic| cluster_of(topic).as_ref() == Some(cluster)),
             access: self.context.stores.get(cluster),
             refresh,
-        }
-    }
-
-    fn cluster_presence(&self, cluster: &ClusterKey) -> ClusterPresence {
-        let key = ObjectRef::new(&cluster.name).within(&cluster.namespace);
-        let found: Option<Arc<ClusterMetadata>> = self.clusters.iter().find_map(|store| store.get(&key));
-        match found {
-            None => ClusterPresence::Missing,
-            Some(found) if found.metadata.deletion_timestamp.is_some() => ClusterPresence::Deleting,
-            Some(_) => ClusterPresence::Live,
         }
     }
 
@@ -237,12 +196,10 @@ impl TopicController {
         match ended {
             Ok((id, (cluster, memory, report))) => {
                 self.passes.remove(&id);
-                let needed = self.cluster_presence(&cluster) != ClusterPresence::Missing
-                    || self.topics.iter().any(|store| {
-                        store
-                            .find(|topic| cluster_of(topic).as_ref() == Some(&cluster))
-                            .is_some()
-                    });
+                let needed = self.watches.cluster_presence(&cluster) != ClusterPresence::Missing
+                    || self
+                        .watches
+                        .has_topic(|topic| cluster_of(topic).as_ref() == Some(&cluster));
                 self.schedule.finish_pass(&cluster, memory, &report, needed);
             }
             Err(error) => {
@@ -252,15 +209,58 @@ impl TopicController {
                 }
             }
         }
+        self.publish_counts();
+    }
+
+    fn publish_counts(&self) {
         let tally = self.schedule.total_counts();
-        let resources = &self.context.metrics.resources;
+        let undecodable = self.watches.undecodable_count();
+        let metrics = &self.context.metrics;
         for (ready, count) in [
             ("true", tally.ready),
-            ("false", tally.not_ready),
+            ("false", tally.not_ready + undecodable),
             ("unknown", tally.unknown),
         ] {
-            resources.with_label_values(&["Topic", ready]).set(count);
+            metrics.resources.with_label_values(&["Topic", ready]).set(count);
         }
+        metrics.undecodable.with_label_values(&["Topic"]).set(undecodable);
+        metrics.failing.with_label_values(&["Topic"]).set(tally.failing);
+    }
+
+    /// Reports the Topics that cannot be decoded, again and again until there are none: the API
+    /// server may refuse an attempt.
+    fn report_undecodable(&mut self) {
+        self.publish_counts();
+        self.report_at = None;
+        if self
+            .reporting
+            .as_ref()
+            .is_some_and(|running| !running.is_finished())
+        {
+            self.report_at = Some(Instant::now() + REPORT_DEBOUNCE);
+            return;
+        }
+        let all = self.watches.undecodable();
+        if all.is_empty() {
+            return;
+        }
+        self.report_at = Some(Instant::now() + undecodable::RETRY_INTERVAL);
+        let context = self.context.clone();
+        let task = tokio::spawn(async move {
+            let events = EventPublisher::new(context.client.clone(), context.instance.clone());
+            for invalid in &all {
+                let done = if undecodable::is_held(&invalid.metadata) {
+                    undecodable::release::<Topic>(&context, &events, invalid, ConditionReason::Retained).await
+                } else {
+                    let conditions = [(ConditionType::Ready, ConditionStatus::False)];
+                    undecodable::report::<Topic>(&context, &events, invalid, &conditions).await
+                };
+                if let Err(error) = done {
+                    tracing::warn!(name = ?invalid.metadata.name, %error, "cannot handle a Topic that cannot be decoded; retrying");
+                }
+            }
+        });
+        self.reporting = Some(AbortOnDropHandle::new(task));
     }
 }
 

@@ -23,10 +23,12 @@ pub mod pass;
 mod pending_events;
 pub mod plan;
 mod reconciler;
+pub mod refresh;
 mod schedule;
 mod status;
 pub mod validate;
 mod verdict;
+mod watches;
 
 pub use controller::run;
 pub use plan::plan_topic;

@@ -15,9 +15,10 @@ use super::{
     backoff::TopicBackoff,
     claims::release_stale_claims,
     error::TopicError,
-    finalize::{OwnerState, has_finalizer, is_namespace_terminating},
+    finalize::{OwnerState, TopicHeirs, has_finalizer, is_namespace_terminating},
     metered_store::MeteredStore,
     reconciler::{MetadataAccess, TopicOutcome, TopicReconciler},
+    refresh::RefreshTurn,
     status,
     validate::TopicProblem,
 };
@@ -58,8 +59,8 @@ pub struct PassInput {
     pub topics: Vec<Arc<Topic>>,
     /// Access to its metadata store; `None` before its first reconciliation.
     pub access: Option<StoreAccess>,
-    /// Whether to update records and sizes in the statuses.
-    pub refresh: bool,
+    /// The Topics whose records and sizes are updated in the status.
+    pub refresh: Option<RefreshTurn>,
 }
 
 /// State that is kept between the passes over one cluster.
@@ -73,7 +74,7 @@ pub struct PassState {
     open: bool,
 }
 
-/// Number of Topics by their Ready condition.
+/// Number of Topics by their state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadinessCounts {
     /// Ready.
@@ -82,6 +83,8 @@ pub struct ReadinessCounts {
     pub not_ready: i64,
     /// Unknown.
     pub unknown: i64,
+    /// Those whose last reconciliation failed, whatever their Ready condition.
+    pub failing: i64,
 }
 
 /// Result of a pass.
@@ -114,6 +117,7 @@ pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &m
         events: &events,
         metadata: &ground,
         owner_state: &around,
+        heirs: &TopicHeirs::find(&view.topics),
         refresh: view.refresh,
     };
     let now = Instant::now();
@@ -166,7 +170,10 @@ async fn query_metadata(
     let shut = |reason, message: &str, everyone| MetadataAccess::Unavailable {
         problem: TopicProblem::new(reason, message),
         affects_ready: everyone,
-        outcome: ReconcileOutcome::Terminal,
+        outcome: match reason {
+            ConditionReason::ClusterNotFound => ReconcileOutcome::Blocked,
+            _ => ReconcileOutcome::Waiting,
+        },
     };
     let name = &view.cluster.name;
     let access = match (view.presence, &view.access) {
@@ -263,6 +270,7 @@ impl PassState {
             self.backoff.record_success(&uid);
         }
         report.failing += usize::from(one.outcome != ReconcileOutcome::Ok);
+        report.counts.failing += i64::from(one.outcome == ReconcileOutcome::Error);
         if !one.gone {
             report.count_readiness(&one.topic);
         }
@@ -288,6 +296,7 @@ impl PassReport {
     fn record_skipped(&mut self, topic: &Topic, until: Instant) {
         self.schedule_retry(until);
         self.failing += 1;
+        self.counts.failing += 1;
         self.count_readiness(topic);
     }
 

@@ -10,10 +10,11 @@ use streamhouse_metadata::TopicsOverview;
 use super::{
     apply::apply_plan,
     error::TopicError,
-    finalize::{self, DeletionPlan, OwnerState, TopicRemoval, plan_deletion},
+    finalize::{self, DeletionPlan, OwnerState, TopicHeirs, TopicRemoval, plan_deletion},
     metered_store::MeteredStore,
     pending_events::{self, PendingEvent},
     plan::{ObservedTopic, plan_changes},
+    refresh::RefreshTurn,
     status::{self, StatusFacts},
     validate::{TopicProblem, validate},
     verdict::{TopicVerdict, applied_verdict, paused_verdict, pending_deletion},
@@ -35,7 +36,8 @@ pub(super) struct TopicReconciler<'a> {
     pub(super) events: &'a EventPublisher,
     pub(super) metadata: &'a MetadataAccess,
     pub(super) owner_state: &'a Result<OwnerState, TopicError>,
-    pub(super) refresh: bool,
+    pub(super) heirs: &'a TopicHeirs,
+    pub(super) refresh: Option<RefreshTurn>,
 }
 
 /// Result for one Topic.
@@ -178,7 +180,8 @@ impl TopicReconciler<'_> {
             Err(_) if !held => OwnerState::Present,
             Err(failure) => return Err(TopicError::Api(failure.to_string())),
         };
-        let DeletionPlan::Proceed(removal) = plan_deletion(&topic, around, observed) else {
+        let DeletionPlan::Proceed(removal) = plan_deletion(&topic, around, observed, self.heirs.of(&topic))
+        else {
             let verdict = TopicVerdict::blocked(
                 ConditionStatus::False,
                 TopicProblem::new(ConditionReason::DeletePending, ""),
@@ -186,11 +189,12 @@ impl TopicReconciler<'_> {
             let why = format!("the topic is deleted once the metadata store is available: {why}");
             return Ok(TopicVerdict {
                 facts: pending_deletion(why),
+                outcome: ReconcileOutcome::Waiting,
                 ..verdict
             });
         };
         if let Some(store) = store {
-            self.remove_topic(store, &topic, removal).await?;
+            self.remove_topic(store, &topic, &removal).await?;
         }
         if !held {
             return Ok(done(Vec::new()));
@@ -216,7 +220,7 @@ impl TopicReconciler<'_> {
         &self,
         store: &MeteredStore,
         topic: &Topic,
-        removal: TopicRemoval,
+        removal: &TopicRemoval,
     ) -> Result<(), TopicError> {
         let name = topic.topic_name();
         if removal.delete {
@@ -277,7 +281,10 @@ impl TopicReconciler<'_> {
         let now = Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap_or_default();
         // Rounded to seconds, as the API server stores it.
         let now = Timestamp::from_second(now.as_second()).unwrap_or_default();
-        let status = status::compute_status(topic, facts, self.refresh, now);
+        let refresh = self
+            .refresh
+            .is_some_and(|turn| turn.includes(topic.resource_uid()));
+        let status = status::compute_status(topic, facts, refresh, now);
         status::write_status(self.context, topic, &status).await
     }
 

@@ -7,11 +7,16 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use streamhouse_core::time::Entropy;
 use tokio::time::Instant;
 
-use super::pass::{PassReport, PassState, ReadinessCounts};
+use super::{
+    pass::{PassReport, PassState, ReadinessCounts},
+    refresh::RefreshTurn,
+};
 use crate::metadata_stores::ClusterKey;
 
 /// Changes within this time after the first one are handled by the same pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Number of passes that run concurrently. Each holds the topics of its cluster in memory.
+const MAX_CONCURRENT_PASSES: usize = 16;
 /// Delay after a pass that panicked.
 const PANIC_RETRY_DELAY: Duration = Duration::from_secs(30);
 
@@ -30,6 +35,8 @@ struct ScheduleEntry {
     woken: Option<Instant>,
     retry_at: Option<Instant>,
     drift_at: Instant,
+    /// The Topics whose records and sizes are updated by the next pass at the drift interval.
+    turn: RefreshTurn,
     counts: ReadinessCounts,
 }
 
@@ -45,8 +52,8 @@ impl ScheduleEntry {
 pub(super) struct DuePass {
     pub(super) cluster: ClusterKey,
     pub(super) state: PassState,
-    /// Whether the drift interval has passed.
-    pub(super) refresh: bool,
+    /// The Topics whose records and sizes are updated, if the drift interval has passed.
+    pub(super) refresh: Option<RefreshTurn>,
 }
 
 impl PassSchedule {
@@ -66,6 +73,7 @@ impl PassSchedule {
             woken: None,
             retry_at: None,
             drift_at,
+            turn: RefreshTurn::default(),
             counts: ReadinessCounts::default(),
         });
         entry.woken.get_or_insert(now + DEBOUNCE);
@@ -78,26 +86,44 @@ impl PassSchedule {
         }
     }
 
-    /// Returns when the next pass can start.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        let resting = self.clusters.values().filter(|entry| entry.state.is_some());
-        resting.map(ScheduleEntry::due).min()
+    /// Returns when the next pass of a cluster that is `ready` for one can start; `None` while as
+    /// many run as may run concurrently.
+    pub(super) fn next_due(&self, ready: impl Fn(&ClusterKey) -> bool) -> Option<Instant> {
+        if self.free_passes() == 0 {
+            return None;
+        }
+        let resting = self
+            .clusters
+            .iter()
+            .filter(|(cluster, entry)| entry.state.is_some() && ready(cluster));
+        resting.map(|(_, entry)| entry.due()).min()
     }
 
-    /// Takes the passes that are due.
-    pub(super) fn start_due(&mut self, now: Instant) -> Vec<DuePass> {
+    /// Returns how many more passes may run.
+    fn free_passes(&self) -> usize {
+        let running = self.clusters.values().filter(|entry| entry.state.is_none());
+        MAX_CONCURRENT_PASSES.saturating_sub(running.count())
+    }
+
+    /// Takes the passes that are due of clusters that are `ready`, the longest due first.
+    pub(super) fn start_due(&mut self, now: Instant, ready: impl Fn(&ClusterKey) -> bool) -> Vec<DuePass> {
+        let free = self.free_passes();
         let drift_at = self.next_drift_at(now);
         let mut starts = Vec::new();
-        for (cluster, entry) in &mut self.clusters {
-            if entry.due() > now {
-                continue;
-            }
+        let mut due: Vec<_> = self
+            .clusters
+            .iter_mut()
+            .filter(|(cluster, entry)| entry.state.is_some() && entry.due() <= now && ready(cluster))
+            .collect();
+        due.sort_by_key(|(_, entry)| entry.due());
+        for (cluster, entry) in due.into_iter().take(free) {
             let Some(memory) = entry.state.take() else {
                 continue;
             };
-            let refresh = entry.drift_at <= now;
-            if refresh {
+            let refresh = (entry.drift_at <= now).then_some(entry.turn);
+            if refresh.is_some() {
                 entry.drift_at = drift_at;
+                entry.turn = entry.turn.next();
             }
             (entry.woken, entry.retry_at) = (None, None);
             starts.push(DuePass {
@@ -144,6 +170,7 @@ impl PassSchedule {
             sum.ready += tally.ready;
             sum.not_ready += tally.not_ready;
             sum.unknown += tally.unknown;
+            sum.failing += tally.failing;
         }
         sum
     }
@@ -184,58 +211,95 @@ mod tests {
     fn wakes_that_come_together_make_one_pass() {
         let (mut schedule, now) = woken();
         schedule.wake(key(), now + DEBOUNCE / 2);
-        assert!(schedule.start_due(now).is_empty());
-        assert_eq!(schedule.next_due(), Some(now + DEBOUNCE));
-        assert_eq!(schedule.start_due(now + DEBOUNCE).len(), 1);
+        assert!(schedule.start_due(now, |_| true).is_empty());
+        assert_eq!(schedule.next_due(|_| true), Some(now + DEBOUNCE));
+        assert_eq!(schedule.start_due(now + DEBOUNCE, |_| true).len(), 1);
     }
 
     #[test]
     fn a_cluster_has_never_two_passes_at_once_and_a_wake_meanwhile_is_not_lost() {
         let (mut schedule, now) = woken();
-        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
+        let start = schedule.start_due(now + DEBOUNCE, |_| true).pop().unwrap();
         schedule.wake(key(), now + DEBOUNCE);
-        assert_eq!(schedule.next_due(), None);
-        assert!(schedule.start_due(now + INTERVAL * 2).is_empty());
+        assert_eq!(schedule.next_due(|_| true), None);
+        assert!(schedule.start_due(now + INTERVAL * 2, |_| true).is_empty());
         schedule.finish_pass(&key(), start.state, &PassReport::default(), false);
-        assert_eq!(schedule.next_due(), Some(now + DEBOUNCE * 2));
+        assert_eq!(schedule.next_due(|_| true), Some(now + DEBOUNCE * 2));
     }
 
     #[test]
     fn without_a_wake_a_pass_comes_at_the_drift_interval_and_refreshes() {
         let (mut schedule, now) = woken();
-        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
-        assert!(!start.refresh);
+        let start = schedule.start_due(now + DEBOUNCE, |_| true).pop().unwrap();
+        assert_eq!(start.refresh, None);
         schedule.finish_pass(&key(), start.state, &PassReport::default(), true);
-        assert_eq!(schedule.next_due(), Some(now + INTERVAL));
-        assert!(schedule.start_due(now + INTERVAL).pop().unwrap().refresh);
+        assert_eq!(schedule.next_due(|_| true), Some(now + INTERVAL));
+        assert!(
+            schedule
+                .start_due(now + INTERVAL, |_| true)
+                .pop()
+                .unwrap()
+                .refresh
+                .is_some()
+        );
     }
 
     #[test]
     fn a_topic_to_try_again_brings_the_pass_forward() {
         let (mut schedule, now) = woken();
-        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
+        let start = schedule.start_due(now + DEBOUNCE, |_| true).pop().unwrap();
         let report = PassReport {
             retry_at: Some(now + INTERVAL / 2),
             ..PassReport::default()
         };
         schedule.finish_pass(&key(), start.state, &report, true);
-        assert_eq!(schedule.next_due(), Some(now + INTERVAL / 2));
+        assert_eq!(schedule.next_due(|_| true), Some(now + INTERVAL / 2));
     }
 
     #[test]
     fn a_cluster_that_nobody_needs_is_forgotten() {
         let (mut schedule, now) = woken();
-        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
+        let start = schedule.start_due(now + DEBOUNCE, |_| true).pop().unwrap();
         schedule.finish_pass(&key(), start.state, &PassReport::default(), false);
-        assert_eq!(schedule.next_due(), None);
+        assert_eq!(schedule.next_due(|_| true), None);
         assert!(schedule.clusters.is_empty());
     }
 
     #[test]
     fn a_pass_that_broke_down_is_made_again_later() {
         let (mut schedule, now) = woken();
-        drop(schedule.start_due(now + DEBOUNCE));
+        drop(schedule.start_due(now + DEBOUNCE, |_| true));
         schedule.fail_pass(&key(), now);
-        assert_eq!(schedule.next_due(), Some(now + PANIC_RETRY_DELAY));
+        assert_eq!(schedule.next_due(|_| true), Some(now + PANIC_RETRY_DELAY));
+    }
+
+    #[test]
+    fn no_more_passes_run_at_once_than_may_and_the_rest_follows() {
+        let (mut schedule, now) = (PassSchedule::new(INTERVAL, Arc::new(HalfEntropy)), Instant::now());
+        for i in 0..MAX_CONCURRENT_PASSES + 4 {
+            schedule.wake(ClusterKey::new("ns", format!("cluster-{i}")), now);
+        }
+        let begin = now + DEBOUNCE;
+        let mut first = schedule.start_due(begin, |_| true);
+        assert_eq!(first.len(), MAX_CONCURRENT_PASSES);
+        assert_eq!(schedule.next_due(|_| true), None);
+        let ended = first.pop().unwrap();
+        schedule.finish_pass(&ended.cluster, ended.state, &PassReport::default(), true);
+        assert_eq!(schedule.next_due(|_| true), Some(begin));
+        let second = schedule.start_due(begin, |_| true);
+        assert_eq!(second.len(), 1);
+        assert_ne!(second[0].cluster, ended.cluster);
+    }
+
+    #[test]
+    fn a_cluster_whose_namespace_is_not_listed_yet_waits_and_others_do_not() {
+        let (mut schedule, now) = woken();
+        schedule.wake(ClusterKey::new("lost", "main"), now);
+        let listed = |cluster: &ClusterKey| cluster.namespace == "ns";
+        let started = schedule.start_due(now + DEBOUNCE, listed);
+        assert_eq!(started.len(), 1);
+        assert_eq!(started[0].cluster, key());
+        assert_eq!(schedule.next_due(listed), None);
+        assert_eq!(schedule.next_due(|_| true), Some(now + DEBOUNCE));
     }
 }

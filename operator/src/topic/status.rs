@@ -44,8 +44,8 @@ pub(super) struct StatusFacts {
     pub(super) paused: Option<String>,
 }
 
-/// Computes the status. Records and sizes change permanently: they are updated only if `refresh` is
-/// set or none are stored.
+/// Computes the status. Records and sizes change permanently, so they are rounded, and updated
+/// only if `refresh` is set or none are stored.
 pub(super) fn compute_status(
     topic: &Topic,
     facts: &StatusFacts,
@@ -100,17 +100,27 @@ pub(super) fn compute_status(
                 records: if keep {
                     stored.records
                 } else {
-                    Some(numbers.records)
+                    Some(round_down(numbers.records))
                 },
                 size_bytes: if keep {
                     stored.size_bytes
                 } else {
-                    Some(numbers.size_bytes)
+                    Some(round_down(numbers.size_bytes))
                 },
                 ..blank
             }
         }
     }
+}
+
+/// Rounds a number down to two significant digits, so that a topic is written less often the more
+/// it contains.
+fn round_down(number: i64) -> i64 {
+    let mut unit = 1;
+    while number / unit >= 100 {
+        unit *= 10;
+    }
+    number / unit * unit
 }
 
 /// Writes the status if it differs and returns the updated resource.

@@ -33,7 +33,7 @@ impl TopicVerdict {
                 ready: (state, problem.reason, problem.message),
                 paused: None,
             }),
-            outcome: ReconcileOutcome::Terminal,
+            outcome: ReconcileOutcome::Blocked,
             retry: false,
             events: Vec::new(),
         }
@@ -175,7 +175,7 @@ pub(super) fn applied_verdict(
     TopicVerdict {
         outcome: match problem {
             None => ReconcileOutcome::Ok,
-            Some(_) => ReconcileOutcome::Terminal,
+            Some(_) => ReconcileOutcome::Blocked,
         },
         facts: Some(StatusFacts {
             known,

@@ -112,6 +112,30 @@ async fn a_child_deleted_or_edited_by_hand_is_restored_and_what_others_added_sta
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn neither_a_first_apply_nor_another_secret_nor_a_new_process_is_taken_for_drift() {
+    let mut world = ClusterTestEnvironment::new().await;
+    world.create(json!({})).await;
+    world.end_job("main-preflight", true, "").await;
+    world.make_agents_ready().await;
+    world.condition("Ready", "True", "AgentsReady").await;
+    let before = world.deployment().await;
+
+    let keys = [("accessKeyId", "minio"), ("secretAccessKey", "another-secret")];
+    world.write_secret("bucket", &keys).await;
+    world
+        .object_where::<Deployment>("main-agent", |deployment| {
+            template_annotations(deployment) != template_annotations(&before)
+        })
+        .await;
+    world.end_job("main-preflight", true, "").await;
+    world.make_agents_ready().await;
+    world.wait_for_reconciles(1).await;
+    world.restart().await;
+    world.wait_for_reconciles(1).await;
+    assert_eq!(world.events("DriftCorrected").await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_many_agents_run_is_left_to_the_autoscaler_when_there_is_one() {
     let world = ClusterTestEnvironment::new().await;
     let autoscaling = json!({ "minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 70 });

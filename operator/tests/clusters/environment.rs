@@ -25,6 +25,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use streamhouse_core::time::{system_clock, system_entropy};
+use streamhouse_metadata::{AgentRegistration, ConnectOptions, LeaseMove, connect};
 use streamhouse_operator::{
     apis::OptionalApis,
     cluster,
@@ -339,8 +340,42 @@ impl ClusterTestEnvironment {
         }
     }
 
-    /// Acts as a kubelet until every pod of the Deployment is running and ready.
+    /// Makes an agent lead every partition of the cluster, as agents do when they start.
+    pub(crate) async fn lead_partitions(&self) {
+        let store = connect(&self.database, &ConnectOptions::default()).await.unwrap();
+        let agent = store
+            .register_agent(&AgentRegistration {
+                agent_id: "agent-of-a-test".to_owned(),
+                grpc_address: "127.0.0.1:1".to_owned(),
+                http_address: String::new(),
+                kafka_address: String::new(),
+                zone: String::new(),
+                version: String::new(),
+                lease_ttl: Duration::from_secs(3600),
+            })
+            .await
+            .unwrap();
+        let snapshot = store.snapshot(None).await.unwrap().unwrap();
+        let partitions = snapshot.topics.iter().flat_map(|topic| &topic.partitions);
+        let moves: Vec<LeaseMove> = partitions
+            .filter(|partition| partition.holder.is_none())
+            .map(|partition| LeaseMove {
+                partition: partition.uid,
+                from: None,
+                epoch: partition.epoch,
+                to: Some(agent.incarnation),
+            })
+            .collect();
+        store.move_leases(&moves).await.unwrap();
+        store.close().await.unwrap();
+    }
+
+    /// Acts as a kubelet until every pod of the Deployment is running and ready, and as the agents
+    /// in them.
     pub(crate) async fn make_agents_ready(&self) {
+        self.condition("MetadataReachable", "True", "MetadataMigrated")
+            .await;
+        self.lead_partitions().await;
         self.until("the agents' becoming ready", || async {
             for pod in self.pods("app.kubernetes.io/component=agent,app.kubernetes.io/instance=main").await {
                 let now = serde_json::to_value(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap())).unwrap();
@@ -436,11 +471,14 @@ impl ClusterTestEnvironment {
     /// Waits until the operator has finished this many further reconciliations.
     pub(crate) async fn wait_for_reconciles(&self, count: u64) {
         let done = || {
-            self.context
-                .metrics
-                .reconciles
-                .with_label_values(&["StreamHouseCluster", "ok"])
-                .get()
+            let reconciles = &self.context.metrics.reconciles;
+            let outcomes = ["ok", "waiting", "blocked", "error"];
+            let number = |outcome| {
+                reconciles
+                    .with_label_values(&["StreamHouseCluster", outcome])
+                    .get()
+            };
+            outcomes.into_iter().map(number).sum::<u64>()
         };
         // A reconciliation may be running that began before.
         let wanted = done() + count + 1;

@@ -55,6 +55,117 @@ async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_stays_ready_while_it_serves_whatever_else_is_wrong() {
+    let world = ClusterTestEnvironment::new().await;
+    world.create(json!({ "agents": { "replicas": 3 } })).await;
+    world.end_job("main-preflight", true, "").await;
+    world.make_agents_ready().await;
+    world.condition("Ready", "True", "AgentsReady").await;
+    world.condition("Stalled", "False", "NotStalled").await;
+
+    // One of three agents is enough fewer: as many as a disruption leaves.
+    let labels = ListParams::default().labels("app.kubernetes.io/component=agent");
+    let pods = world.api_of::<Pod>().list(&labels).await.unwrap().items;
+    let condition = json!([{ "type": "Ready", "status": "False" }]);
+    let status = json!({ "status": { "phase": "Running", "conditions": condition } });
+    for (pod, message) in pods
+        .iter()
+        .zip(["2 of 3 agents are available", "1 of 3 agents are available"])
+    {
+        world
+            .api_of::<Pod>()
+            .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
+        world
+            .until(message, || async {
+                let conditions = world.cluster().await.status?.conditions;
+                let ready = conditions
+                    .into_iter()
+                    .find(|condition| condition.type_ == "Ready")?;
+                (ready.message == message).then_some(ready.status)
+            })
+            .await;
+        let ready = if message.starts_with('2') { "True" } else { "False" };
+        let reason = if message.starts_with('2') {
+            "AgentsReady"
+        } else {
+            "AgentsNotReady"
+        };
+        world.condition("Ready", ready, reason).await;
+    }
+    world.make_agents_ready().await;
+    world.condition("Ready", "True", "AgentsReady").await;
+
+    // What only the user can mend stalls the cluster; its agents serve on.
+    world
+        .patch_spec(json!({ "agents": { "settings": { "leaseTtl": "1ms" } } }))
+        .await;
+    world.condition("Stalled", "True", "InvalidSpec").await;
+    world.condition("Ready", "True", "AgentsReady").await;
+    let blocked = world
+        .context
+        .metrics
+        .reconciles
+        .with_label_values(&["StreamHouseCluster", "blocked"]);
+    assert!(blocked.get() >= 1);
+    world.patch_spec(json!({ "agents": { "settings": null } })).await;
+    world.condition("Stalled", "False", "NotStalled").await;
+    world.condition("Degraded", "False", "Healthy").await;
+
+    // Partitions that nobody leads are not served.
+    let store = connect(&world.database, &ConnectOptions::default())
+        .await
+        .unwrap();
+    for agent in store.snapshot(None).await.unwrap().unwrap().agents {
+        store.seal(agent.incarnation).await.unwrap();
+    }
+    let message = world.condition("Ready", "False", "PartitionsLeaderless").await;
+    assert!(message.contains("3 of 3 agents are available"), "{message}");
+    world.lead_partitions().await;
+    world.condition("Ready", "True", "AgentsReady").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_database_is_an_error_for_the_alerts_and_is_asked_ever_less_often() {
+    let world = ClusterTestEnvironment::new().await;
+    world
+        .write_secret("metadata", &[("uri", "postgres://u:p@127.0.0.1:1/nothing")])
+        .await;
+    world.create(json!({})).await;
+    world
+        .condition("MetadataReachable", "False", "MetadataUnreachable")
+        .await;
+    world.condition("Ready", "False", "MetadataUnreachable").await;
+    world.condition("Stalled", "False", "NotStalled").await;
+    let metrics = &world.context.metrics;
+    let failing = metrics.failing.with_label_values(&["StreamHouseCluster"]);
+    world
+        .until("a failing cluster", || async {
+            (failing.get() == 1).then_some(())
+        })
+        .await;
+    world.wait_for_reconciles(3).await;
+    let errors = metrics
+        .reconciles
+        .with_label_values(&["StreamHouseCluster", "error"]);
+    assert!(errors.get() >= 3);
+    let ok = metrics
+        .reconciles
+        .with_label_values(&["StreamHouseCluster", "ok"]);
+    assert_eq!(ok.get(), 0);
+    world.write_secret("metadata", &[("uri", &world.database)]).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    world
+        .until("no failing cluster", || async {
+            (failing.get() == 0).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_is_named_and_agents_that_run_are_left_as_they_are() {
     let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;

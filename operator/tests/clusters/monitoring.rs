@@ -71,6 +71,7 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
             rule.data.to_string().contains("> 25000").then_some(())
         })
         .await;
+    assert_eq!(world.events("DriftCorrected").await, Vec::<String>::new());
     world
         .patch_spec(json!({ "monitoring": { "serviceMonitor": { "enabled": false } } }))
         .await;

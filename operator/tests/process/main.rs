@@ -5,7 +5,9 @@
 
 mod diff;
 mod fixtures;
+mod namespaces;
 mod rbac;
+mod undecodable;
 
 use std::{net::SocketAddr, path::Path, process::ExitStatus, time::Duration};
 

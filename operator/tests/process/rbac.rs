@@ -23,7 +23,7 @@ struct RbacRule {
 }
 
 /// Returns the body of a template of the chart, with the name of the Lease inserted.
-fn chart_template(name: &str) -> String {
+pub(crate) fn chart_template(name: &str) -> String {
     let start = format!("{{{{- define \"streamhouse-operator.{name}\" -}}}}");
     let (_, rest) = RULES.split_once(&start).expect("the chart defines the rules");
     let (body, _) = rest.split_once("{{- end }}").expect("the definition ends");
@@ -97,7 +97,7 @@ fn the_chart_gives_the_rights_that_the_code_needs_and_no_other() {
 }
 
 /// Grants these rules to the account, in a namespace or in all namespaces.
-fn grant(api: &KubeApi, name: &str, rules: &str, namespace: Option<&str>, account: &str) {
+pub(crate) fn grant(api: &KubeApi, name: &str, rules: &str, namespace: Option<&str>, account: &str) {
     let (prefix, place) = match namespace {
         Some(namespace) => ("", format!("  namespace: {namespace}\n")),
         None => ("Cluster", String::new()),

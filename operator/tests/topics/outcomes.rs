@@ -363,7 +363,7 @@ async fn an_operator_that_starts_takes_nothing_back_before_it_has_looked() {
     first.stop().await;
 
     let second = world.start_operator_with(None, SHORT_DRIFT_INTERVAL);
-    let passes = "streamhouse_operator_reconciles_total{kind=\"Topic\",outcome=\"terminal\"}";
+    let passes = "streamhouse_operator_reconciles_total{kind=\"Topic\",outcome=\"waiting\"}";
     eventually("two passes", async || second.metric(passes) >= 2.0).await;
     assert_eq!(world.get("orders").await.unwrap(), before);
     second.publish_access(&world, StoreAccess::Closed("gone".to_owned()));

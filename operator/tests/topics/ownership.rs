@@ -47,6 +47,35 @@ async fn the_loser_takes_over_when_the_winner_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_deleted_with_its_records_is_handed_over_if_another_topic_waits_for_it() {
+    let world = TopicTestEnvironment::new("handed-over").await;
+    let _operator = world.start_operator();
+    let spec = json!({ "topicName": "orders", "partitions": 2, "deletionPolicy": "Delete" });
+    world.apply("first", spec.clone()).await;
+    world.until_ready("first").await;
+    let before = world.topic_row("orders").await.unwrap();
+    world.apply("second", spec).await;
+    world.until_ready_is("second", "False", "OwnershipConflict").await;
+
+    world.delete("first").await;
+    world.until_gone("first").await;
+    let heir = world.until_ready("second").await;
+    assert_eq!(world.topic_row("orders").await, Some(before.clone()));
+    assert_eq!(heir.status.unwrap().topic_id, Some(before.topic_id.to_string()));
+    assert_eq!(world.owner_name("orders").await.as_deref(), Some("second"));
+    let events = world.until_events_are("first", &["Created", "Retained"]).await;
+    let heir = format!("handed over to Topic {}/second", world.namespace);
+    assert!(events[1].1.contains(&heir), "{events:?}");
+    world
+        .until_events_are("second", &["OwnershipConflict", "Adopted"])
+        .await;
+
+    world.delete("second").await;
+    world.until_gone("second").await;
+    assert_eq!(world.topic_row("orders").await, None, "nobody waited any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_operators_and_pairs_of_rivals_created_at_once_end_with_one_owner_each_and_at_rest() {
     let world = TopicTestEnvironment::new("rivals").await;
     let operators = [

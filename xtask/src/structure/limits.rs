@@ -72,6 +72,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "produce",
                 "topic",
             ],
+            &["undecodable"],
             &["context"],
             &["codec", "values", "warnings"],
             &["output"],
@@ -141,6 +142,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "api_discovery",
                 "topic",
             ],
+            &["undecodable"],
             &["context"],
             &[
                 "apis",

@@ -13,11 +13,10 @@ use crate::cluster::{
     children::ManagedKind,
     desired::{DesiredCluster, ScrapeConfig},
     inputs::BuildInputs,
-    labels,
+    labels::{self, MONITORING_COMPONENT},
     merge::merge,
 };
 
-const MONITORING_COMPONENT: &str = "monitoring";
 /// Value of the label `job`, by which alerts and dashboard select the agents.
 const SCRAPE_JOB: &str = "streamhouse-agents";
 const DASHBOARD_FILE_PREFIX: &str = "streamhouse-overview";

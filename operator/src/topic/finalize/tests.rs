@@ -39,14 +39,14 @@ fn plan_with(topic: &Topic, around: OwnerState, of: Option<(&str, bool)>) -> Del
         topic: topic.as_ref(),
         owner: Some(owner),
     });
-    plan_deletion(topic, around, observed)
+    plan_deletion(topic, around, observed, None)
 }
 
 fn proceed_with(delete: bool, release: bool, kept: Option<&'static str>) -> DeletionPlan {
     DeletionPlan::Proceed(TopicRemoval {
         delete,
         release,
-        retained: kept,
+        retained: kept.map(Cow::Borrowed),
     })
 }
 
@@ -99,6 +99,55 @@ fn what_another_manages_is_never_deleted() {
         removal,
         proceed_with(false, false, Some("another resource manages it"))
     );
+}
+
+#[test]
+fn a_topic_that_another_waits_for_is_handed_over() {
+    let leaving = topic_with_finalizer("Delete");
+    let (owner, existing) = (owner("uid-1"), existing_topic());
+    let observed = |topic| ObservedTopic {
+        topic,
+        owner: Some(&owner),
+    };
+    let plan = |topic| {
+        plan_deletion(
+            &leaving,
+            OwnerState::Present,
+            Some(observed(topic)),
+            Some("shop/heir"),
+        )
+    };
+    let DeletionPlan::Proceed(removal) = plan(Some(&existing)) else {
+        panic!("it waits");
+    };
+    assert!(!removal.delete && removal.release);
+    assert!(removal.retained.unwrap().contains("shop/heir"));
+    assert_eq!(
+        plan(None),
+        proceed_with(false, true, None),
+        "nothing to hand over"
+    );
+}
+
+#[test]
+fn the_oldest_topic_that_stays_and_may_adopt_is_the_heir() {
+    let rival = |name: &str, adopt: &str| {
+        let mut rival = topic(json!({ "topicName": "orders", "adopt": adopt }));
+        rival.metadata.name = Some(name.to_owned());
+        rival
+    };
+    let mut leaving = rival("leaving", "IfExists");
+    leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    let all = [
+        leaving.clone(),
+        rival("never", "Never"),
+        rival("second", "IfExists"),
+        rival("third", "IfExists"),
+    ];
+    let heirs = TopicHeirs::find(&all.map(Arc::new));
+    assert_eq!(heirs.of(&leaving), Some("shop/second"));
+    let alone = TopicHeirs::find(&[Arc::new(leaving.clone())]);
+    assert_eq!(alone.of(&leaving), None);
 }
 
 #[test]

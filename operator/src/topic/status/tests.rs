@@ -61,6 +61,24 @@ fn records_are_taken_at_first_and_when_refreshed_only() {
 }
 
 #[test]
+fn numbers_are_coarse_so_that_flowing_records_rarely_change_them() {
+    for (number, rounded) in [
+        (0, 0),
+        (7, 7),
+        (99, 99),
+        (105, 100),
+        (1_999, 1_900),
+        (i64::MAX, 9_200_000_000_000_000_000),
+    ] {
+        assert_eq!(round_down(number), rounded, "{number}");
+    }
+    let first = compute_status(&topic(json!({})), &ready(numbers("a", 12_345)), true, at(1));
+    assert_eq!((first.records, first.size_bytes), (Some(12_000), Some(120_000)));
+    let later = ready(numbers("a", 12_399));
+    assert_eq!(compute_status(&with(first.clone()), &later, true, at(2)), first);
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_kept_and_what_is_not_ours_is_not_told() {
     let first = compute_status(&topic(json!({})), &ready(numbers("a", 5)), false, at(1));
     let unknown = StatusFacts {
