@@ -101,6 +101,7 @@ async fn a_version_newer_than_the_operator_changes_nothing_and_topics_go_on() {
         message.contains("1.3.0") && message.contains("1.2.3") && message.contains("upgrade the operator"),
         "{message}"
     );
+    world.condition("Stalled", "True", "VersionTooNew").await;
     world.condition("Ready", "True", "AgentsReady").await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
@@ -118,6 +119,7 @@ async fn a_version_newer_than_the_operator_changes_nothing_and_topics_go_on() {
         .await;
     world.make_agents_ready().await;
     world.condition("Degraded", "False", "Healthy").await;
+    world.condition("Stalled", "False", "NotStalled").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,6 +134,7 @@ async fn a_version_that_no_schema_suits_migrates_nothing() {
         "{message}"
     );
     world.condition("Ready", "False", "VersionNotSupported").await;
+    world.condition("Stalled", "True", "VersionNotSupported").await;
     world.wait_for_reconciles(1).await;
     let stored = world
         .sql("SELECT (to_regclass('_sqlx_migrations') IS NULL)::text")
