@@ -18,13 +18,13 @@ run() {
   fi
 }
 
-# apply_text WHAT: applies the manifests on standard input.
+# apply_text WHAT: applies the manifests on standard input, in the namespace NAMESPACE if they name none.
 apply_text() {
   if [ "${DRY_RUN:-false}" = true ]; then
     cat >/dev/null
     printf '+ kubectl apply --server-side -f - # %s\n' "$1"
   else
-    kubectl apply --server-side --force-conflicts -f -
+    kubectl ${NAMESPACE:+--namespace "$NAMESPACE"} apply --server-side --force-conflicts -f -
   fi
 }
 
@@ -45,16 +45,20 @@ install_operator() {
     --set "image.tag=$tag,tests.namespace=$SAMPLE_NAMESPACE,tests.cluster=streamhouse" --wait --timeout "$INSTALL_TIMEOUT" "$@"
 }
 
-# Applies the sample cluster, its Secrets and its topics and waits until they are ready.
+# install_samples [PATCH]: applies the sample cluster, with a merge patch if there is one, its Secrets and its topics, and waits until they
+# are ready.
 install_samples() {
-  local file
-  for file in secrets streamhousecluster; do
-    run kubectl --namespace "$SAMPLE_NAMESPACE" apply --server-side --force-conflicts -f "config/samples/$file.yaml"
-  done
-  run kubectl --namespace "$SAMPLE_NAMESPACE" wait streamhousecluster/streamhouse --for=condition=Ready --timeout="$INSTALL_TIMEOUT"
-  run kubectl --namespace "$SAMPLE_NAMESPACE" apply --server-side --force-conflicts -f config/samples/topics.yaml
-  run kubectl --namespace "$SAMPLE_NAMESPACE" wait topic --all --for=condition=Ready --timeout="$INSTALL_TIMEOUT"
-  run kubectl --namespace "$SAMPLE_NAMESPACE" get streamhouseclusters,topics
+  local in_namespace=(kubectl --namespace "$SAMPLE_NAMESPACE") patch=${1:-}
+  [ -n "$patch" ] || patch="{}"
+  run "${in_namespace[@]}" apply --server-side --force-conflicts -f config/samples/secrets.yaml
+  # Before it is applied, because the agents would begin with another image.
+  { ${DRY_RUN:-false} || kubectl patch --local --type merge --patch "$patch" --output yaml -f config/samples/streamhousecluster.yaml; } |
+    NAMESPACE=$SAMPLE_NAMESPACE apply_text "config/samples/streamhousecluster.yaml with $patch"
+  run "${in_namespace[@]}" wait streamhousecluster/streamhouse --for=condition=Ready --timeout="$INSTALL_TIMEOUT"
+  run "${in_namespace[@]}" rollout status deployment/streamhouse-agent --timeout="$INSTALL_TIMEOUT"
+  run "${in_namespace[@]}" apply --server-side --force-conflicts -f config/samples/topics.yaml
+  run "${in_namespace[@]}" wait topic --all --for=condition=Ready --timeout="$INSTALL_TIMEOUT"
+  run "${in_namespace[@]}" get streamhouseclusters,topics
 }
 
 # explain_failure: prints pods, events, logs and resources.

@@ -183,7 +183,7 @@ def main():
         "config": {
             "User": arguments.user,
             "Entrypoint": arguments.entrypoint,
-            "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", *("=".join(pair) for pair in arguments.env)],
+            "Env": [f"{name}={value}" for name, value in {"PATH": "/usr/local/bin:/usr/bin:/bin", **dict(arguments.env)}.items()],
             "WorkingDir": "/",
             "ExposedPorts": {port: {} for port in arguments.port},
             "Labels": dict(arguments.label),

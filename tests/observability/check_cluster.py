@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Looks whether a Prometheus that was set up by the Prometheus Operator watches a cluster on Kubernetes as it should: its targets and
-their labels, every alert, the dashboard's queries about the operator and its variables. Called by hack/cluster-test.sh in the cluster's
-network, with the standard library only.
+their labels, every alert, the dashboard's queries about the operator and its variables. Called by hack/lib-watch.sh, with the
+standard library only.
 
 usage: check_cluster.py URL CLUSTER NAMESPACE AGENTS OPERATOR-NAMESPACE RESOURCES
 CLUSTER in NAMESPACE has so many AGENTS; the operator looks after so many RESOURCES, all ready.

@@ -9,6 +9,7 @@ mod demos;
 mod dev_stack;
 mod docs_commands;
 mod features;
+mod kind;
 mod programs;
 mod public_api;
 mod real_input;
@@ -36,6 +37,7 @@ usage: cargo xtask COMMAND
               runs the commands of all documents, or of these: docs-commands FILE..., and compares their output;
               docs-commands --print machine|kubernetes FILE [SECTION] prints the commands instead
   features    checks that every command compiles each dependency with the same features; --update writes workspace-hack anew
+  kind        runs a command with a Docker of its own, without a network: kind lab COMMAND..., or a shell
   public-api  checks that client/public-api.txt is what the code says; --update writes it anew
   real-input  produces and consumes a dictionary, or real-input FILE, and compares it: hack/real-input.sh
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
@@ -72,6 +74,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
         }
         ["features"] => features::check(&repository::root()?).map(|()| ExitCode::SUCCESS),
         ["features", "--update"] => features::update(&repository::root()?).map(|()| ExitCode::SUCCESS),
+        ["kind", arguments @ ..] => kind::run(&CallFolders::enter()?, arguments),
         ["public-api"] => {
             let root = repository::root()?;
             public_api::check(&root, &repository::FileTree::read(&root)?)?;

@@ -1,6 +1,6 @@
 //! The table of cluster outcomes, row by row, against a real kube-apiserver with its controllers
 //! and a real PostgreSQL. No kubelet runs here: the tests write the status of pods as a kubelet
-//! would. Behavior that requires running agents is tested on a real node by `hack/cluster-test.sh`.
+//! would. Behavior that requires running agents is tested on a real node by `hack/kind-test.sh`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 

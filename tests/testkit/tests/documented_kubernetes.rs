@@ -1,7 +1,7 @@
 //! The documented commands for Kubernetes, in order, against a real API server that holds nothing.
 //!
 //! There is no node, so commands that wait for pods only have to name objects that exist, and
-//! pods are created with `--dry-run=server`. The stage `cluster` runs the tutorial on a real node.
+//! pods are created with `--dry-run=server`. The stage `cluster` runs the tutorial on kind.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -103,6 +103,26 @@ fn the_installation_guide_works_in_an_empty_cluster() -> anyhow::Result<()> {
     assert!(output.contains(created), "{output}");
     let clusters = api.kubectl(&["get", "streamhouseclusters", "--all-namespaces", "-o", "name"])?;
     assert_eq!(clusters, "", "the last section deletes the cluster");
+    Ok(())
+}
+
+#[test]
+fn the_chart_installs_as_the_guide_to_images_says() -> anyhow::Result<()> {
+    let api = start_empty_cluster()?;
+    run_document(&api, "docs/install/images.md", &[])?;
+    let images = [
+        "-n",
+        "streamhouse-system",
+        "get",
+        "deployment",
+        "streamhouse-operator",
+        "-o",
+        "jsonpath={.spec.template.spec.containers[*].image}",
+    ];
+    assert!(
+        api.kubectl(&images)?
+            .starts_with("ghcr.io/streamhouse/streamhouse-operator:")
+    );
     Ok(())
 }
 

@@ -134,14 +134,14 @@ pub(crate) const STAGES: &[StageSpec] = &[
     StageSpec {
         name: "cluster",
         what: &[
-            "a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left; on it the operator by its",
-            "chart and the tutorial's commands, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
+            "hack/kind-up.sh on a real kind cluster of two nodes, as root, in a Docker of its own: the operator by its chart and the",
+            "tutorial's commands, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
             "and a real Prometheus, set up by the Prometheus Operator, that watches all of it",
         ],
         lane: StageLane::Main,
         nice: false,
         needs: &[
-            ToolName::KubernetesNode,
+            ToolName::KindLab,
             ToolName::PrometheusOperator,
             ToolName::KubernetesDiscovery,
             ToolName::Busybox,
@@ -150,7 +150,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             ToolName::Minio,
         ],
         // The programs first, also when this is the only stage, because the images contain them.
-        command: "build_programs && hack/test-node.sh && hack/cluster-test.sh",
+        command: "build_programs && cargo xtask kind lab hack/kind-test.sh",
     },
     StageSpec {
         name: "demo",

@@ -3,6 +3,7 @@
 //! Called with the cache's lock held. Guarantees: a tool is in its folder only when all of it is.
 
 mod go;
+mod kind;
 mod kubernetes;
 mod python;
 
@@ -61,6 +62,7 @@ pub(crate) fn build(context: &ToolContext, cached: &CachedTool) -> anyhow::Resul
 
 fn run_steps(build: &ToolBuild<'_>, steps: BuildSteps) -> anyhow::Result<()> {
     match steps {
+        BuildSteps::KindNodeImage => kind::build_node_image(build),
         BuildSteps::KubernetesPause => kubernetes::build_pause(build),
         BuildSteps::KubernetesSchemas => kubernetes::generate_schemas(build),
         BuildSteps::MonitoringDefinitions => kubernetes::generate_monitoring_definitions(build),

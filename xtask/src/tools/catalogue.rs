@@ -3,6 +3,7 @@
 //! A tool is a name in `name`, a line here, and a [`ToolSpec`] in a module below. Used by the
 //! installer, and by the test command, whose stages name the tools that they need.
 
+mod kind;
 mod kubernetes;
 mod programs;
 mod python;
@@ -41,6 +42,10 @@ catalogue! {
     KafkaPython => python::KAFKA,
     DashboardPython => python::DASHBOARD,
     Browser => python::BROWSER,
+    Docker => kind::DOCKER,
+    Kind => kind::KIND,
+    KindNodeImage => kind::NODE_IMAGE,
+    KindLab => kind::LAB,
     KubernetesApi => kubernetes::API,
     KubernetesNode => kubernetes::NODE,
     KubernetesPause => kubernetes::PAUSE,

@@ -163,6 +163,8 @@ pub(crate) struct GoModule {
 /// Steps of a build that are code: a function in `build` for each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum BuildSteps {
+    /// Lays out the node image of kind, as root.
+    KindNodeImage,
     /// Compiles Kubernetes' pause program, which is written in C.
     KubernetesPause,
     /// Generates JSON schemas from Kubernetes' OpenAPI document and from resource definitions.

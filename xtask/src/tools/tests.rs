@@ -349,12 +349,12 @@ fn missing_packages_follow_from_what_the_machine_has() {
 #[test]
 fn one_program_of_several_is_not_the_package() {
     let machine = FakeMachine {
-        programs: BTreeSet::from(["containerd"]),
+        programs: BTreeSet::from(["docker"]),
         ..FakeMachine::default()
     };
     let context = context(repository(), machine);
-    let missing = missing_packages(&context, &[ToolName::KubernetesNode]);
-    assert!(missing.names.contains("containerd"));
+    let missing = missing_packages(&context, &[ToolName::Docker]);
+    assert!(missing.names.contains("docker.io"));
 }
 
 #[test]

@@ -1,10 +1,9 @@
-//! The programs of a real Kubernetes, for tests and for a cluster of one node.
+//! The programs of a real Kubernetes, for tests and for the nodes of kind.
 //!
 //! Kubernetes and related tools are built from source, once per version, from the Go modules in
-//! hack/kubernetes; etcd and the container runtime are Debian's packages, which are not started as
-//! services of the machine.
+//! hack/kubernetes; the etcd of tests is Debian's package, which is not started as a service of the
+//! machine.
 
-use super::servers::{IPROUTE2, UTIL_LINUX};
 use crate::tools::name::ToolName;
 use crate::tools::spec::{
     AptPackage, BuildSteps, CachedTool, DigestInput, FolderName, GoModule, LinkValue, PackageEvidence,
@@ -66,34 +65,8 @@ pub(super) const API: ToolSpec = ToolSpec {
 
 pub(super) const NODE: ToolSpec = ToolSpec {
     name: "kubernetes-node",
-    what: "everything that runs pods on one node, with helm and kubeconform",
-    needs: &[
-        ToolName::KubernetesApi,
-        ToolName::KubernetesTools,
-        ToolName::KubernetesPause,
-    ],
-    packages: &[
-        AptPackage::with_programs(
-            &["containerd"],
-            &[PackageEvidence::Programs(&["containerd", "ctr"])],
-        )
-        .without_service("containerd"),
-        AptPackage::with_programs(&["runc"], &[PackageEvidence::Programs(&["runc"])]),
-        AptPackage::with_programs(
-            &["containernetworking-plugins"],
-            &[
-                PackageEvidence::File("/usr/lib/cni/bridge"),
-                PackageEvidence::File("/opt/cni/bin/bridge"),
-            ],
-        ),
-        AptPackage::with_programs(&["iptables"], &[PackageEvidence::Programs(&["iptables"])]),
-        AptPackage::with_programs(&["conntrack"], &[PackageEvidence::Programs(&["conntrack"])]),
-        IPROUTE2,
-        AptPackage::with_programs(&["socat"], &[PackageEvidence::Programs(&["socat"])]),
-        AptPackage::with_programs(&["openssl"], &[PackageEvidence::Programs(&["openssl"])]),
-        UTIL_LINUX,
-        AptPackage::with_programs(&["mount"], &[PackageEvidence::Programs(&["mount", "umount"])]),
-    ],
+    what: "kubelet, kube-proxy, kube-scheduler and kubeadm, which a node of kind is made of",
+    needs: &[ToolName::KubernetesApi],
     cached: Some(CachedTool {
         title: "the node of Kubernetes {version}",
         takes: "about 2 minutes",
@@ -102,11 +75,13 @@ pub(super) const NODE: ToolSpec = ToolSpec {
             ToolContent::Program("kube-scheduler"),
             ToolContent::Program("kubelet"),
             ToolContent::Program("kube-proxy"),
+            ToolContent::Program("kubeadm"),
         ],
         source: programs(&[
             "k8s.io/kubernetes/cmd/kube-scheduler",
             "k8s.io/kubernetes/cmd/kubelet",
             "k8s.io/kubernetes/cmd/kube-proxy",
+            "k8s.io/kubernetes/cmd/kubeadm",
         ]),
     }),
     variables: VARIABLES,

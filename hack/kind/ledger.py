@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds what consumers read against what a producer of numbered records was told, and says how long acknowledgements ever stopped.
 
-Called by hack/cluster-test.sh: ledger.py COUNT ACKS READ PHASES
+Called by hack/kind-test.sh: ledger.py COUNT ACKS READ PHASES
 
 ACKS has a line "TIME TOPIC-PARTITION@OFFSET" for each of COUNT records, in the order in which they were produced; READ a line
 "PARTITION OFFSET NUMBER" for each record that is stored; PHASES a line "TIME LIMIT NAME" for each thing that was done meanwhile.

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# The proof on a real node: the operator is installed by its chart, a cluster and topics are made of the samples, and while a producer
-# goes on, agents are scaled, killed, drained, given other credentials and another image. Every acknowledged record must be there once,
-# in order, where the producer was told. In a folder of its own, beside any cluster that runs; when something fails, it prints what
-# explains it. Run by hack/test.sh as the stage `cluster`; needs the programs in target/release.
+# The proof on a real kind cluster of two nodes, which hack/kind-up.sh makes: the operator is installed by its chart, a cluster and topics
+# are made of the samples, and while a producer goes on, agents are scaled, killed, drained, given other credentials and another image. Every
+# acknowledged record must be there once, in order, where the producer was told. When something fails, it prints what explains it. Run by
+# hack/test.sh as the stage `cluster`, in a Docker of its own: cargo xtask kind lab hack/kind-test.sh. Needs the programs in target/release.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-CLUSTER_DIR=$(mktemp -d)/cluster
-. hack/lib-cluster.sh
 . hack/lib-install.sh
 . hack/lib-clients.sh
+. hack/lib-watch.sh
 export LC_ALL=C
 
+[ -n "${STREAMHOUSE_LAB:-}" ] || fail "run it in a Docker of its own: cargo xtask kind lab hack/kind-test.sh"
+KIND_NAME=proof
+NODES=2
 VERSION=$(workspace_version)
-# The same images by another tag.
+# The same images by other tags: of a second run of hack/kind-up.sh, and of another version.
+AGAIN=$VERSION-again
 NEXT=$VERSION-next
 CLUSTER=streamhouse
 # What a pause of all acknowledgements may last, in seconds. A dead agent's partitions stand still for a lease (10 s) and what it takes
@@ -32,12 +35,11 @@ finish() {
     for file in consoles left; do
       if [ -s "$WORK/$file" ]; then say "$file, as asked last"; cut -c1-240 "$WORK/$file"; fi
     done
-    if has_processes "$CLUSTER_DIR"; then
-      explain_failure || true
-      cluster_logs "$CLUSTER_DIR"
-    fi
+    kubectl get nodes,pods --all-namespaces --output wide || true
+    explain_failure || true
+    watch_logs
   fi
-  cluster_stop "$CLUSTER_DIR" && rm -rf "${CLUSTER_DIR%/*}"
+  rm -rf "$WORK"
   exit "$status"
 }
 
@@ -86,31 +88,77 @@ documented() {
     { cat "$WORK/documented" >&2; fail "the commands of the section '$1' of docs/start/kubernetes.md fail"; }
 }
 
-# Gives the images the names by which the tutorial and config/dev refer to them, because the node cannot pull any.
+# node_of POD
+node_of() { in_sample get pod "$1" -o 'jsonpath={.spec.nodeName}'; }
+
+# on_nodes COMMAND...: runs a command on each node.
+on_nodes() {
+  local node
+  for node in $(kind get nodes --name "$KIND_NAME"); do docker exec "$node" "$@" >/dev/null; done
+}
+
+# kind_up OPTION...: as a user would; its images are of the programs in target/release, because nothing can be pulled.
+kind_up() {
+  hack/kind-up.sh --name "$KIND_NAME" --nodes "$NODES" --local --no-build --no-monitoring "$@" >"$WORK/kind-up" 2>&1 ||
+    { cat "$WORK/kind-up" >&2; fail "hack/kind-up.sh $* fails"; }
+  grep -E '^==> \[|^    done after' "$WORK/kind-up" || true
+}
+
+images_of_pods() { kubectl --namespace "$1" get pods --selector "$2" --output 'jsonpath={range .items[*]}{.spec.containers[0].image}{"\n"}{end}' | sort -u; }
+
+# The script twice: the second run rolls out what has another tag, as it does after a change of the code.
+install() {
+  local id
+  kind_up
+  grep -qF 'kubectl run client' "$WORK/kind-up" || fail "hack/kind-up.sh does not say what next"
+  id=$(images_of_pods "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent)
+  [[ $id =~ ^ghcr.io/streamhouse/streamhouse-agent:$VERSION-[0-9a-f]{12}$ ]] || fail "the agents' image has no tag of its own: $id"
+  kind_up --tag "$AGAIN"
+  [ "$(images_of_pods "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent)" = "ghcr.io/streamhouse/streamhouse-agent:$AGAIN" ] ||
+    fail "a second run of hack/kind-up.sh does not roll the agents"
+  [ "$(images_of_pods "$OPERATOR_NAMESPACE" app.kubernetes.io/name=streamhouse-operator)" = "ghcr.io/streamhouse/streamhouse-operator:$AGAIN" ] ||
+    fail "a second run of hack/kind-up.sh does not roll the operator"
+  published
+}
+
+# Ports of localhost lead to the cluster.
+published() {
+  local page
+  page=$(curl --noproxy '*' --silent --show-error --fail --max-time 10 http://localhost:18080/console/) || fail "the console does not answer on localhost"
+  [[ $page == *"<html"* ]] || fail "the console on localhost answers with something else: ${page:0:200}"
+  note "the console answers on http://localhost:18080/console/"
+}
+
+# What the tests need besides: images, definitions, and an operator that sees sooner what nobody tells it of, such as a Secret's change.
+prepare() {
+  local name options=()
+  toolbox_archive "$WORK/toolbox.tar"
+  kind load image-archive --name "$KIND_NAME" "$WORK/toolbox.tar"
+  on_nodes ctr --namespace k8s.io images tag --force "ghcr.io/streamhouse/streamhouse-agent:$VERSION" "ghcr.io/streamhouse/streamhouse-agent:$NEXT"
+  kubectl apply --server-side -f "$PROMETHEUS_OPERATOR_FOLDER/crds" >/dev/null
+  install_operator "$AGAIN" --set operator.driftInterval=5s --set "monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.interval=5s" \
+    --set "monitoring.serviceMonitor.labels.release=watch,monitoring.prometheusRule.labels.release=watch" \
+    --set "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.nodes=true" >/dev/null
+}
+
+# The image streamhouse.local/toolbox:1, Debian's static busybox: a shell and tools for test pods.
+toolbox_archive() {
+  local applet options=()
+  need busybox
+  for applet in $("$BUSYBOX" --list); do [ "$applet" = busybox ] || options+=(--link "/bin/$applet=busybox"); done
+  quietly python3 hack/images/image.py --output "$1" --name "$TOOLBOX_IMAGE" --file "$BUSYBOX=/bin/busybox" "${options[@]}" --env PATH=/bin --entrypoint /bin/sh
+}
+
+# Gives the images the names by which the tutorial and config/dev refer to them, because the nodes cannot pull any.
 tag_as_documented() {
   local name
   for name in agent operator cli; do
-    cluster_ctr "$CLUSTER_DIR" images tag "ghcr.io/streamhouse/streamhouse-$name:$VERSION" \
-      "registry.example.com/streamhouse/streamhouse-$name:$VERSION" >/dev/null
+    on_nodes ctr --namespace k8s.io images tag --force "ghcr.io/streamhouse/streamhouse-$name:$VERSION" "registry.example.com/streamhouse/streamhouse-$name:$VERSION"
   done
   name=$(sed -nE 's/^ +image: (postgres:.*)/\1/p' config/dev/postgresql.yaml)
-  cluster_ctr "$CLUSTER_DIR" images tag "$POSTGRESQL_IMAGE" "docker.io/library/$name" >/dev/null
+  on_nodes ctr --namespace k8s.io images tag --force localhost/streamhouse-dev/postgresql:kind-up "docker.io/library/$name"
   name=$(sed -nE 's/^ +image: (minio.*)/\1/p' config/dev/minio.yaml)
-  cluster_ctr "$CLUSTER_DIR" images tag "$MINIO_IMAGE" "docker.io/$name" >/dev/null
-}
-
-# The tutorial in the empty cluster first; then the operator again, with options that shorten the tests.
-install() {
-  cluster_load_streamhouse "$CLUSTER_DIR" "$VERSION" "$NEXT"
-  toolbox_archive "$WORK/toolbox.tar"
-  cluster_load_image "$CLUSTER_DIR" "$WORK/toolbox.tar"
-  tag_as_documented
-  documented "On an existing cluster"
-  kubectl apply --server-side -f "$PROMETHEUS_OPERATOR_FOLDER/crds" >/dev/null
-  # What nobody tells the operator of, such as a Secret's change, it sees within this time.
-  install_operator "$VERSION" --set operator.driftInterval=5s --set "monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.interval=5s" \
-    --set "monitoring.serviceMonitor.labels.release=watch,monitoring.prometheusRule.labels.release=watch" \
-    --set "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.nodes=true" >/dev/null
+  on_nodes ctr --namespace k8s.io images tag --force localhost/streamhouse-dev/minio:kind-up "docker.io/$name"
 }
 
 # The rest of the tutorial.
@@ -170,7 +218,7 @@ was_restarted() { [ "$(restarts "$1")" -gt "$2" ]; }
 kill_agent() {
   local container
   container=$(in_sample get pod "$1" -o 'jsonpath={.status.containerStatuses[0].containerID}')
-  cluster_ctr "$CLUSTER_DIR" task kill --signal SIGKILL "${container#containerd://}"
+  docker exec "$(node_of "$1")" ctr --namespace k8s.io task kill --signal SIGKILL "${container#containerd://}"
 }
 
 # Its container is started again, as another life of the same agent, which takes back what was its own.
@@ -195,21 +243,17 @@ delete_a_leader() {
   [[ $(agents '{.metadata.name}') != *"$pod"* ]] || fail "the pod $pod is still there"
 }
 
-# The node is drained, and may be used again at once: it is the only one. Evictions wait for the disruption budget.
+# The node with most agents is drained: they move to the other one. Evictions wait for the disruption budget.
 drain() {
-  local before drained
-  before=$(uids)
-  kubectl drain node --pod-selector "app.kubernetes.io/instance=$CLUSTER,app.kubernetes.io/component=agent" --delete-emptydir-data \
-    --timeout=180s >"$WORK/drain" 2>&1 &
-  drained=$!
-  eventually 30 "the drain's beginning" node_is_closed
-  kubectl uncordon node >/dev/null
-  wait "$drained" || { cat "$WORK/drain" >&2; fail "the node could not be drained"; }
+  local node
+  node=$(agents '{.spec.nodeName}' | sort | uniq -c | sort -rn | awk 'NR == 1 { print $2 }')
+  kubectl drain "$node" --pod-selector "app.kubernetes.io/instance=$CLUSTER,app.kubernetes.io/component=agent" --delete-emptydir-data \
+    --timeout=180s >"$WORK/drain" 2>&1 || { cat "$WORK/drain" >&2; fail "the node $node could not be drained"; }
   grep -q "violate the pod's disruption budget" "$WORK/drain" || { cat "$WORK/drain" >&2; fail "no eviction had to wait for the disruption budget"; }
   ready_again "$1"
-  [ -z "$(comm -12 <(echo "$before") <(uids))" ] || fail "an agent outlived the drain"
+  ! agents '{.spec.nodeName}' | grep -qxF "$node" || fail "an agent is left on the node $node, which was drained"
+  kubectl uncordon "$node" >/dev/null
 }
-node_is_closed() { [ "$(kubectl get node node -o 'jsonpath={.spec.unschedulable}')" = true ]; }
 
 sql() { in_sample exec postgresql-0 -- psql --host=/tmp --username=streamhouse --dbname=streamhouse_metadata --quiet --no-align --tuples-only --command "$1"; }
 
@@ -243,15 +287,13 @@ consoles_say() {
   [ "$(grep -cF -- "$2" "$WORK/consoles")" = "$1" ]
 }
 
-# Another version, with the console on.
+# Another version, by its number: the tag of hack/kind-up.sh goes.
 roll() {
   local before id
   before=$(revision)
   id=$(of_cluster '{.status.clusterId}')
   [ -n "$id" ] || fail "the status has no cluster's id"
-  eventually 30 "the consoles' absence while they are off" consoles_say "$1" NotFound
-  in_sample patch streamhousecluster "$CLUSTER" --type merge \
-    --patch "{\"spec\":{\"version\":\"$NEXT\",\"agents\":{\"settings\":{\"console\":true}}}}" >/dev/null
+  in_sample patch streamhousecluster "$CLUSTER" --type merge --patch "{\"spec\":{\"version\":\"$NEXT\",\"image\":{\"tag\":null}}}" >/dev/null
   eventually 60 "a new template of the pods" rolled_from "$before"
   ready_again "$1"
   [ "$(agents '{.spec.containers[0].image}' | sort -u)" = "ghcr.io/streamhouse/streamhouse-agent:$NEXT" ] || fail "not all agents have the new image"
@@ -265,7 +307,7 @@ failover() {
   meanwhile "$WHEN_PLANNED" "scaled from 1 agent to 3" scale 3
   meanwhile "$AFTER_A_KILL" "a leader killed, which comes back" kill_a_leader 3
   meanwhile "$AFTER_A_KILL" "a leader killed, its pod deleted by force" delete_a_leader 3
-  meanwhile "$WHEN_PLANNED" "the node drained" drain 3
+  meanwhile "$WHEN_PLANNED" "a node drained" drain 3
   meanwhile "$WHEN_PLANNED" "other credentials of the database" rotate 3
   meanwhile "$WHEN_PLANNED" "another image" roll 3
   meanwhile "$WHEN_PLANNED" "scaled from 3 agents to 1" scale 1
@@ -282,7 +324,7 @@ nothing_is_lost() {
   eventually 120 "the reading of $stored records" client_printed "$stored" '^[0-9]+ [0-9]+ [0-9]+$' reader
   client_lines reader '^[0-9]+ [0-9]+ [0-9]+$' >"$WORK/read"
   client_stop reader
-  python3 hack/cluster/ledger.py "$NUMBERS" "$WORK/acks" "$WORK/read" "$WORK/phases" || fail "what is stored is not what was acknowledged"
+  python3 hack/kind/ledger.py "$NUMBERS" "$WORK/acks" "$WORK/read" "$WORK/phases" || fail "what is stored is not what was acknowledged"
 }
 
 operator_metrics() { kubectl get --raw "/api/v1/namespaces/$OPERATOR_NAMESPACE/services/streamhouse-operator-metrics:http/proxy/metrics"; }
@@ -304,72 +346,6 @@ nothing_restarts() {
   eventually 60 "the cluster's being ready" settled 1
   [ "$(uids)" = "$before" ] || fail "agents were restarted"
   note "the agents' pods are the same"
-}
-
-# A Prometheus as the Prometheus Operator wants it, which asks the API server from outside of pods.
-a_prometheus() {
-  cat <<YAML
-apiVersion: monitoring.coreos.com/v1
-kind: Prometheus
-metadata: {name: watch, namespace: $OPERATOR_NAMESPACE}
-spec:
-  version: v$(prometheus --version 2>&1 | sed -nE '1s/^prometheus, version ([0-9.]+).*/\1/p')
-  replicas: 0
-  scrapeInterval: 5s
-  evaluationInterval: 5s
-  serviceMonitorSelector: {matchLabels: {release: watch}}
-  serviceMonitorNamespaceSelector: {}
-  ruleSelector: {matchLabels: {release: watch}}
-  ruleNamespaceSelector: {}
-  apiserverConfig:
-    host: https://$CLUSTER_NODE_IP:6443
-    tlsConfig: {caFile: $CLUSTER_DIR/pki/ca.crt, certFile: $CLUSTER_DIR/pki/admin.crt, keyFile: $CLUSTER_DIR/pki/admin.key}
-YAML
-}
-
-# Whether the Prometheus Operator has made settings of both monitors and of the rules; they are in the folder $WATCH then.
-settings_are_made() {
-  local monitors
-  kubectl --namespace "$OPERATOR_NAMESPACE" get secret prometheus-watch -o 'jsonpath={.data.prometheus\.yaml\.gz}' 2>/dev/null |
-    base64 -d | gunzip 2>/dev/null >"$WATCH/packed.yml" || return 1
-  # The names that a pod of Prometheus fills in itself.
-  sed -e "s|/etc/prometheus/rules/prometheus-watch-rulefiles-0|$WATCH/rules|" -e 's/\$(SHARD)/0/; s/\$(POD_NAME)/watch-0/' \
-    "$WATCH/packed.yml" >"$WATCH/generated.yml"
-  monitors=$(grep -cE '^ *-? *job_name: serviceMonitor/' "$WATCH/generated.yml") || return 1
-  kubectl --namespace "$OPERATOR_NAMESPACE" get configmap prometheus-watch-rulefiles-0 -o json 2>/dev/null |
-    python3 -c 'import json, sys; [open(f"{sys.argv[1]}/{name}", "w").write(text) for name, text in json.load(sys.stdin)["data"].items()]' \
-      "$WATCH/rules" || return 1
-  [ "$monitors $(find "$WATCH/rules" -type f | wc -l)" = "2 2" ]
-}
-
-budget_is() { [ "$(in_sample get poddisruptionbudget "$CLUSTER-agent" -o 'jsonpath={.spec.maxUnavailable}')" = "$1" ]; }
-
-# The real Prometheus Operator makes settings of the monitors and rules that our chart and our operator have made; a real Prometheus
-# takes them, with the targets that its own package finds. All run in the cluster's network, as programs of this machine.
-watched() {
-  local before pki=$CLUSTER_DIR/pki
-  WATCH=$WORK/prometheus
-  mkdir -p "$WATCH/rules"
-  before=$(uids)
-  in_sample patch streamhousecluster "$CLUSTER" --type merge --patch '{"spec": {"monitoring": {
-    "serviceMonitor": {"enabled": true, "interval": "5s", "labels": {"release": "watch"}},
-    "prometheusRule": {"enabled": true, "labels": {"release": "watch"}, "for": {"AgentDown": "3m"}},
-    "dashboards": {"enabled": true}}}}' >/dev/null
-  eventually 60 "the cluster's being ready" settled "$1"
-  in_sample patch poddisruptionbudget "$CLUSTER-agent" --type merge --patch '{"spec": {"maxUnavailable": 2}}' >/dev/null
-  eventually 60 "the undoing of a change by hand" budget_is 1
-  cluster_service "$CLUSTER_DIR" prometheus-operator env -u KUBECONFIG "$PROMETHEUS_OPERATOR_FOLDER/operator" --apiserver="https://$CLUSTER_NODE_IP:6443" \
-    --ca-file="$pki/ca.crt" --cert-file="$pki/admin.crt" --key-file="$pki/admin.key" --web.listen-address="$CLUSTER_NODE_IP:9091"
-  a_prometheus | kubectl apply --server-side -f - >/dev/null
-  eventually 60 "settings of Prometheus of two monitors and two files of rules" settings_are_made
-  grep -q 'for: 3m' "$WATCH"/rules/*"$CLUSTER-alerts"* || fail "the cluster's own time of an alert is not in its rules"
-  cluster_service "$CLUSTER_DIR" discovery env -u KUBECONFIG "$KUBERNETES_DISCOVERY_FOLDER/discovery" "$WATCH/generated.yml" "$WATCH"
-  eventually 30 "settings of Prometheus with files of targets" test -e "$WATCH/prometheus.yml"
-  cluster_service "$CLUSTER_DIR" prometheus prometheus --config.file="$WATCH/prometheus.yml" --storage.tsdb.path="$WATCH/data" \
-    --web.listen-address="$CLUSTER_NODE_IP:9090"
-  cluster_exec "$CLUSTER_DIR" env PYTHONPATH=tests python3 -B tests/observability/check_cluster.py "http://$CLUSTER_NODE_IP:9090" "$CLUSTER" "$SAMPLE_NAMESPACE" "$1" \
-    "$OPERATOR_NAMESPACE" 4 || fail "Prometheus does not see the cluster as it should"
-  [ "$(uids)" = "$before" ] || fail "being watched restarted agents"
 }
 
 # topics_are NAME...: whether the command line lists these and no other. In a pod that goes on: of one that ends, the last lines may be lost.
@@ -410,16 +386,24 @@ uninstalled() {
   note "definitions, resources, agents and $NUMBERS records are there"
 }
 
-need kubernetes-node prometheus-operator kubernetes-discovery dev-servers minio
-as_root_again cluster-test.sh
-WORK=${CLUSTER_DIR%/*}
+# The tutorial's other way: what it says to clean up, while an operator runs, and then its commands in a cluster that has nothing.
+by_hand() {
+  install_operator "$AGAIN" >/dev/null
+  documented "Clean up"
+  tag_as_documented
+  documented "On an existing cluster"
+  [ "$(images_of_pods "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent)" = "registry.example.com/streamhouse/streamhouse-agent:$VERSION" ] ||
+    fail "the agents are not those of the registry that the tutorial names"
+}
+
+need kind-lab prometheus-operator kubernetes-discovery dev-servers minio
+WORK=$(mktemp -d)
+export KIND_KUBECONFIG=$KUBECONFIG
 trap 'finish "$?" "$BASH_COMMAND"' EXIT
 trap 'exit 130' INT TERM
-say "a node in $CLUSTER_DIR"
-cluster_start "$CLUSTER_DIR"
-cluster_use "$CLUSTER_DIR"
-say "PostgreSQL, MinIO, the operator by its chart, the sample cluster and topics, by the tutorial's commands"
+say "hack/kind-up.sh, twice"
 install
+prepare
 eventually 60 "the cluster's being ready" settled 1
 in_sample scale streamhousecluster "$CLUSTER" --replicas=2 >/dev/null
 eventually 180 "the cluster's being ready with 2 agents" settled 2
@@ -442,8 +426,9 @@ say "a topic that goes with its resource"
 topic_is_deleted
 say "the operator uninstalled"
 uninstalled
-say "the end"
-cluster_stop "$CLUSTER_DIR"
-nothing_is_left() { cluster_leftovers "$CLUSTER_DIR" >"$WORK/left" && [ ! -s "$WORK/left" ]; }
-eventually 30 "that nothing of the node is left" nothing_is_left
-note "nothing is left; all of it took $SECONDS s"
+say "the tutorial's commands for an existing cluster"
+by_hand
+say "hack/kind-down.sh"
+quietly hack/kind-down.sh --name "$KIND_NAME"
+[ -z "$(docker ps --all --quiet)" ] || fail "containers are left: $(docker ps --all)"
+note "no container is left; all of it took $SECONDS s"

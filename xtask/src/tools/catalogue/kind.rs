@@ -1,0 +1,116 @@
+//! kind, the image of its nodes, and the Docker that runs them: what a cluster needs where no image
+//! can be pulled.
+
+use super::servers::{IPROUTE2, UTIL_LINUX};
+use crate::tools::name::ToolName;
+use crate::tools::spec::{
+    AptPackage, BuildSteps, CachedTool, DigestInput, FolderName, GoModule, PackageEvidence, ToolContent,
+    ToolSource, ToolSpec, ToolVariable,
+};
+
+/// The user's own Docker is as good, if dockerd is among it.
+pub(super) const DOCKER: ToolSpec = ToolSpec {
+    name: "docker",
+    what: "dockerd and the docker command, whose service stays switched off",
+    packages: &[
+        AptPackage::with_programs(
+            &["docker.io"],
+            &[PackageEvidence::Programs(&["dockerd", "docker", "runc"])],
+        )
+        .without_service("docker"),
+        AptPackage::with_programs(&["iptables"], &[PackageEvidence::Programs(&["iptables"])]),
+        AptPackage::with_programs(&["libcap2-bin"], &[PackageEvidence::Programs(&["capsh"])]),
+        AptPackage::with_programs(&["jq"], &[PackageEvidence::Programs(&["jq"])]),
+        AptPackage::with_programs(&["mount"], &[PackageEvidence::Programs(&["mount", "umount"])]),
+        IPROUTE2,
+        UTIL_LINUX,
+    ],
+    ..ToolSpec::EMPTY
+};
+
+/// Their versions are in a go.mod, so the folder's name has a digest of the build inputs.
+pub(super) const KIND: ToolSpec = ToolSpec {
+    name: "kind",
+    what: "kind, and what its nodes have beside Kubernetes: etcd, crictl, the local-path provisioner",
+    cached: Some(CachedTool {
+        title: "kind, etcd, crictl and the local-path provisioner",
+        takes: "about 3 minutes",
+        folder: FolderName::Digest("kind", &[DigestInput::Files("hack/kubernetes/kind/go.*")]),
+        contents: &[
+            ToolContent::Program("kind"),
+            // The program of the module go.etcd.io/etcd/server/v3 is etcd.
+            ToolContent::Program("server"),
+            ToolContent::Program("crictl"),
+            ToolContent::Program("local-path-provisioner"),
+        ],
+        source: ToolSource::GoModule(GoModule {
+            folder: "hack/kubernetes/kind",
+            pin: None,
+            packages: &[
+                "sigs.k8s.io/kind",
+                "go.etcd.io/etcd/server/v3",
+                "sigs.k8s.io/cri-tools/cmd/crictl",
+                "github.com/rancher/local-path-provisioner",
+            ],
+            link: &[],
+            then: None,
+        }),
+    }),
+    variables: &[ToolVariable::Folder("KIND_FOLDER")],
+    ..ToolSpec::EMPTY
+};
+
+/// A node image like kind's own, for machines that cannot pull that.
+pub(super) const NODE_IMAGE: ToolSpec = ToolSpec {
+    name: "kind-node-image",
+    what: "the image of kind's nodes, made of Debian's packages and of Kubernetes from source; needs root",
+    needs: &[
+        ToolName::KubernetesApi,
+        ToolName::KubernetesNode,
+        ToolName::KubernetesPause,
+        ToolName::KubernetesTools,
+        ToolName::Kind,
+        ToolName::Busybox,
+        ToolName::Python,
+    ],
+    packages: &[AptPackage::with_programs(
+        &["debootstrap", "debian-archive-keyring"],
+        &[PackageEvidence::Programs(&["debootstrap"])],
+    )],
+    cached: Some(CachedTool {
+        title: "the image of kind's nodes, Kubernetes {version}",
+        takes: "about 2 minutes",
+        folder: FolderName::VersionAndDigest(
+            "kind-node-image",
+            "KUBERNETES_VERSION",
+            &[
+                DigestInput::Files("hack/kind/node-image.sh"),
+                DigestInput::Files("hack/kind/node/*"),
+                DigestInput::Files("hack/images/image.py"),
+                DigestInput::Files("hack/kubernetes/go.*"),
+                DigestInput::Files("hack/kubernetes/kind/go.*"),
+                DigestInput::Files("hack/kubernetes/tools/go.*"),
+                DigestInput::Files("hack/kubernetes/tools/*/*.go"),
+            ],
+        ),
+        contents: &[ToolContent::File("node.tar")],
+        source: ToolSource::Steps(BuildSteps::KindNodeImage),
+    }),
+    variables: &[ToolVariable::Path("KIND_NODE_ARCHIVE", "node.tar")],
+    ..ToolSpec::EMPTY
+};
+
+/// What `cargo xtask kind lab` runs.
+pub(super) const LAB: ToolSpec = ToolSpec {
+    name: "kind-lab",
+    what: "all that cargo xtask kind lab needs: Docker, kind, kubectl, helm and the node image",
+    needs: &[
+        ToolName::Docker,
+        ToolName::Kind,
+        ToolName::KindNodeImage,
+        ToolName::KubernetesApi,
+        ToolName::KubernetesTools,
+    ],
+    packages: &[UTIL_LINUX],
+    ..ToolSpec::EMPTY
+};
