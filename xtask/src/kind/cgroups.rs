@@ -43,7 +43,12 @@ fn find(fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     parents.extend(folders_in(Path::new(HIERARCHIES)));
     let groups = parents.iter().flat_map(|parent| folders_in(parent));
     groups
-        .filter(|group| group.file_name().and_then(|name| name.to_str()).is_some_and(&fits))
+        .filter(|group| {
+            group
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(&fits)
+        })
         .collect()
 }
 

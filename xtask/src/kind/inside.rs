@@ -57,10 +57,19 @@ fn link_programs(folder: &Path) -> anyhow::Result<PathBuf> {
         anyhow::Ok(PathBuf::from(folder).join(name))
     };
     symlink(installed("KIND_FOLDER", "kind")?, programs.join("kind"))?;
-    symlink(installed("KUBERNETES_FOLDER", "kubectl")?, programs.join("kubectl"))?;
-    symlink(installed("KUBERNETES_TOOLS_FOLDER", "helm")?, programs.join("helm"))?;
+    symlink(
+        installed("KUBERNETES_FOLDER", "kubectl")?,
+        programs.join("kubectl"),
+    )?;
+    symlink(
+        installed("KUBERNETES_TOOLS_FOLDER", "helm")?,
+        programs.join("helm"),
+    )?;
     let docker = DOCKER.iter().map(Path::new).find(|path| path.exists());
-    symlink(docker.context("docker is not installed")?, programs.join("docker"))?;
+    symlink(
+        docker.context("docker is not installed")?,
+        programs.join("docker"),
+    )?;
     Ok(programs)
 }
 
@@ -102,14 +111,8 @@ fn load_node_image() -> anyhow::Result<String> {
         .with_context(|| format!("docker load said nothing of an image: {said}"))
 }
 
-/// Prepares the command, which keeps nothing of what Docker, kubectl, helm and kind remember outside
-/// the lab's folder.
-fn prepare_command(
-    folder: &Path,
-    programs: &Path,
-    image: &str,
-    command: &[&str],
-) -> anyhow::Result<Command> {
+/// Prepares the command. What Docker, kubectl, helm and kind remember stays in the lab's folder.
+fn prepare_command(folder: &Path, programs: &Path, image: &str, command: &[&str]) -> anyhow::Result<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let search = std::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
     let mut prepared = Command::new(command[0]);
@@ -125,7 +128,14 @@ fn prepare_command(
     for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         prepared.env(name, folder.join("helm"));
     }
-    for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
+    for name in [
+        "DOCKER_HOST",
+        "DOCKER_CONTEXT",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "http_proxy",
+        "https_proxy",
+    ] {
         prepared.env_remove(name);
     }
     Ok(prepared)

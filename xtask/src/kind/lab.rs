@@ -38,14 +38,22 @@ pub(super) fn run(folders: &CallFolders, command: &[&str]) -> anyhow::Result<Exi
     cgroups::remove_stale(PREFIX);
     let folder = create_temp_folder(PREFIX)?;
     let mut lab = Command::new("setpriv");
-    lab.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork"])
-        .args(["--mount-proc", "--kill-child", "--"])
-        .arg(std::env::current_exe().context("this program has no path")?)
-        .args(["kind", INSIDE])
-        .arg(folder.path())
-        .args(command)
-        .current_dir(&folders.called_from)
-        .envs(exports.to_environment(std::env::var_os("PATH"))?);
+    lab.args([
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+    ])
+    .args(["--mount-proc", "--kill-child", "--"])
+    .arg(std::env::current_exe().context("this program has no path")?)
+    .args(["kind", INSIDE])
+    .arg(folder.path())
+    .args(command)
+    .current_dir(&folders.called_from)
+    .envs(exports.to_environment(std::env::var_os("PATH"))?);
     let ended = lab.status().context("cannot run setpriv and unshare");
     let path = folder.path().to_owned();
     let removed = remove(folder);
@@ -73,7 +81,11 @@ fn as_root(command: &[&str]) -> anyhow::Result<ExitCode> {
 /// one of them, and its mounts, links and packet filters with the last one.
 fn remove(folder: tempfile::TempDir) -> anyhow::Result<()> {
     let path = folder.path().to_owned();
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let groups = cgroups::remove(&name);
     folder
         .close()

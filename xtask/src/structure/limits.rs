@@ -161,7 +161,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
         "xtask",
         &[
             &["commands", "public_api", "test_command"],
-            &["demos", "docs_commands", "real_input"],
+            &["demos", "docs_commands", "kind", "real_input"],
             &["dev_stack"],
             &["agent_run", "features", "structure", "target_cache", "tools"],
             &["programs"],

@@ -19,7 +19,10 @@ pub(super) fn build_node_image(build: &ToolBuild<'_>) -> anyhow::Result<()> {
     run_quietly(
         as_root(context.machine.as_ref(), "env")?
             .arg(variable("KIND_SOURCES", sources(context)?))
-            .arg(variable("KUBERNETES_FOLDER", context.folder_of(ToolName::KubernetesApi)?))
+            .arg(variable(
+                "KUBERNETES_FOLDER",
+                context.folder_of(ToolName::KubernetesApi)?,
+            ))
             .arg(variable(
                 "KUBERNETES_TOOLS_FOLDER",
                 context.folder_of(ToolName::KubernetesTools)?,
