@@ -106,6 +106,24 @@ kind_up() {
 
 images_of_pods() { kubectl --namespace "$1" get pods --selector "$2" --output 'jsonpath={range .items[*]}{.spec.containers[0].image}{"\n"}{end}' | sort -u; }
 
+# refused MESSAGE COMMAND...: hack/kind-up.sh ends with this message before it builds or creates anything.
+refused() {
+  local message=$1
+  shift
+  if "$@" >"$WORK/refused" 2>&1; then fail "$* does not fail"; fi
+  grep -qF -- "$message" "$WORK/refused" || { cat "$WORK/refused" >&2; fail "$* does not say: $message"; }
+  if grep -qF '==> [2/' "$WORK/refused"; then fail "$* fails late"; fi
+}
+
+# What is in the way is said at once.
+refusals() {
+  mkdir "$WORK/old"
+  printf '#!/bin/sh\necho kind v0.20.0 go1.20.4 linux/amd64\n' >"$WORK/old/kind"
+  chmod +x "$WORK/old/kind"
+  refused "kind 0.29 or later is needed, and this is 0.20.0" env PATH="$WORK/old:$PATH" hack/kind-up.sh
+  refused "choose another with KIND_CONSOLE_PORT" env KIND_CLIENT_PORT=50099 hack/kind-up.sh --name another
+}
+
 # The script twice: the second run rolls out what has another tag, as it does after a change of the code.
 install() {
   local id
@@ -118,6 +136,7 @@ install() {
     fail "a second run of hack/kind-up.sh does not roll the agents"
   [ "$(images_of_pods "$OPERATOR_NAMESPACE" app.kubernetes.io/name=streamhouse-operator)" = "ghcr.io/streamhouse/streamhouse-operator:$AGAIN" ] ||
     fail "a second run of hack/kind-up.sh does not roll the operator"
+  refusals
   published
 }
 
