@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . hack/versions.sh
 
 OUT=${1:?usage: node-image.sh FOLDER}
-: "${KUBERNETES_FOLDER:?}" "${KUBERNETES_TOOLS_FOLDER:?}" "${KIND_FOLDER:?}" "${KIND_SOURCES:?}" "${BUSYBOX:?}"
+: "${KUBERNETES_FOLDER:?}" "${KUBERNETES_TOOLS_FOLDER:?}" "${KIND_FOLDER:?}" "${KIND_SOURCES:?}" "${BUSYBOX:?}" "${LOCAL_PATH_PROVISIONER:?}"
 WORK=$(mktemp -d "$OUT/work.XXXXXX")
 ROOT=$WORK/root
 FILES=hack/kind/node
@@ -129,7 +129,7 @@ images() {
   done
   name=$(sed -nE 's/^ *sandbox_image = "(.*)"/\1/p' "$ROOT/etc/containerd/config.toml")
   image sandbox "$name" --file "$KUBERNETES_FOLDER/pause=/pause" --entrypoint /pause
-  server "$PROVISIONER" "$KIND_FOLDER/local-path-provisioner"
+  server "$PROVISIONER" "$LOCAL_PATH_PROVISIONER"
   for applet in sh mkdir rm ip sleep; do options+=(--link "/bin/$applet=busybox"); done
   image helper "$HELPER" --file "$BUSYBOX=/bin/busybox" "${options[@]}" --entrypoint /bin/sh
 }

@@ -4,7 +4,6 @@
 package kind
 
 import (
-	_ "github.com/rancher/local-path-provisioner"
 	_ "go.etcd.io/etcd/server/v3"
 	_ "sigs.k8s.io/cri-tools/cmd/crictl"
 	_ "sigs.k8s.io/kind"

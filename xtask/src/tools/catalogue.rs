@@ -46,6 +46,7 @@ catalogue! {
     DockerCompose => kind::COMPOSE,
     Kind => kind::KIND,
     KindNodeImage => kind::NODE_IMAGE,
+    LocalPathProvisioner => kind::PROVISIONER,
     KindLab => kind::LAB,
     KubernetesApi => kubernetes::API,
     KubernetesNode => kubernetes::NODE,

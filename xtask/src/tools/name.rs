@@ -19,6 +19,7 @@ pub(crate) enum ToolName {
     DockerCompose,
     Kind,
     KindNodeImage,
+    LocalPathProvisioner,
     KindLab,
     KubernetesApi,
     KubernetesNode,

@@ -29,6 +29,12 @@ pub(super) fn build_node_image(build: &ToolBuild<'_>) -> anyhow::Result<()> {
             ))
             .arg(variable("KIND_FOLDER", context.folder_of(ToolName::Kind)?))
             .arg(variable(
+                "LOCAL_PATH_PROVISIONER",
+                context
+                    .folder_of(ToolName::LocalPathProvisioner)?
+                    .join("local-path-provisioner"),
+            ))
+            .arg(variable(
                 "BUSYBOX",
                 context.folder_of(ToolName::Busybox)?.join("busybox"),
             ))

@@ -46,17 +46,16 @@ pub(super) const COMPOSE: ToolSpec = ToolSpec {
 /// Their versions are in a go.mod, so the folder's name has a digest of the build inputs.
 pub(super) const KIND: ToolSpec = ToolSpec {
     name: "kind",
-    what: "kind, and what its nodes have beside Kubernetes: etcd, crictl, the local-path provisioner",
+    what: "kind, and what its nodes have beside Kubernetes: etcd and crictl",
     cached: Some(CachedTool {
-        title: "kind, etcd, crictl and the local-path provisioner",
-        takes: "about 3 minutes",
+        title: "kind, etcd and crictl",
+        takes: "about a minute",
         folder: FolderName::Digest("kind", &[DigestInput::Files("hack/kubernetes/kind/go.*")]),
         contents: &[
             ToolContent::Program("kind"),
             // The program of the module go.etcd.io/etcd/server/v3 is etcd.
             ToolContent::Program("server"),
             ToolContent::Program("crictl"),
-            ToolContent::Program("local-path-provisioner"),
         ],
         source: ToolSource::GoModule(GoModule {
             folder: "hack/kubernetes/kind",
@@ -65,13 +64,33 @@ pub(super) const KIND: ToolSpec = ToolSpec {
                 "sigs.k8s.io/kind",
                 "go.etcd.io/etcd/server/v3",
                 "sigs.k8s.io/cri-tools/cmd/crictl",
-                "github.com/rancher/local-path-provisioner",
             ],
             link: &[],
             then: None,
         }),
     }),
     variables: &[ToolVariable::Folder("KIND_FOLDER")],
+    ..ToolSpec::EMPTY
+};
+
+/// Its imports keep it out of a module with others: two spellings of one path.
+pub(super) const PROVISIONER: ToolSpec = ToolSpec {
+    name: "local-path-provisioner",
+    what: "what makes volumes of folders of kind's nodes",
+    cached: Some(CachedTool {
+        title: "the local-path provisioner {version}",
+        takes: "about a minute",
+        folder: FolderName::Version("local-path-provisioner", "LOCAL_PATH_PROVISIONER_VERSION"),
+        contents: &[ToolContent::Program("local-path-provisioner")],
+        source: ToolSource::GoInstall(
+            "github.com/rancher/local-path-provisioner",
+            "LOCAL_PATH_PROVISIONER_VERSION",
+        ),
+    }),
+    variables: &[ToolVariable::Path(
+        "LOCAL_PATH_PROVISIONER",
+        "local-path-provisioner",
+    )],
     ..ToolSpec::EMPTY
 };
 
@@ -85,6 +104,7 @@ pub(super) const NODE_IMAGE: ToolSpec = ToolSpec {
         ToolName::KubernetesPause,
         ToolName::KubernetesTools,
         ToolName::Kind,
+        ToolName::LocalPathProvisioner,
         ToolName::Busybox,
         ToolName::Python,
     ],
@@ -102,6 +122,7 @@ pub(super) const NODE_IMAGE: ToolSpec = ToolSpec {
                 DigestInput::Files("hack/kind/node-image.sh"),
                 DigestInput::Files("hack/kind/node/*"),
                 DigestInput::Files("hack/images/image.py"),
+                DigestInput::Files("hack/versions.sh"),
                 DigestInput::Files("hack/kubernetes/go.*"),
                 DigestInput::Files("hack/kubernetes/kind/go.*"),
                 DigestInput::Files("hack/kubernetes/tools/go.*"),
