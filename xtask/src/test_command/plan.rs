@@ -136,7 +136,8 @@ pub(crate) const STAGES: &[StageSpec] = &[
         what: &[
             "hack/kind-up.sh on a real kind cluster of two nodes, as root, in a Docker of its own: the operator by its chart and the",
             "tutorial's commands, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
-            "and a real Prometheus, set up by the Prometheus Operator, that watches all of it",
+            "and a real Prometheus, set up by the Prometheus Operator, that watches all of it; before that, the Dockerfile with a compiler that",
+            "hands out built programs, and docker compose up",
         ],
         lane: StageLane::Main,
         nice: false,
@@ -150,7 +151,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             ToolName::Minio,
         ],
         // The programs first, also when this is the only stage, because the images contain them.
-        command: "build_programs && cargo xtask kind lab hack/kind-test.sh",
+        command: "build_programs && cargo xtask kind lab hack/docker-test.sh && cargo xtask kind lab hack/kind-test.sh",
     },
     StageSpec {
         name: "demo",
