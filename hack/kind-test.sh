@@ -104,6 +104,8 @@ kind_up() {
   grep -E '^==> \[|^    done after' "$WORK/kind-up" || true
 }
 
+# images_are NAMESPACE SELECTOR IMAGE: whether all such pods have this image; those that end for a moment still have another.
+images_are() { [ "$(images_of_pods "$1" "$2")" = "$3" ]; }
 images_of_pods() { kubectl --namespace "$1" get pods --selector "$2" --output 'jsonpath={range .items[*]}{.spec.containers[0].image}{"\n"}{end}' | sort -u; }
 
 # refused MESSAGE COMMAND...: hack/kind-up.sh ends with this message before it builds or creates anything.
@@ -132,10 +134,10 @@ install() {
   id=$(images_of_pods "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent)
   [[ $id =~ ^ghcr.io/streamhouse/streamhouse-agent:$VERSION-[0-9a-f]{12}$ ]] || fail "the agents' image has no tag of its own: $id"
   kind_up --tag "$AGAIN"
-  [ "$(images_of_pods "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent)" = "ghcr.io/streamhouse/streamhouse-agent:$AGAIN" ] ||
-    fail "a second run of hack/kind-up.sh does not roll the agents"
-  [ "$(images_of_pods "$OPERATOR_NAMESPACE" app.kubernetes.io/name=streamhouse-operator)" = "ghcr.io/streamhouse/streamhouse-operator:$AGAIN" ] ||
-    fail "a second run of hack/kind-up.sh does not roll the operator"
+  eventually 60 "a rolling of the agents by a second run of hack/kind-up.sh" \
+    images_are "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent "ghcr.io/streamhouse/streamhouse-agent:$AGAIN"
+  eventually 60 "a rolling of the operator by a second run of hack/kind-up.sh" \
+    images_are "$OPERATOR_NAMESPACE" app.kubernetes.io/name=streamhouse-operator "ghcr.io/streamhouse/streamhouse-operator:$AGAIN"
   refusals
   published
 }
@@ -411,8 +413,8 @@ by_hand() {
   documented "Clean up"
   tag_as_documented
   documented "On an existing cluster"
-  [ "$(images_of_pods "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent)" = "registry.example.com/streamhouse/streamhouse-agent:$VERSION" ] ||
-    fail "the agents are not those of the registry that the tutorial names"
+  eventually 60 "agents of the registry that the tutorial names" \
+    images_are "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent "registry.example.com/streamhouse/streamhouse-agent:$VERSION"
 }
 
 need kind-lab prometheus-operator kubernetes-discovery dev-servers minio
