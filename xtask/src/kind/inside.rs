@@ -50,15 +50,6 @@ fn prepare_namespaces() -> anyhow::Result<()> {
     fs::create_dir_all("/run/lock").context("cannot make /run/lock")
 }
 
-/// Makes docker's folder of settings, with the plugin compose.
-fn link_plugins(folder: &Path) -> anyhow::Result<PathBuf> {
-    let config = folder.join("docker-config");
-    fs::create_dir_all(config.join("cli-plugins"))?;
-    let compose = std::env::var_os("DOCKER_COMPOSE").context("no DOCKER_COMPOSE is set")?;
-    symlink(compose, config.join("cli-plugins/docker-compose"))?;
-    Ok(config)
-}
-
 /// Makes a folder with the programs that come first in PATH.
 fn link_programs(folder: &Path) -> anyhow::Result<PathBuf> {
     let programs = folder.join("bin");
@@ -132,7 +123,7 @@ fn prepare_command(folder: &Path, programs: &Path, image: &str, command: &[&str]
         .env("PATH", std::env::join_paths(search)?)
         .env("KIND_NODE_IMAGE", image)
         .env("DOCKER_BUILDKIT", "1")
-        .env("DOCKER_CONFIG", link_plugins(folder)?)
+        .env("DOCKER_CONFIG", folder.join("docker-config"))
         .env("KUBECONFIG", folder.join("kubeconfig"))
         .env("KUBECACHEDIR", folder.join("kubectl"))
         .env("STREAMHOUSE_LAB", folder);

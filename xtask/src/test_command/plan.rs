@@ -137,7 +137,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "hack/kind-up.sh on a real kind cluster of two nodes, as root, in a Docker of its own: the operator by its chart and the",
             "tutorial's commands, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
             "and a real Prometheus, set up by the Prometheus Operator, that watches all of it; before that, the Dockerfile with a compiler that",
-            "hands out built programs, and docker compose up",
+            "hands out built programs",
         ],
         lane: StageLane::Main,
         nice: false,

@@ -43,7 +43,6 @@ catalogue! {
     DashboardPython => python::DASHBOARD,
     Browser => python::BROWSER,
     Docker => kind::DOCKER,
-    DockerCompose => kind::COMPOSE,
     Kind => kind::KIND,
     KindNodeImage => kind::NODE_IMAGE,
     LocalPathProvisioner => kind::PROVISIONER,

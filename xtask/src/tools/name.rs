@@ -16,7 +16,6 @@ pub(crate) enum ToolName {
     DashboardPython,
     Browser,
     Docker,
-    DockerCompose,
     Kind,
     KindNodeImage,
     LocalPathProvisioner,

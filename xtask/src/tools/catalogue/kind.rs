@@ -28,21 +28,6 @@ pub(super) const DOCKER: ToolSpec = ToolSpec {
     ..ToolSpec::EMPTY
 };
 
-/// The program of the package `cmd` is docker-compose.
-pub(super) const COMPOSE: ToolSpec = ToolSpec {
-    name: "docker-compose",
-    what: "docker compose, a plugin of the docker command",
-    cached: Some(CachedTool {
-        title: "docker compose {version}",
-        takes: "about 2 minutes",
-        folder: FolderName::Version("docker-compose", "DOCKER_COMPOSE_VERSION"),
-        contents: &[ToolContent::Program("cmd")],
-        source: ToolSource::GoInstall("github.com/docker/compose/v2/cmd", "DOCKER_COMPOSE_VERSION"),
-    }),
-    variables: &[ToolVariable::Path("DOCKER_COMPOSE", "cmd")],
-    ..ToolSpec::EMPTY
-};
-
 /// Their versions are in a go.mod, so the folder's name has a digest of the build inputs.
 pub(super) const KIND: ToolSpec = ToolSpec {
     name: "kind",
@@ -142,7 +127,6 @@ pub(super) const LAB: ToolSpec = ToolSpec {
     what: "all that cargo xtask kind lab needs: Docker, kind, kubectl, helm and the node image",
     needs: &[
         ToolName::Docker,
-        ToolName::DockerCompose,
         ToolName::Kind,
         ToolName::KindNodeImage,
         ToolName::KubernetesApi,
