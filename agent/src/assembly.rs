@@ -1,7 +1,8 @@
 //! Assembles the components of one agent, and starts and stops them in order. Called by `main`, and
 //! by tests that run agents in their own process.
 //!
-//! 1. load the certificates, open the object store (without a request), bind both ports;
+//! 1. load the certificates and the listeners file, open the object store (without a request), bind
+//!    all ports;
 //! 2. serve: from now on `/health` answers and every other call returns what is missing;
 //! 3. connect to the metadata store, verify that both stores belong to one cluster, and check the
 //!    object store, however long that takes;
@@ -9,6 +10,7 @@
 
 mod background;
 mod data_dir;
+mod listeners;
 mod node;
 mod settings;
 
@@ -23,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{background::run_background_tasks, node::AgentNode};
+use self::{background::run_background_tasks, listeners::AgentListeners, node::AgentNode};
 pub use self::{
     data_dir::{DataDirInUseError, lock_data_dir},
     settings::{connect_options, schema_window, store_settings},
@@ -50,6 +52,8 @@ pub struct Agent {
     node: Arc<AgentNode>,
     keeper: Arc<LeaseKeeper>,
     addresses: (SocketAddr, SocketAddr),
+    /// The further gRPC listeners, by name.
+    further: Vec<(String, SocketAddr)>,
     tls: Arc<ListenerCertificates>,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
@@ -69,8 +73,8 @@ impl Agent {
     /// own.
     ///
     /// # Errors
-    /// If the object store cannot be opened, a certificate cannot be used, or a port cannot be
-    /// bound.
+    /// If the object store cannot be opened, a certificate or the listeners file cannot be used, or
+    /// a port cannot be bound.
     pub async fn start(settings: AgentSettings) -> anyhow::Result<Self> {
         Self::start_traced(settings, OptionalTracer::default()).await
     }
@@ -110,7 +114,7 @@ impl Agent {
         traces: OptionalTracer,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(AgentMetrics::new()?);
-        let tls = Arc::new(ListenerCertificates::load(settings.tls_dir.as_deref(), &metrics).await?);
+        let listeners = AgentListeners::load(&settings, &metrics).await?;
         let store_health = StoreHealth::new(Arc::new(AgentHealth::default()));
         let store = Arc::new(WatchedStore::new(store, store_health.clone()));
         let store: Arc<dyn ObjectStore> = Arc::new(store::metered::MeteredObjectStore::new(
@@ -121,22 +125,31 @@ impl Agent {
             settings,
             deferred.clone(),
             (store, store_health),
-            metrics,
+            (metrics, listeners.tls.clone()),
             traces,
         ));
-        let ports = ServerPorts::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
-        let addresses = ports.addresses()?;
+        let AgentListeners { tls, further, file } = listeners;
+        let ports =
+            ServerPorts::bind(&node.settings.grpc_listen, &node.settings.http_listen, further).await?;
+        let (addresses, further) = (ports.addresses()?, ports.further_addresses()?);
         let coordinator = GroupCoordinator::new(node.coordinator());
         let leases = Arc::new(node.leases(&coordinator));
+        let registration = settings::registration(&node.settings, addresses);
+        let own_address = registration.grpc_address.clone();
         let keeper = Arc::new(LeaseKeeper::new(
             leases.clone(),
-            settings::registration(&node.settings, addresses),
+            registration,
             settings::writer_settings(&node.settings),
         ));
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned().map(drop).shared();
         let server = Arc::new(node.server(&coordinator));
-        let serving = tokio::spawn(ports.serve(server, tls.clone(), stopped));
+        let certificates = tls.clone();
+        let serving = tokio::spawn(async move {
+            ports
+                .serve(server, certificates, (&own_address, file), stopped)
+                .await
+        });
         let working = tokio::spawn(run_background_tasks(
             node.clone(),
             deferred,
@@ -149,6 +162,7 @@ impl Agent {
             node,
             keeper,
             addresses,
+            further,
             tls,
             stop,
             serving,
@@ -164,6 +178,11 @@ impl Agent {
     /// Returns the bound addresses of gRPC and HTTP.
     pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
         self.addresses
+    }
+
+    /// Returns the bound addresses of the further gRPC listeners, by name.
+    pub fn further_addresses(&self) -> &[(String, SocketAddr)] {
+        &self.further
     }
 
     /// Returns the certificates of the listeners.

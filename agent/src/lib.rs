@@ -16,12 +16,14 @@ pub mod failpoint;
 #[cfg(test)]
 pub(crate) mod faulty_metadata;
 pub mod fetch;
+pub mod forward;
 pub mod gauges;
 pub mod groups;
 pub mod health;
 pub mod inspect;
 pub mod invariant;
 pub mod leases;
+pub mod listeners;
 pub mod log;
 pub mod maintenance;
 pub mod memory;

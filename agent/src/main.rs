@@ -16,7 +16,9 @@ use std::{
 use opentelemetry::KeyValue;
 use streamhouse_agent::{
     assembly::{self, Agent, DataDirInUseError},
-    backup, check, inspect, migrate, purge, recover,
+    backup, check, inspect,
+    listeners::ListenersFileError,
+    migrate, purge, recover,
     store::s3::check_environment as check_s3_environment,
     tls::TlsError,
     traces,
@@ -156,7 +158,11 @@ async fn serve(
     let _claimed = assembly::lock_data_dir(&settings)?;
     let mut agent = Agent::start_traced(settings, traces).await?;
     let (grpc, http) = agent.addresses();
-    print_line(&format!("listening grpc={grpc} http={http}"));
+    let further = agent.further_addresses().iter();
+    let further: String = further
+        .map(|(name, address)| format!(" {name}={address}"))
+        .collect();
+    print_line(&format!("listening grpc={grpc} http={http}{further}"));
     let mut ready = agent.health().subscribe();
     let announced = async {
         if ready.wait_for(|ready| *ready).await.is_ok() {
@@ -294,7 +300,11 @@ fn exit_with_refusal(problem: &str) -> ExitCode {
 fn exit_with_outcome(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<TlsError>() || error.is::<DataDirInUseError>() => {
+        Err(error)
+            if error.is::<TlsError>()
+                || error.is::<ListenersFileError>()
+                || error.is::<DataDirInUseError>() =>
+        {
             exit_with_refusal(&error.to_string())
         }
         Err(error) if matches!(error.downcast_ref(), Some(MetadataError::InvalidAddress(_))) => {

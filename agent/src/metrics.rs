@@ -7,6 +7,7 @@
 
 mod groups;
 mod labels;
+mod listeners;
 mod register;
 mod topics;
 
@@ -24,6 +25,7 @@ use self::{groups::GroupMetrics, register::MetricRegistrar, topics::TopicMetrics
 pub use self::{
     groups::{GroupProgress, GroupStatus, GroupsReport},
     labels::{BackgroundJob, FlushReason, LeaseChange, MemoryUse, PartitionKind, WriteStage},
+    listeners::{ForwardKind, ForwardMetrics},
     topics::TopicTraffic,
 };
 use crate::{invariant::Invariant, process};
@@ -100,6 +102,12 @@ pub struct AgentMetrics {
     violations: IntCounterVec,
     topics: TopicMetrics,
     groups: GroupMetrics,
+    /// 1 while the listeners file cannot be used.
+    pub listeners_file_invalid: IntGauge,
+    /// 1 while the listeners file names other sockets than those that are open.
+    pub listeners_restart_pending: IntGauge,
+    /// Calls that are forwarded to other agents.
+    pub forward: ForwardMetrics,
     certificate_not_after: GaugeVec,
     handshake_errors: IntCounterVec,
     cpu_seconds: Counter,
@@ -211,6 +219,15 @@ impl AgentMetrics {
             )?,
             topics: TopicMetrics::new(&new)?,
             groups: GroupMetrics::new(&new)?,
+            listeners_file_invalid: new.gauge(
+                "listeners_file_invalid",
+                "1 while the changed listeners file cannot be used and the last good one stays in use.",
+            )?,
+            listeners_restart_pending: new.gauge(
+                "listeners_restart_pending",
+                "1 while the listeners file names other sockets than those that are open.",
+            )?,
+            forward: ForwardMetrics::new(&new)?,
             certificate_not_after: new.float_gauges(
                 "certificate_not_after_seconds",
                 "When the certificate that a listener serves now expires, in seconds since 1970.",
@@ -346,14 +363,14 @@ impl AgentMetrics {
     }
 
     /// Sets when the certificate of a listener expires, in seconds since the Unix epoch.
-    pub fn set_certificate_expiry(&self, listener: &'static str, at: i64) {
+    pub fn set_certificate_expiry(&self, listener: &str, at: i64) {
         self.certificate_not_after
             .with_label_values(&[listener])
             .set(at as f64);
     }
 
     /// Returns the counter of failed handshakes of a listener; its series exists from then on.
-    pub fn handshake_error_counter(&self, listener: &'static str) -> IntCounter {
+    pub fn handshake_error_counter(&self, listener: &str) -> IntCounter {
         self.handshake_errors.with_label_values(&[listener])
     }
 

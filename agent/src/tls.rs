@@ -6,8 +6,10 @@
 //! be used never replace a working certificate: the agent keeps the one in use and logs why.
 
 mod files;
+mod peers;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -36,17 +38,18 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
 #[error("{0}")]
 pub struct TlsError(String);
 
-/// A listener that can have TLS.
+/// The kind of a listener, by its protocol. Each kind has a built-in listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerKind {
-    /// The gRPC port, for clients.
+    /// gRPC, for clients.
     Grpc,
-    /// The HTTP port, for probes and Prometheus.
+    /// HTTP, for probes and Prometheus.
     Http,
 }
 
 impl ListenerKind {
-    /// Returns the name of its folder below `tls-dir`, which is also its label in metrics and logs.
+    /// Returns the name of the built-in listener: its folder below `tls-dir`, and its label in
+    /// metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
@@ -68,23 +71,49 @@ impl ListenerKind {
 pub struct ListenerCertificates {
     grpc: Option<Arc<ListenerCertificate>>,
     http: Option<Arc<ListenerCertificate>>,
+    /// Further gRPC listeners.
+    named: BTreeMap<String, Arc<ListenerCertificate>>,
 }
 
 impl ListenerCertificates {
-    /// Loads the certificate of each listener that has a folder below `directory`; none without a
-    /// directory.
+    /// Loads the certificate of each built-in listener that has a folder below `directory`, none
+    /// without a directory; and those of the gRPC listeners with these names.
     ///
     /// # Errors
-    /// If a certificate cannot be used, or the directory has none of these folders: setting it
-    /// means that TLS is wanted.
-    pub async fn load(directory: Option<&Path>, metrics: &Arc<AgentMetrics>) -> Result<Self, TlsError> {
+    /// If a certificate cannot be used or that of a name is missing, or the directory has no
+    /// listener's folder: setting it means that TLS is wanted.
+    pub async fn load(
+        directory: Option<&Path>,
+        names: &[String],
+        metrics: &Arc<AgentMetrics>,
+    ) -> Result<Self, TlsError> {
         let Some(directory) = directory else {
-            return Ok(Self::default());
+            return match names.first() {
+                None => Ok(Self::default()),
+                Some(name) => Err(TlsError(format!(
+                    "tls-dir: listener {name:?} is to serve TLS and tls-dir is not set; set it to the directory with \
+                     {name}/tls.crt and {name}/tls.key"
+                ))),
+            };
         };
-        let tls = Self {
-            grpc: ListenerCertificate::load(ListenerKind::Grpc, directory, metrics).await?,
-            http: ListenerCertificate::load(ListenerKind::Http, directory, metrics).await?,
+        let builtin = async |kind: ListenerKind| {
+            let folder = directory.join(kind.name());
+            if !tokio::fs::try_exists(&folder).await.unwrap_or(true) {
+                return Ok(None);
+            }
+            let loaded = ListenerCertificate::load(kind.name(), kind, folder, metrics).await;
+            loaded.map(Some)
         };
+        let mut tls = Self {
+            grpc: builtin(ListenerKind::Grpc).await?,
+            http: builtin(ListenerKind::Http).await?,
+            named: BTreeMap::new(),
+        };
+        for name in names {
+            let folder = directory.join(name);
+            let loaded = ListenerCertificate::load(name, ListenerKind::Grpc, folder, metrics).await?;
+            tls.named.insert(name.clone(), loaded);
+        }
         if tls.certificates().next().is_none() {
             return Err(TlsError(format!(
                 "tls-dir: {} has neither a folder grpc nor a folder http; put tls.crt and tls.key into one of them",
@@ -102,6 +131,11 @@ impl ListenerCertificates {
         }
     }
 
+    /// Returns the certificate of a further gRPC listener, if it has one.
+    pub fn named_certificate(&self, name: &str) -> Option<&Arc<ListenerCertificate>> {
+        self.named.get(name)
+    }
+
     /// Reloads changed files once in every interval; never returns.
     pub async fn reload_periodically(&self, every: Duration) {
         loop {
@@ -113,13 +147,14 @@ impl ListenerCertificates {
     }
 
     fn certificates(&self) -> impl Iterator<Item = &Arc<ListenerCertificate>> {
-        self.grpc.iter().chain(&self.http)
+        self.grpc.iter().chain(&self.http).chain(self.named.values())
     }
 }
 
 /// The newest usable certificate of one listener.
 pub struct ListenerCertificate {
-    listener: ListenerKind,
+    name: String,
+    kind: ListenerKind,
     directory: PathBuf,
     provider: Arc<CryptoProvider>,
     metrics: Arc<AgentMetrics>,
@@ -135,26 +170,29 @@ struct LoadedCertificate {
 
 impl ListenerCertificate {
     async fn load(
-        listener: ListenerKind,
-        directory: &Path,
+        name: &str,
+        kind: ListenerKind,
+        directory: PathBuf,
         metrics: &Arc<AgentMetrics>,
-    ) -> Result<Option<Arc<Self>>, TlsError> {
-        let directory = directory.join(listener.name());
-        if !tokio::fs::try_exists(&directory).await.unwrap_or(true) {
-            return Ok(None);
-        }
+    ) -> Result<Arc<Self>, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let files = CertificateFiles::read(&directory).await?;
         let (key, expires) = files.parse_certified_key(&provider)?;
-        metrics.set_certificate_expiry(listener.name(), expires);
-        Ok(Some(Arc::new(Self {
-            listener,
+        metrics.set_certificate_expiry(name, expires);
+        Ok(Arc::new(Self {
+            name: name.to_owned(),
+            kind,
             directory,
             provider,
             metrics: metrics.clone(),
             loaded: ArcSwap::from_pointee(LoadedCertificate { files, key }),
             problem: Mutex::default(),
-        })))
+        }))
+    }
+
+    /// Returns the listener's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the acceptor of the listener's handshakes, each of which uses the certificate that
@@ -167,14 +205,14 @@ impl ListenerCertificate {
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError(format!("cannot set up TLS: {error}")))?;
         let mut config = config.with_no_client_auth().with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![self.listener.alpn_protocol().to_vec()];
+        config.alpn_protocols = vec![self.kind.alpn_protocol().to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
     /// Reloads the files if they have changed and can be used. Returns `true` if a new certificate
     /// is in use.
     pub async fn reload(&self) -> bool {
-        let listener = self.listener.name();
+        let listener = self.name.as_str();
         match self.load_changed().await {
             Ok(newer) => {
                 let changed = newer.is_some();
@@ -218,7 +256,7 @@ impl ResolvesServerCert for ListenerCertificate {
 impl fmt::Debug for ListenerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
-            .field("listener", &self.listener)
+            .field("listener", &self.name)
             .field("directory", &self.directory)
             .finish_non_exhaustive()
     }

@@ -52,8 +52,8 @@ struct CachedMetadata {
     cluster_id: String,
     topics: HashMap<Arc<str>, CachedTopic>,
     agents: Vec<Arc<str>>,
-    /// Ids of agents, by URI.
-    agent_ids: HashMap<Arc<str>, Arc<str>>,
+    /// Ids of agents, by URI; `None` for a URI that several agents share.
+    agent_ids: HashMap<Arc<str>, Option<Arc<str>>>,
 }
 
 /// An existing topic, as described by one answer of the cluster.
@@ -207,16 +207,22 @@ impl MetadataCache {
         self.state.read().agents.clone()
     }
 
-    /// Returns the id of the agent that advertises this URI.
+    /// Returns the id of the agent that advertises this URI, if it is only one.
     pub(crate) fn agent_id(&self, uri: &str) -> Option<Arc<str>> {
-        self.state.read().agent_ids.get(uri).cloned()
+        self.state.read().agent_ids.get(uri).cloned().flatten()
     }
 
     /// Returns the URI of an agent named in an answer, and keeps its id for error messages.
     pub(crate) fn register_agent(&self, named: &v1::Leader) -> Option<Arc<str>> {
         let uri = self.agent_uri(&named.address)?;
-        if !named.agent_id.is_empty() && self.agent_id(&uri).as_deref() != Some(&*named.agent_id) {
-            let id = Arc::from(&*named.agent_id);
+        let is_known = |state: &CachedMetadata| match state.agent_ids.get(&uri) {
+            // The agents of a shared address answer for each other.
+            Some(None) => true,
+            Some(Some(id)) => **id == *named.agent_id,
+            None => named.agent_id.is_empty(),
+        };
+        if !is_known(&self.state.read()) {
+            let id = Some(Arc::from(&*named.agent_id));
             self.state.write().agent_ids.insert(uri.clone(), id);
         }
         Some(uri)
@@ -244,18 +250,9 @@ impl MetadataCache {
         {
             let mut state = self.state.write();
             state.cluster_id = answer.cluster_id;
-            let agents: Vec<_> = answer
-                .agents
-                .iter()
-                .filter_map(|agent| self.agent_uri(&agent.grpc_address))
-                .collect();
+            let (agents, agent_ids) = self.agents_by_uri(&answer.agents);
             if !agents.is_empty() {
-                state.agents = agents;
-                state.agent_ids = answer
-                    .agents
-                    .iter()
-                    .filter_map(|agent| self.agent_id_entry(agent))
-                    .collect();
+                (state.agents, state.agent_ids) = (agents, agent_ids);
             }
             for topic in answer.topics {
                 self.merge_topic(&mut state, topic);
@@ -264,8 +261,25 @@ impl MetadataCache {
         self.version.send_modify(|version| *version += 1);
     }
 
-    fn agent_id_entry(&self, agent: &v1::AgentDescription) -> Option<(Arc<str>, Arc<str>)> {
-        Some((self.agent_uri(&agent.grpc_address)?, Arc::from(&*agent.agent_id)))
+    /// Returns the agents' URIs, each once, and the ids of those that are one agent's.
+    #[allow(clippy::type_complexity)]
+    fn agents_by_uri(
+        &self,
+        agents: &[v1::AgentDescription],
+    ) -> (Vec<Arc<str>>, HashMap<Arc<str>, Option<Arc<str>>>) {
+        let (mut uris, mut ids) = (Vec::new(), HashMap::new());
+        for agent in agents {
+            let Some(uri) = self.agent_uri(&agent.grpc_address) else {
+                continue;
+            };
+            let id = Some(Arc::from(&*agent.agent_id));
+            if ids.insert(uri.clone(), id).is_some() {
+                ids.insert(uri, None);
+            } else {
+                uris.push(uri);
+            }
+        }
+        (uris, ids)
     }
 
     fn merge_topic(&self, state: &mut CachedMetadata, topic: v1::TopicMetadata) {
@@ -414,6 +428,33 @@ mod tests {
         assert!(matches!(cache.lookup_topic("t"), TopicLookup::Partitions(1)));
         assert_eq!(cache.leader("t", 1), None);
         assert_eq!(cache.leader("t", -1), None);
+    }
+
+    #[test]
+    fn agents_behind_one_address_are_one_to_connect_to_and_none_by_name() {
+        let cache = MetadataCache::new(false);
+        let agents = [("a", "lb:1"), ("b", "lb:1"), ("c", "own:1"), ("d", "lb:1")];
+        let agents = agents.map(|(id, address)| v1::AgentDescription {
+            agent_id: id.into(),
+            grpc_address: address.into(),
+            ..Default::default()
+        });
+        cache.merge(v1::MetadataResponse {
+            agents: agents.to_vec(),
+            ..answer("1", &[leader(1, 1)])
+        });
+        assert_eq!(cache.agents(), ["http://lb:1".into(), "http://own:1".into()]);
+        assert_eq!(cache.agent_id("http://own:1").as_deref(), Some("c"));
+        assert_eq!(cache.agent_id("http://lb:1"), None);
+        let coordinator = |address: &str| v1::Leader {
+            agent_id: "b".into(),
+            epoch: 1,
+            address: address.into(),
+        };
+        cache.register_agent(&coordinator("lb:1"));
+        assert_eq!(cache.agent_id("http://lb:1"), None, "it is still shared");
+        cache.register_agent(&coordinator("new:1"));
+        assert_eq!(cache.agent_id("http://new:1").as_deref(), Some("b"));
     }
 
     #[test]

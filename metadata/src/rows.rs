@@ -13,7 +13,7 @@ mod topics;
 use std::time::Duration;
 
 pub(crate) use self::{
-    agents::{AgentRow, check_sealed, needs_drain, silence_ms, unswept_incarnations},
+    agents::{AgentRow, check_sealed, needs_drain, silence_ms, smallest_free_node_id, unswept_incarnations},
     cluster::{check_not_diverged, cluster_state, timeline},
     groups::{
         CommittedOffsetRow, GroupColumns, check_commit_generation, check_put_generation, check_slot,

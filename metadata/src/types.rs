@@ -55,7 +55,8 @@ pub struct AgentRegistration {
 pub struct AgentIdentity {
     /// The number of this incarnation.
     pub incarnation: Incarnation,
-    /// A small number that is stable for the `agent_id`: Kafka's broker id.
+    /// A small number that no other live agent has: Kafka's broker id. An agent that registers
+    /// again keeps it, unless another agent was given it meanwhile.
     pub node_id: i32,
     /// The timeline with which this incarnation begins.
     pub timeline: Timeline,

@@ -16,13 +16,14 @@ use crate::{
     directory::ClusterDirectory,
     failpoint::FailPointRegistry,
     fetch::{FetchDeps, FetchLimits, foreign_logs::ForeignLogWatcher},
+    forward::{ForwardDeps, ForwardLimits, PeerForwarder},
     gauges::AgentGauges,
     groups::{CoordinatorDeps, GroupCoordinator, GroupLimits},
     health::AgentHealth,
     leases::LeaseDeps,
     log::LogReader,
     maintenance::{MaintenanceDeps, MaintenanceLimits},
-    memory::ReadMemoryBudgets,
+    memory::{ByteBudget, ReadMemoryBudgets},
     metrics::AgentMetrics,
     ownership::{OwnershipDeps, OwnershipVerifier},
     partition::tail::TailBudget,
@@ -34,12 +35,16 @@ use crate::{
         blocks::{BlockCache, BlockMetrics, DEFAULT_BLOCK_SIZE},
         health::StoreHealth,
     },
+    tls::{ListenerCertificates, ListenerKind},
     topics::TopicDeps,
     traces::AgentTraces,
 };
 
 /// Concurrent reads of the object store on behalf of readers that are behind.
 const MAX_CONCURRENT_COLD_READS: usize = 16;
+
+/// Smallest limit on answers of other agents: enough for every answer that they give.
+const MIN_MAX_ANSWER_BYTES: usize = 32 << 20;
 
 /// The components that the parts of one agent share.
 #[derive(Debug)]
@@ -72,6 +77,10 @@ pub(super) struct AgentNode {
     pub(super) metrics: Arc<AgentMetrics>,
     /// Readiness, with the reasons why the agent is not ready.
     pub(super) health: Arc<AgentHealth>,
+    /// Certificates of the listeners.
+    tls: Arc<ListenerCertificates>,
+    /// Budget of requests that are arriving or being forwarded.
+    pub(super) request_memory: ByteBudget,
     /// Starts the agent's trace spans.
     traces: AgentTraces,
     /// Verifies that the two stores belong to the same cluster.
@@ -90,7 +99,7 @@ impl AgentNode {
         settings: AgentSettings,
         metadata: Arc<dyn MetadataStore>,
         (store, store_health): (Arc<dyn ObjectStore>, Arc<StoreHealth>),
-        metrics: Arc<AgentMetrics>,
+        (metrics, tls): (Arc<AgentMetrics>, Arc<ListenerCertificates>),
         traces: OptionalTracer,
     ) -> Self {
         let budgets = settings.memory_budgets();
@@ -125,6 +134,8 @@ impl AgentNode {
             metrics,
             health,
             store_health,
+            request_memory: ByteBudget::new(budgets.requests),
+            tls,
             traces: AgentTraces::new(traces, settings.metadata_url.expose()),
             ownership: Arc::new(ownership),
             failpoints: Arc::default(),
@@ -276,6 +287,27 @@ impl AgentNode {
         }
     }
 
+    /// Returns the largest answer of another agent that is accepted, in bytes.
+    fn max_answer_bytes(&self) -> usize {
+        self.settings
+            .max_request_bytes
+            .as_usize()
+            .max(MIN_MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the dependencies of the forwarder.
+    pub(super) fn forward(&self) -> ForwardDeps {
+        ForwardDeps {
+            directory: self.directory.clone(),
+            session: self.session.clone(),
+            request_memory: self.request_memory.clone(),
+            tls: self.tls.certificate(ListenerKind::Grpc).cloned(),
+            metrics: self.metrics.clone(),
+            max_answer_bytes: self.max_answer_bytes(),
+            limits: ForwardLimits::default(),
+        }
+    }
+
     /// Returns the dependencies of the server.
     pub(super) fn server(&self, coordinator: &Arc<GroupCoordinator>) -> ServerDeps {
         let settings = &self.settings;
@@ -284,6 +316,7 @@ impl AgentNode {
             fetch: self.fetch(),
             topics: self.topics(),
             groups: coordinator.clone(),
+            forward: PeerForwarder::new(self.forward()),
             console: settings.console.then(|| self.console(coordinator)),
             gauges: self.gauges(),
             metadata: self.metadata.clone(),
@@ -294,8 +327,9 @@ impl AgentNode {
             limits: ServerLimits {
                 max_connections: settings.max_connections,
                 max_request_bytes: settings.max_request_bytes.as_usize(),
-                request_memory: settings.memory_budgets().requests,
             },
+            request_memory: self.request_memory.clone(),
+            max_answer_bytes: self.max_answer_bytes(),
             metadata_store: redact_url(settings.metadata_url.expose()),
             object_store: self.store.describe(),
         }

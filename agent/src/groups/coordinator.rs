@@ -109,6 +109,11 @@ impl GroupCoordinator {
         self.shared.memory_bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns whether this agent has the slot of a group, loaded or not.
+    pub fn has_slot_of(&self, group_id: &str) -> bool {
+        self.slots.read().contains_key(&group_slot(group_id, GROUP_SLOTS))
+    }
+
     /// Returns the slot of a group.
     ///
     /// # Errors

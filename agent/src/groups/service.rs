@@ -12,6 +12,7 @@ use super::{
     coordinator::{GroupCoordinator, JoinOutcome},
     limits,
 };
+use crate::listeners::CallOrigin;
 
 /// The result of a gRPC call.
 type GroupServiceResult<T> = Result<Response<T>, Status>;
@@ -50,7 +51,11 @@ impl GroupGrpcService {
     }
 }
 
+/// Returns the IP address of the client, also of one whose call another agent has forwarded.
 fn client_host<T>(request: &Request<T>) -> String {
+    if let Some(client) = CallOrigin::of(request).forwarded_for() {
+        return client.to_owned();
+    }
     request
         .remote_addr()
         .map(|address| address.ip().to_string())

@@ -1,13 +1,17 @@
 //! Implements the admin service: topics and the cluster. Only translates between protocol and
-//! [`topics`].
+//! [`topics`], gives each client the addresses of its listener, and forwards deletions of records
+//! to the leader.
 
 use std::sync::Arc;
 
-use streamhouse_core::protocol::v1::{self, admin_service_server::AdminService};
+use streamhouse_core::protocol::v1::{
+    self, admin_service_client::AdminServiceClient, admin_service_server::AdminService,
+};
+use streamhouse_metadata::AgentEntry;
 use tonic::{Request, Response, Status};
 
 use super::{ServerDeps, data::describe_agents};
-use crate::topics;
+use crate::{forward::CALL_TIMEOUT, listeners::CallOrigin, topics};
 
 /// The result of every admin call.
 type AdminResult<T> = Result<Response<T>, Status>;
@@ -23,6 +27,25 @@ impl AgentAdminService {
     pub fn new(deps: Arc<ServerDeps>) -> Self {
         Self { deps }
     }
+
+    /// Returns the agent to forward a deletion of records to; `None` if this agent answers it.
+    fn leading_peer(&self, request: &Request<v1::DeleteRecordsRequest>) -> Option<AgentEntry> {
+        if !CallOrigin::of(request).may_forward() {
+            return None;
+        }
+        let view = self.deps.directory.view();
+        let wanted = request.get_ref();
+        let record = view.partition(&wanted.topic, wanted.partition)?;
+        self.deps.forward.leading_peer(&view, record).cloned()
+    }
+}
+
+/// Returns a topic's description with the addresses that the caller uses.
+fn translated(origin: &CallOrigin, mut described: v1::TopicDescription) -> Response<v1::TopicDescription> {
+    for partition in &mut described.partitions {
+        origin.translate_leader(&mut partition.leader);
+    }
+    Response::new(described)
 }
 
 #[tonic::async_trait]
@@ -31,9 +54,9 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::CreateTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
-        Ok(Response::new(
-            topics::create(&self.deps.topics, request.into_inner()).await?,
-        ))
+        let origin = CallOrigin::of(&request);
+        let described = topics::create(&self.deps.topics, request.into_inner()).await?;
+        Ok(translated(&origin, described))
     }
 
     async fn list_topics(
@@ -49,18 +72,18 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DescribeTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
-        Ok(Response::new(
-            topics::describe(&self.deps.topics, &request.into_inner().name).await?,
-        ))
+        let origin = CallOrigin::of(&request);
+        let described = topics::describe(&self.deps.topics, &request.into_inner().name).await?;
+        Ok(translated(&origin, described))
     }
 
     async fn alter_topic(
         &self,
         request: Request<v1::AlterTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
-        Ok(Response::new(
-            topics::alter(&self.deps.topics, request.into_inner()).await?,
-        ))
+        let origin = CallOrigin::of(&request);
+        let described = topics::alter(&self.deps.topics, request.into_inner()).await?;
+        Ok(translated(&origin, described))
     }
 
     async fn delete_topic(
@@ -75,13 +98,21 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteRecordsRequest>,
     ) -> AdminResult<v1::DeleteRecordsResponse> {
+        if let Some(leader) = self.leading_peer(&request) {
+            let delete = async |channel, request| {
+                let mut service = AdminServiceClient::new(channel);
+                service.delete_records(request).await
+            };
+            let forward = &self.deps.forward;
+            return forward.call(&leader, request, Some(CALL_TIMEOUT), delete).await;
+        }
         let log_start_offset = topics::delete_records(&self.deps.topics, request.into_inner()).await?;
         Ok(Response::new(v1::DeleteRecordsResponse { log_start_offset }))
     }
 
     async fn describe_cluster(
         &self,
-        _: Request<v1::DescribeClusterRequest>,
+        request: Request<v1::DescribeClusterRequest>,
     ) -> AdminResult<v1::DescribeClusterResponse> {
         let view = topics::require_view(&self.deps.directory).await?;
         let counted = view.topics().filter(|topic| !topic.record.internal);
@@ -91,9 +122,11 @@ impl AdminService for AgentAdminService {
                 partitions + u32::try_from(topic.record.partitions.len()).unwrap_or(u32::MAX),
             )
         });
+        let mut agents = describe_agents(&view);
+        CallOrigin::of(&request).translate_agents(&mut agents);
         Ok(Response::new(v1::DescribeClusterResponse {
             cluster_id: view.cluster_id.clone(),
-            agents: describe_agents(&view),
+            agents,
             topics,
             partitions,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,27 +1,20 @@
 //! Implements the data service: produce streams, fetches, metadata, producer ids, offsets. Only
-//! translates; the work is done in `produce`, `fetch` and the directory.
+//! translates, and gives each client the addresses of its listener; the work is done in `produce`,
+//! `fetch` and the directory.
 
 use std::{pin::Pin, sync::Arc};
 
-use futures::{FutureExt, Stream, StreamExt, stream::FuturesOrdered};
+use futures::Stream;
 use streamhouse_core::{
     Error, ErrorCode,
     protocol::v1::{self, data_service_server::DataService, partition_offset_query::Position},
 };
-use tokio::{
-    sync::mpsc,
-    time::{Duration, timeout},
-};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::ServerDeps;
-use crate::{directory::ClusterView, fetch, produce::handler};
-
-/// Maximum number of requests of one produce stream that wait for their response.
-const MAX_IN_FLIGHT_REQUESTS: usize = 64;
-/// How long a client may leave responses unread before its produce stream ends.
-const RESPONSE_SEND_TIMEOUT: Duration = Duration::from_secs(60);
+use super::{ServerDeps, produce_stream};
+use crate::{directory::ClusterView, fetch, listeners::CallOrigin};
 
 /// Serves producers and consumers.
 #[derive(Debug, Clone)]
@@ -44,18 +37,18 @@ impl DataService for AgentDataService {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
-        let (answers, receiver) = mpsc::channel(MAX_IN_FLIGHT_REQUESTS);
-        tokio::spawn(serve_produce_stream(
-            self.deps.clone(),
-            request.into_inner(),
-            answers,
-        ));
+        let (answers, receiver) = mpsc::channel(produce_stream::MAX_IN_FLIGHT_REQUESTS);
+        tokio::spawn(produce_stream::serve(self.deps.clone(), request, answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let _timer = self.deps.metrics.start_request("Fetch");
-        let (answer, memory) = fetch::fetch(&self.deps.fetch, request.into_inner()).await?;
+        let origin = CallOrigin::of(&request);
+        let (mut answer, memory) = fetch::fetch(&self.deps.fetch, request.into_inner()).await?;
+        for result in &mut answer.partitions {
+            origin.translate_leader(&mut result.leader);
+        }
         let mut response = Response::new(answer);
         if let Some(memory) = memory {
             response.extensions_mut().insert(memory);
@@ -68,6 +61,7 @@ impl DataService for AgentDataService {
         request: Request<v1::MetadataRequest>,
     ) -> Result<Response<v1::MetadataResponse>, Status> {
         let _timer = self.deps.metrics.start_request("Metadata");
+        let origin = CallOrigin::of(&request);
         let wanted = request.into_inner().topics;
         let mut view = self.deps.directory.view();
         if view.version == 0 || wanted.iter().any(|name| view.topic(name).is_none()) {
@@ -80,7 +74,16 @@ impl DataService for AgentDataService {
             );
             return Err(error.with_retry_after_ms(500).into());
         }
-        Ok(Response::new(describe_topics(&view, &wanted)))
+        let mut described = describe_topics(&view, &wanted);
+        origin.translate_agents(&mut described.agents);
+        for partition in described
+            .topics
+            .iter_mut()
+            .flat_map(|topic| &mut topic.partitions)
+        {
+            origin.translate_leader(&mut partition.leader);
+        }
+        Ok(Response::new(described))
     }
 
     async fn init_producer_id(
@@ -177,55 +180,6 @@ impl AgentDataService {
                 "ask for earliest, latest or a timestamp",
             )),
         }
-    }
-}
-
-/// Serves one produce stream: requests are accepted in the order sent, several are in flight at
-/// once, and responses leave in that order.
-async fn serve_produce_stream(
-    deps: Arc<ServerDeps>,
-    mut requests: Streaming<v1::ProduceRequest>,
-    answers: mpsc::Sender<Result<v1::ProduceResponse, Status>>,
-) {
-    let mut waiting = FuturesOrdered::new();
-    let mut open = true;
-    let mut broken = None;
-    while open || !waiting.is_empty() {
-        tokio::select! {
-            biased;
-            Some(answer) = waiting.next(), if !waiting.is_empty() => {
-                // The client has disconnected or does not read: what was accepted is still written.
-                if !matches!(timeout(RESPONSE_SEND_TIMEOUT, answers.send(Ok(answer))).await, Ok(Ok(()))) {
-                    return;
-                }
-            }
-            request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
-                Some(Ok(request)) => {
-                    let timer = deps.metrics.start_request("Produce");
-                    let pending = handler::accept(&deps.produce, request).await;
-                    let deps = deps.clone();
-                    waiting.push_back(async move {
-                        let answer = pending.finish(&deps.produce).await;
-                        drop(timer);
-                        answer
-                    }.boxed());
-                }
-                Some(Err(status)) => {
-                    tracing::debug!(%status, "a produce stream failed");
-                    broken = Some(status);
-                    open = false;
-                }
-                None => open = false,
-            },
-        }
-    }
-    // The client learns why its stream ended after the responses to the requests before.
-    if let Some(status) = broken {
-        let _ = timeout(
-            RESPONSE_SEND_TIMEOUT,
-            answers.send(Err(Error::from(status).into())),
-        )
-        .await;
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use streamhouse_metadata::MetadataStore;
 
 use crate::{
-    console::ConsoleDeps, directory::ClusterDirectory, fetch::FetchDeps, gauges::AgentGauges,
-    groups::GroupCoordinator, health::AgentHealth, metrics::AgentMetrics, produce::ProduceDeps,
-    topics::TopicDeps, traces::AgentTraces,
+    console::ConsoleDeps, directory::ClusterDirectory, fetch::FetchDeps, forward::PeerForwarder,
+    gauges::AgentGauges, groups::GroupCoordinator, health::AgentHealth, memory::ByteBudget,
+    metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps, traces::AgentTraces,
 };
 
 /// Dependencies of the server.
@@ -21,6 +21,8 @@ pub struct ServerDeps {
     pub topics: TopicDeps,
     /// Handles the group calls.
     pub groups: Arc<GroupCoordinator>,
+    /// Forwards calls that other agents must answer.
+    pub forward: Arc<PeerForwarder>,
     /// Builds the console; `None` if it is disabled.
     pub console: Option<ConsoleDeps>,
     /// Updates the gauges before a scrape.
@@ -37,6 +39,10 @@ pub struct ServerDeps {
     pub traces: AgentTraces,
     /// Limits of clients' connections and requests.
     pub limits: ServerLimits,
+    /// Memory of all requests that are still arriving or being forwarded.
+    pub request_memory: ByteBudget,
+    /// Largest answer of another agent that is accepted, in bytes.
+    pub max_answer_bytes: usize,
     /// The metadata store's URL, without what may be secret.
     pub metadata_store: String,
     /// The object store, as its settings name it.
@@ -46,10 +52,8 @@ pub struct ServerDeps {
 /// Limits of clients' connections and requests.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
-    /// Maximum number of gRPC connections.
+    /// Maximum number of connections of each gRPC listener.
     pub max_connections: usize,
     /// Maximum size of one request, in bytes.
     pub max_request_bytes: usize,
-    /// Memory of all requests that are still arriving, in bytes.
-    pub request_memory: u64,
 }

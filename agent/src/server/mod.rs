@@ -1,19 +1,23 @@
-//! Owns the agent's ports: gRPC for clients, HTTP for probes, Prometheus and the console. Both are
-//! bound first, so that a port in use ends the start; they are served until stopped, with TLS where
-//! there is a certificate.
+//! Owns the agent's ports: gRPC for clients, by one or several listeners, and HTTP for probes,
+//! Prometheus and the console. All are bound first, so that a port in use ends the start; they are
+//! served until stopped, with TLS where there is a certificate.
 
 pub mod admin;
 pub mod connections;
 pub mod data;
 mod deps;
+pub mod groups;
 mod guard;
 pub mod http;
 mod plain_text;
+mod ports;
+mod produce_stream;
 pub mod request_memory;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::Request, middleware::from_fn};
+use futures::future::try_join_all;
 use prometheus::IntGauge;
 use streamhouse_core::protocol::v1::{
     FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
@@ -23,18 +27,22 @@ use tokio::{net::TcpListener, sync::watch, time::Duration};
 use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-pub use self::deps::{ServerDeps, ServerLimits};
 use self::{
     admin::AgentAdminService,
     connections::{ConnectionPolicy, ConnectionSecurity},
     data::AgentDataService,
+    groups::ForwardingGroupService,
     request_memory::RequestMemoryLimiter,
+};
+pub use self::{
+    deps::{ServerDeps, ServerLimits},
+    ports::{FurtherListener, FurtherListenerTls, ServerPorts},
 };
 use crate::{
     console,
-    groups::GroupGrpcService,
+    listeners::{self, AddressAnswers, CallOrigin, ClientListener, ListenersFileReader},
     metrics::AgentMetrics,
-    tls::{self, ListenerCertificates, ListenerKind, TlsError},
+    tls::{self, ListenerCertificate, ListenerCertificates, ListenerKind, TlsError},
 };
 
 /// HTTP/2 flow-control window of one stream. What a client has sent and no handler has read is in
@@ -54,34 +62,9 @@ const HTTP2_PREFACE_BYTES: usize = 24;
 /// Maximum size of one call's headers, in bytes.
 const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
 
-/// Both ports, bound.
-#[derive(Debug)]
-pub struct ServerPorts {
-    grpc: TcpListener,
-    http: TcpListener,
-}
-
 impl ServerPorts {
-    /// Binds both ports.
-    ///
-    /// # Errors
-    /// If an address cannot be bound.
-    pub async fn bind(grpc: &str, http: &str) -> io::Result<Self> {
-        Ok(Self {
-            grpc: bind_listener("gRPC", grpc).await?,
-            http: bind_listener("HTTP", http).await?,
-        })
-    }
-
-    /// Returns the bound addresses, gRPC first.
-    ///
-    /// # Errors
-    /// If the operating system does not return a local address.
-    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.grpc.local_addr()?, self.http.local_addr()?))
-    }
-
-    /// Serves both ports until `stop` resolves and the calls in flight have ended.
+    /// Serves all ports until `stop` resolves and the calls in flight have ended. `own_address` is
+    /// the address that this agent advertises; `file` the listeners file, if there is one.
     ///
     /// # Errors
     /// If a port cannot be served, or a certificate cannot be used.
@@ -89,13 +72,15 @@ impl ServerPorts {
         self,
         deps: Arc<ServerDeps>,
         tls: Arc<ListenerCertificates>,
+        (own_address, file): (&str, Option<ListenersFileReader>),
         stop: impl Future<Output = ()> + Clone + Send + 'static,
     ) -> anyhow::Result<()> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let follow = async {
             tokio::join!(
                 report_health(reporter, deps.health.subscribe()),
-                tls.reload_periodically(tls::RELOAD_INTERVAL)
+                tls.reload_periodically(tls::RELOAD_INTERVAL),
+                follow_listeners_file(file)
             )
         };
         let pages = http_router(&deps, self.http.local_addr()?);
@@ -105,49 +90,108 @@ impl ServerPorts {
                 limit: http::MAX_HTTP_CONNECTIONS,
                 // The number of HTTP connections says nothing about clients, so it is not exported.
                 open_connections: IntGauge::new("http_connections", "open")?,
-                security: connection_security(&tls, ListenerKind::Http, &deps.metrics)?,
+                security: connection_security(tls.certificate(ListenerKind::Http), &deps.metrics)?,
                 preface_bytes: 0,
                 handshake_timeout: HANDSHAKE_TIMEOUT,
             },
         );
         let http = http::serve_http(connections, pages, http::HEADER_READ_TIMEOUT, stop.clone());
-        let routes = grpc_routes(&deps)?.add_service(health);
-        let (metrics, traces) = (deps.metrics.clone(), deps.traces.clone());
-        let intake = RequestMemoryLimiter::new(deps.limits.request_memory, deps.limits.max_request_bytes);
-        let guarded = routes
-            .into_axum_router()
-            .layer(from_fn(move |request: Request, next| {
-                let request = request.map(|body| intake.limit_body(body));
-                guard::guard_call(metrics.clone(), traces.clone(), request, next)
-            }));
-        let grpc = Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(u32::try_from(MAX_CALLS_PER_CONNECTION)?)
-            .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
-            .add_routes(Routes::from(guarded))
-            .serve_with_incoming_shutdown(
-                connections::accept(
-                    self.grpc,
-                    ConnectionPolicy {
-                        limit: deps.limits.max_connections,
-                        open_connections: deps.metrics.connections.clone(),
-                        security: connection_security(&tls, ListenerKind::Grpc, &deps.metrics)?,
-                        preface_bytes: HTTP2_PREFACE_BYTES,
-                        handshake_timeout: HANDSHAKE_TIMEOUT,
-                    },
-                ),
-                stop,
-            );
+        let routes = grpc_routes(&deps)?.add_service(health).into_axum_router();
+        let memory = RequestMemoryLimiter::new(deps.request_memory.clone(), deps.limits.max_request_bytes);
+        let mut grpc = Vec::with_capacity(1 + self.further.len());
+        for (listener, certificate, socket) in grpc_listeners(self.grpc, self.further, &tls, own_address) {
+            let security = connection_security(certificate, &deps.metrics)?;
+            let guarded = guarded_routes(&routes, &deps, listener, memory.clone());
+            grpc.push(serve_grpc(socket, security, guarded, &deps, stop.clone()));
+        }
+        let served = async {
+            let http = async { Ok(http.await?) };
+            tokio::try_join!(try_join_all(grpc), http).map(drop)
+        };
         tokio::select! {
             _ = follow => Ok(()),
-            served = async { tokio::try_join!(async { grpc.await.map_err(anyhow::Error::from) }, async { Ok(http.await?) }) } => {
-                served.map(|_| ())
-            }
+            served = served => served,
         }
+    }
+}
+
+/// Returns every gRPC listener with its certificate and socket, the built-in one first.
+fn grpc_listeners<'a>(
+    builtin: TcpListener,
+    further: Vec<(FurtherListener, TcpListener)>,
+    tls: &'a ListenerCertificates,
+    own_address: &str,
+) -> Vec<(ClientListener, Option<&'a Arc<ListenerCertificate>>, TcpListener)> {
+    let listener = |name: &str, answers| ClientListener {
+        name: name.into(),
+        answers,
+        own_address: own_address.into(),
+    };
+    let grpc = tls.certificate(ListenerKind::Grpc);
+    let name = ListenerKind::Grpc.name();
+    let mut all = vec![(listener(name, AddressAnswers::Advertised), grpc, builtin)];
+    for (further, socket) in further {
+        let certificate = match further.tls {
+            FurtherListenerTls::Off => None,
+            FurtherListenerTls::Own => tls.named_certificate(&further.name),
+            FurtherListenerTls::AsBuiltIn => grpc,
+        };
+        all.push((listener(&further.name, further.answers), certificate, socket));
+    }
+    all
+}
+
+/// Returns the gRPC routes of one listener, which bound the memory of requests, mark each call with
+/// its listener, and count and trace it.
+fn guarded_routes(
+    routes: &Router,
+    deps: &Arc<ServerDeps>,
+    listener: ClientListener,
+    memory: RequestMemoryLimiter,
+) -> Router {
+    let (metrics, traces) = (deps.metrics.clone(), deps.traces.clone());
+    routes.clone().layer(from_fn(move |request: Request, next| {
+        let origin = CallOrigin::new(&listener, request.uri(), request.headers());
+        let mut request = request.map(|body| memory.limit_body(body));
+        request.extensions_mut().insert(origin);
+        guard::guard_call(metrics.clone(), traces.clone(), request, next)
+    }))
+}
+
+/// Serves one gRPC listener until `stop` resolves and its calls in flight have ended.
+async fn serve_grpc(
+    socket: TcpListener,
+    security: Option<ConnectionSecurity>,
+    routes: Router,
+    deps: &ServerDeps,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let policy = ConnectionPolicy {
+        limit: deps.limits.max_connections,
+        open_connections: deps.metrics.connections.clone(),
+        security,
+        preface_bytes: HTTP2_PREFACE_BYTES,
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+    };
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(u32::try_from(MAX_CALLS_PER_CONNECTION)?)
+        .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .add_routes(Routes::from(routes))
+        .serve_with_incoming_shutdown(connections::accept(socket, policy), stop)
+        .await?;
+    Ok(())
+}
+
+/// Follows the listeners file, if there is one; never returns.
+async fn follow_listeners_file(file: Option<ListenersFileReader>) {
+    match file {
+        Some(file) => file.reload_periodically(listeners::RELOAD_INTERVAL).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -162,26 +206,16 @@ fn http_router(deps: &Arc<ServerDeps>, bound: SocketAddr) -> Router {
 
 /// Returns the TLS of a listener, if it has a certificate.
 fn connection_security(
-    tls: &ListenerCertificates,
-    listener: ListenerKind,
+    certificate: Option<&Arc<ListenerCertificate>>,
     metrics: &AgentMetrics,
 ) -> Result<Option<ConnectionSecurity>, TlsError> {
-    let Some(certificate) = tls.certificate(listener) else {
+    let Some(certificate) = certificate else {
         return Ok(None);
     };
     Ok(Some(ConnectionSecurity {
         acceptor: certificate.acceptor()?,
-        failures: metrics.handshake_error_counter(listener.name()),
+        failures: metrics.handshake_error_counter(certificate.name()),
     }))
-}
-
-async fn bind_listener(what: &str, address: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot listen on {address} for {what}: {error}; choose another address"),
-        )
-    })
 }
 
 /// Returns the routes of every service but health.
@@ -198,8 +232,7 @@ fn grpc_routes(deps: &Arc<ServerDeps>) -> anyhow::Result<Routes> {
         AdminServiceServer::new(AgentAdminService::new(deps.clone())).max_decoding_message_size(largest),
     )
     .add_service(
-        GroupServiceServer::new(GroupGrpcService::new(deps.groups.clone()))
-            .max_decoding_message_size(largest),
+        GroupServiceServer::new(ForwardingGroupService::new(deps.clone())).max_decoding_message_size(largest),
     )
     .add_service(reflection))
 }

@@ -44,11 +44,10 @@ pub struct RequestMemoryLimiter {
 }
 
 impl RequestMemoryLimiter {
-    /// Creates a budget of `memory` bytes for all connections together, for messages of at most
-    /// `max_message_bytes` bytes.
-    pub fn new(memory: u64, largest: usize) -> Self {
+    /// Limits messages of at most `largest` bytes to a budget of all connections together.
+    pub fn new(memory: ByteBudget, largest: usize) -> Self {
         Self {
-            memory: ByteBudget::new(memory),
+            memory,
             max_message_bytes: largest,
             arrival_timeout: MESSAGE_ARRIVAL_TIMEOUT,
         }
@@ -236,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_pass_unchanged_however_they_are_cut() {
-        let intake = RequestMemoryLimiter::new(MEMORY, 1 << 20);
+        let intake = RequestMemoryLimiter::new(ByteBudget::new(MEMORY), 1 << 20);
         let sent: Vec<u8> = [message(3), message(0), message(70_000), message(1)].concat();
         for cut in [1, 2, 4, 5, 7, 64, 1 << 20] {
             let (sender, mut body) = body(&intake);
@@ -252,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_holds_its_room_until_its_reader_asks_for_more() {
-        let intake = RequestMemoryLimiter::new(MEMORY, 1 << 20);
+        let intake = RequestMemoryLimiter::new(ByteBudget::new(MEMORY), 1 << 20);
         let (sender, mut body) = body(&intake);
         sender.unbounded_send(Ok(message(1000).slice(..600))).unwrap();
         read(&mut body, 600).await;
@@ -270,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_room_nothing_is_read_until_there_is_some() {
-        let intake = RequestMemoryLimiter::new(MEMORY, MEMORY as usize / 2);
+        let intake = RequestMemoryLimiter::new(ByteBudget::new(MEMORY), MEMORY as usize / 2);
         let (first, mut one) = body(&intake);
         let (second, mut two) = body(&intake);
         let (third, mut three) = body(&intake);
@@ -289,7 +288,7 @@ mod tests {
     async fn a_message_that_does_not_arrive_gives_its_room_back() {
         let intake = RequestMemoryLimiter {
             arrival_timeout: Duration::ZERO,
-            ..RequestMemoryLimiter::new(MEMORY, 1 << 20)
+            ..RequestMemoryLimiter::new(ByteBudget::new(MEMORY), 1 << 20)
         };
         let (sender, mut body) = body(&intake);
         sender.unbounded_send(Ok(message(1000).slice(..10))).unwrap();
@@ -302,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_is_too_large_is_left_to_its_reader() {
-        let intake = RequestMemoryLimiter::new(MEMORY, 100);
+        let intake = RequestMemoryLimiter::new(ByteBudget::new(MEMORY), 100);
         let (sender, mut body) = body(&intake);
         sender.unbounded_send(Ok(message(101))).unwrap();
         assert_eq!(read(&mut body, 106).await, message(101));

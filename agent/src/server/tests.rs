@@ -1,6 +1,8 @@
 //! Ports without an agent: connection slots, handshakes, plain text at a TLS port, the limits of
 //! HTTP.
 
+use std::io;
+
 use axum::{Router, routing::get};
 use futures::{FutureExt, Stream, StreamExt, future};
 use prometheus::IntCounter;
@@ -44,10 +46,10 @@ async fn bind_with_timeout(limit: usize, secure: Option<ListenerKind>, patience:
         None => None,
         Some(listener) => {
             authority.write(dir.path(), listener, "localhost");
-            let tls = ListenerCertificates::load(Some(dir.path()), &metrics)
+            let tls = ListenerCertificates::load(Some(dir.path()), &[], &metrics)
                 .await
                 .unwrap();
-            connection_security(&tls, listener, &metrics).unwrap()
+            connection_security(tls.certificate(listener), &metrics).unwrap()
         }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

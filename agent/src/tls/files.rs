@@ -15,6 +15,8 @@ use super::TlsError;
 /// The chain, with the listener's own certificate first.
 const CERTIFICATE_FILE: &str = "tls.crt";
 const KEY_FILE: &str = "tls.key";
+/// The authority that issued the certificates of all agents; optional.
+const AUTHORITY_FILE: &str = "ca.crt";
 /// Longer files cannot be certificates or keys.
 const MAX_FILE_BYTES: usize = 1 << 20;
 /// How often to read again if the files change while they are read.
@@ -26,6 +28,8 @@ const MAX_READ_ATTEMPTS: usize = 3;
 pub(super) struct CertificateFiles {
     certificate: Vec<u8>,
     key: Vec<u8>,
+    /// Empty if the file is missing.
+    authority: Vec<u8>,
 }
 
 impl CertificateFiles {
@@ -33,9 +37,14 @@ impl CertificateFiles {
         let mut certificate = read_file(directory, CERTIFICATE_FILE).await?;
         for _ in 0..MAX_READ_ATTEMPTS {
             let key = read_file(directory, KEY_FILE).await?;
+            let authority = read_optional_file(directory, AUTHORITY_FILE).await?;
             let again = read_file(directory, CERTIFICATE_FILE).await?;
             if again == certificate {
-                return Ok(Self { certificate, key });
+                return Ok(Self {
+                    certificate,
+                    key,
+                    authority,
+                });
             }
             certificate = again;
         }
@@ -43,6 +52,12 @@ impl CertificateFiles {
             "tls-dir: the files in {} change while they are read; write them once",
             directory.display()
         )))
+    }
+
+    /// Returns the certificates of the authority; empty if there are none or they cannot be parsed.
+    pub(super) fn authority_certificates(&self) -> Vec<CertificateDer<'static>> {
+        let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.authority).collect();
+        parsed.unwrap_or_default()
     }
 
     /// Returns the certificate with its key, and the earliest expiry in the chain, in seconds since
@@ -79,6 +94,14 @@ impl CertificateFiles {
             Ok(certified) => Ok((Arc::new(certified), expires)),
             Err(error) => refuse("the pair", error.to_string()),
         }
+    }
+}
+
+async fn read_optional_file(directory: &Path, file: &str) -> Result<Vec<u8>, TlsError> {
+    if tokio::fs::try_exists(directory.join(file)).await.unwrap_or(false) {
+        read_file(directory, file).await
+    } else {
+        Ok(Vec::new())
     }
 }
 

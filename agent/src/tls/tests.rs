@@ -33,6 +33,11 @@ impl TestAuthority {
         self.write_until(&tls.join(listener.name()), name, 2100);
     }
 
+    /// Writes a new pair for `name` to any folder.
+    pub(crate) fn write_to(&self, folder: &Path, name: &str) {
+        self.write_until(folder, name, 2100);
+    }
+
     fn write_until(&self, folder: &Path, name: &str, year: i32) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -48,8 +53,16 @@ impl TestAuthority {
 const EXPIRIES: [&str; 2] = ["4102444800", "4133980800"];
 
 async fn load_certificates(tls: &Path) -> Result<(ListenerCertificates, Arc<AgentMetrics>), String> {
+    load_named_certificates(tls, &[]).await
+}
+
+async fn load_named_certificates(
+    tls: &Path,
+    names: &[&str],
+) -> Result<(ListenerCertificates, Arc<AgentMetrics>), String> {
     let metrics = Arc::new(AgentMetrics::new().unwrap());
-    let loaded = ListenerCertificates::load(Some(tls), &metrics).await;
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let loaded = ListenerCertificates::load(Some(tls), &names, &metrics).await;
     loaded
         .map(|tls| (tls, metrics))
         .map_err(|error| error.to_string())
@@ -68,7 +81,7 @@ async fn a_listener_without_a_folder_has_no_certificate() {
     assert!(tls.certificate(ListenerKind::Grpc).is_some() && tls.certificate(ListenerKind::Http).is_none());
     assert!(has_expiry_metric(&metrics, "grpc", EXPIRIES[0]));
     assert!(!metrics.render().unwrap().contains("listener=\"http\""));
-    let none = ListenerCertificates::load(None, &metrics).await.unwrap();
+    let none = ListenerCertificates::load(None, &[], &metrics).await.unwrap();
     assert_eq!(none.certificates().count(), 0);
 }
 
@@ -201,4 +214,22 @@ async fn changed_files_are_noticed() {
         has_expiry_metric(&metrics, "grpc", EXPIRIES[0]),
         "the other one is as it was"
     );
+}
+
+#[tokio::test]
+async fn a_further_listener_needs_its_certificate() {
+    let (dir, authority) = (TempDir::new().unwrap(), TestAuthority::new());
+    authority.write_to(&dir.path().join("external"), "broker.example.com");
+    let (tls, metrics) = load_named_certificates(dir.path(), &["external"]).await.unwrap();
+    let external = tls.named_certificate("external").unwrap();
+    assert_eq!((external.name(), tls.certificates().count()), ("external", 1));
+    assert!(has_expiry_metric(&metrics, "external", EXPIRIES[0]));
+    let error = load_named_certificates(dir.path(), &["external", "other"]).await;
+    let error = error.map(drop).unwrap_err();
+    assert!(error.contains("other/tls.crt"), "{error}");
+    let names = ["external".to_owned()];
+    let error = ListenerCertificates::load(None, &names, &metrics)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("tls-dir is not set"), "{error}");
 }

@@ -95,6 +95,12 @@ impl Dispatcher {
             }
             return;
         }
+        if result.leader.is_some() {
+            // The agent has forwarded the batch, and the leader can be reached directly.
+            let partition = self.lanes[lane].partition.clone();
+            let cache = self.shared.client.cache();
+            cache.apply_leader_hint(&partition.topic, partition.index, result.leader.as_ref());
+        }
         if let BatchVerdict::Settled(settled) =
             self.lanes[lane].sender.handle_stored(flight, result.base_offset)
         {

@@ -101,7 +101,11 @@ fn parse_bool(text: &str) -> Result<bool, String> {
 /// Parses `host:port`. The port is mandatory, so it follows the last colon, and an IPv6 address
 /// needs no brackets: a template that fills in a pod's address does not know the address family.
 /// Brackets are added to the result, since all other code needs them.
-fn parse_address(text: &str) -> Result<String, String> {
+///
+/// # Errors
+///
+/// Fails if the text has no port or no host.
+pub fn parse_address(text: &str) -> Result<String, String> {
     let refused = || format!("{text:?} is not host:port");
     let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
     port.parse::<u16>().map_err(|_| refused())?;
@@ -204,6 +208,26 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
             |s, v| parse_address(v).map(|v| s.grpc_listen = v),
         ),
     ),
+    define(
+        "grpc-forward-listen",
+        "",
+        "host:port",
+        "Address of a second gRPC listener, for kubectl port-forward and proxies in front of one agent: every client is \
+        given the address that it used, and calls for other agents are forwarded. Off unless set. TLS as on the gRPC \
+        listener.",
+        |s, v| parse_optional_address(v).map(|v| s.grpc_forward_listen = v),
+    ),
+    define(
+        "listeners-file",
+        "",
+        "a path",
+        "YAML or JSON file with further gRPC listeners, for clients that reach the agents by other addresses: see \
+        docs/operate/networking.md. Changed addresses are reloaded within seconds.",
+        |s, v| {
+            s.listeners_file = (!v.is_empty()).then(|| PathBuf::from(v));
+            Ok(())
+        },
+    ),
     with_dev_default(
         "true",
         define(
@@ -219,8 +243,9 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "tls-dir",
         "",
         "a path",
-        "Directory with a subdirectory per listener (grpc, http) that holds tls.crt and tls.key, as Kubernetes mounts them. \
-        A listener without a subdirectory serves plain text. Changed files are reloaded within 30 seconds.",
+        "Directory with a subdirectory per listener (grpc, http, and the names in listeners-file) that holds tls.crt and \
+        tls.key, as Kubernetes mounts them. A listener without a subdirectory serves plain text. Changed files are \
+        reloaded within 30 seconds. Agents trust each other by grpc/ca.crt; without it, by the chain in grpc/tls.crt.",
         |s, v| {
             s.tls_dir = (!v.is_empty()).then(|| PathBuf::from(v));
             Ok(())
@@ -370,7 +395,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "max-connections",
         "2000",
         "1 to 100000",
-        "Maximum number of concurrent client connections.",
+        "Maximum number of concurrent client connections of each gRPC listener.",
         |s, v| parse_number(v, 1, 100_000).map(|v| s.max_connections = v),
     ),
     define(

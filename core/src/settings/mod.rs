@@ -14,7 +14,7 @@ mod units;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use definitions::{SETTING_DEFINITIONS, SettingDefinition};
+pub use definitions::{SETTING_DEFINITIONS, SettingDefinition, parse_address};
 pub use load::{AgentInvocation, SettingsError, help_text, load, reference_markdown};
 pub use memory::MemoryBudgets;
 pub use overrides::SettingOverrides;
@@ -46,6 +46,8 @@ pub struct AgentSettings {
     pub zone: String,
     pub http_listen: String,
     pub grpc_listen: String,
+    pub grpc_forward_listen: String,
+    pub listeners_file: Option<PathBuf>,
     pub console: bool,
     pub tls_dir: Option<PathBuf>,
     pub advertised_grpc_address: String,
@@ -86,6 +88,8 @@ impl AgentSettings {
             zone: String::new(),
             http_listen: String::new(),
             grpc_listen: String::new(),
+            grpc_forward_listen: String::new(),
+            listeners_file: None,
             console: false,
             tls_dir: None,
             advertised_grpc_address: String::new(),

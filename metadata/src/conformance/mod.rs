@@ -13,6 +13,7 @@ pub mod garbage;
 pub mod groups;
 pub mod leases;
 pub mod log;
+pub mod node_ids;
 pub mod owners;
 pub mod races;
 pub mod segments;
@@ -26,6 +27,7 @@ macro_rules! conformance_suite {
         $run! {
             leases::a_store_begins_with_a_cluster_id_and_the_coordinator_slots,
             leases::a_node_id_is_stable_and_an_incarnation_is_new,
+            node_ids::node_ids_stay_small_while_agents_come_and_go,
             leases::a_second_life_seals_the_first,
             leases::renewing_seals_those_whose_lease_expired,
             leases::an_expired_lease_that_nobody_took_can_be_renewed,

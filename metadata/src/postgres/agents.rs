@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, SilenceThreshold,
-    rows::{LeasedPartitionRow, check_lease, millis, needs_drain, silence_ms, to_unsigned},
+    rows::{
+        LeasedPartitionRow, check_lease, millis, needs_drain, silence_ms, smallest_free_node_id, to_unsigned,
+    },
     transaction::TransactionResult,
 };
 
@@ -25,6 +27,34 @@ async fn seal_locked(conn: &mut StoreConnection, incarnations: &[i64]) -> Transa
     query("UPDATE agents SET sealed_at = clock_timestamp() WHERE incarnation = ANY($1)")
         .bind(incarnations)
         .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Gives an agent id a node id, unless it still has one: the smallest that no live agent has. If
+/// that was the id of an agent that is gone, it is no longer.
+///
+/// The caller holds the lock of [`lock_cluster`] and has sealed the agent's own incarnations.
+async fn ensure_node_id(conn: &mut StoreConnection, agent_id: &str) -> TransactionResult<()> {
+    let known: Option<i32> = query_scalar("SELECT node_id FROM nodes WHERE agent_id = $1")
+        .bind(agent_id)
+        .fetch_optional(&mut *conn)
+        .await?;
+    if known.is_some() {
+        return Ok(());
+    }
+    let taken: Vec<i32> = query_scalar("SELECT node_id FROM agents WHERE sealed_at IS NULL")
+        .fetch_all(&mut *conn)
+        .await?;
+    let free = smallest_free_node_id(&taken);
+    query("DELETE FROM nodes WHERE node_id = $1")
+        .bind(free)
+        .execute(&mut *conn)
+        .await?;
+    query("INSERT INTO nodes (agent_id, node_id) VALUES ($1, $2)")
+        .bind(agent_id)
+        .bind(free)
+        .execute(&mut *conn)
         .await?;
     Ok(())
 }
@@ -44,13 +74,7 @@ pub(super) async fn register(
     if !old.is_empty() {
         seal_locked(conn, &old).await?;
     }
-    query(
-        "INSERT INTO nodes (agent_id, node_id) SELECT $1, coalesce(max(node_id), 0) + 1 FROM nodes
-         ON CONFLICT (agent_id) DO NOTHING",
-    )
-    .bind(&new.agent_id)
-    .execute(&mut *conn)
-    .await?;
+    ensure_node_id(conn, &new.agent_id).await?;
     let (incarnation, node_id): (i64, i32) = query_as(
         "INSERT INTO agents (agent_id, node_id, grpc_address, http_address, kafka_address, zone, version, lease_ttl_ms,
                              lease_expires_at)

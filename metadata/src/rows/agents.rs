@@ -1,6 +1,6 @@
 //! Rows of `agents`.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{millis, to_unsigned};
 use crate::{AgentEntry, Error, Incarnation, Result, SilenceThreshold};
@@ -33,6 +33,14 @@ impl From<AgentRow> for AgentEntry {
             draining: row.draining,
         }
     }
+}
+
+/// Returns the smallest node id, counted from 1, that is not taken.
+pub(crate) fn smallest_free_node_id(taken: &[i32]) -> i32 {
+    let taken: BTreeSet<i32> = taken.iter().copied().collect();
+    // One more number than there are ids, so one of them is free.
+    let numbers = 1..=i32::try_from(taken.len()).unwrap_or(i32::MAX - 1) + 1;
+    numbers.into_iter().find(|id| !taken.contains(id)).unwrap_or(1)
 }
 
 /// Converts rows of sealed incarnations with the milliseconds since they were sealed.
@@ -68,5 +76,25 @@ pub(crate) fn check_sealed(incarnation: Incarnation, sealed: Option<bool>) -> Re
         Ok(())
     } else {
         Err(Error::NotSealed(incarnation))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_free_node_id_fills_the_first_gap() {
+        for (taken, free) in [
+            (&[][..], 1),
+            (&[1, 2, 3], 4),
+            (&[3, 1], 2),
+            (&[2, 3], 1),
+            (&[57, 1], 2),
+            (&[-4, 0, 1], 2),
+            (&[1, 1, 2], 3),
+        ] {
+            assert_eq!(smallest_free_node_id(taken), free, "{taken:?}");
+        }
     }
 }

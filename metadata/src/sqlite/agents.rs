@@ -11,9 +11,37 @@ use super::{
 use crate::{
     AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, SchemaWindow,
     SilenceThreshold,
-    rows::{LeasedPartitionRow, check_lease, millis, needs_drain, silence_ms},
+    rows::{LeasedPartitionRow, check_lease, millis, needs_drain, silence_ms, smallest_free_node_id},
     transaction::TransactionResult,
 };
+
+/// Gives an agent id a node id, unless it still has one: the smallest that no live agent has. If
+/// that was the id of an agent that is gone, it is no longer.
+///
+/// The caller has sealed the agent's own incarnations.
+async fn ensure_node_id(conn: &mut SqliteConnection, agent_id: &str) -> TransactionResult<()> {
+    let known: Option<i32> = query_scalar("SELECT node_id FROM nodes WHERE agent_id = ?1")
+        .bind(agent_id)
+        .fetch_optional(&mut *conn)
+        .await?;
+    if known.is_some() {
+        return Ok(());
+    }
+    let taken: Vec<i32> = query_scalar("SELECT node_id FROM agents WHERE sealed_at IS NULL")
+        .fetch_all(&mut *conn)
+        .await?;
+    let free = smallest_free_node_id(&taken);
+    query("DELETE FROM nodes WHERE node_id = ?1")
+        .bind(free)
+        .execute(&mut *conn)
+        .await?;
+    query("INSERT INTO nodes (agent_id, node_id) VALUES (?1, ?2)")
+        .bind(agent_id)
+        .bind(free)
+        .execute(&mut *conn)
+        .await?;
+    Ok(())
+}
 
 pub(super) async fn register(
     conn: &mut SqliteConnection,
@@ -28,13 +56,7 @@ pub(super) async fn register(
         .bind(&new.agent_id)
         .execute(&mut *conn)
         .await?;
-    query(
-        "INSERT INTO nodes (agent_id, node_id) SELECT ?1, coalesce(max(node_id), 0) + 1 FROM nodes WHERE true
-         ON CONFLICT (agent_id) DO NOTHING",
-    )
-    .bind(&new.agent_id)
-    .execute(&mut *conn)
-    .await?;
+    ensure_node_id(conn, &new.agent_id).await?;
     let (incarnation, node_id): (i64, i32) = query_as(
         "INSERT INTO agents (agent_id, node_id, grpc_address, http_address, kafka_address, zone, version, lease_ttl_ms,
                              registered_at, lease_expires_at)

@@ -17,6 +17,8 @@ pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
     ("zone", "the node's zone"),
     ("http-listen", "listeners.http.port"),
     ("grpc-listen", "listeners.grpc.port"),
+    ("grpc-forward-listen", "the operator"),
+    ("listeners-file", "listeners"),
     (
         "advertised-grpc-address",
         "the pod's address and listeners.grpc.port",

@@ -162,6 +162,22 @@ impl AgentProcess {
         self.http.address()
     }
 
+    /// Returns the address of a further gRPC listener by its name in the line that the agent prints
+    /// when it listens.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the agent has no such listener.
+    pub fn listener(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        let printed = self.process.stdout();
+        // A restarted agent prints the line again.
+        let line = printed.lines().rfind(|line| line.starts_with("listening "));
+        let key = format!("{name}=");
+        let found = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(&key)));
+        let found = found.with_context(|| format!("the agent has no listener {name}: {printed}"))?;
+        Ok(found.parse()?)
+    }
+
     /// Returns the process, for signals and logs.
     pub fn process(&mut self) -> &mut ChildProcess {
         &mut self.process

@@ -3,7 +3,10 @@
 use streamhouse_core::time::system_entropy;
 use streamhouse_metadata::{GarbagePolicy, MetadataStore};
 
-use super::*;
+use super::{
+    ledger::{PartitionName, user_partitions},
+    *,
+};
 use crate::{
     faulty_metadata::{FaultyMetadataStore, MetadataFault, MetadataFaultKind, MetadataMethod},
     maintenance::{delete, roll, sweep},
@@ -97,6 +100,13 @@ pub(crate) async fn expire_ended_incarnations(stores: &FaultyStores) {
         incarnation_retention: Duration::ZERO,
     };
     stores.metadata.inner().collect_garbage(&policy, 0).await.unwrap();
+}
+
+/// Returns a partition of a user topic.
+pub(super) async fn user_partition(stores: &FaultyStores, topic: &str, partition: i32) -> PartitionName {
+    let all = user_partitions(stores).await.into_iter();
+    let mut found = all.filter(|log| log.topic == topic && log.partition == partition);
+    found.next().unwrap()
 }
 
 /// Rolls everything that `node` leads, then deletes and sweeps until nothing is left to do. All

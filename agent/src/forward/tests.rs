@@ -1,0 +1,118 @@
+//! The bounds of connections to other agents.
+
+use streamhouse_core::ErrorCode;
+use streamhouse_metadata::ClusterSnapshot;
+
+use super::{pool::ConnectionLease, *};
+use crate::metrics::ForwardKind;
+
+fn agent(incarnation: i64) -> AgentEntry {
+    AgentEntry {
+        incarnation: Incarnation(incarnation),
+        node_id: 1,
+        agent_id: format!("agent-{incarnation}"),
+        grpc_address: "127.0.0.1:1".to_owned(),
+        http_address: String::new(),
+        kafka_address: String::new(),
+        zone: String::new(),
+        version: String::new(),
+        draining: false,
+    }
+}
+
+/// Returns a view with these agents.
+fn view_of(agents: &[AgentEntry]) -> Arc<ClusterView> {
+    let directory = ClusterDirectory::default();
+    directory.replace(ClusterSnapshot {
+        version: 1,
+        agents: agents.to_vec(),
+        ..ClusterSnapshot::default()
+    });
+    directory.view()
+}
+
+fn pool(limits: ForwardLimits) -> (Arc<PeerPool>, Arc<AgentMetrics>) {
+    let metrics = Arc::new(AgentMetrics::new().unwrap());
+    (PeerPool::new(None, metrics.clone(), limits), metrics)
+}
+
+fn open_connections(metrics: &AgentMetrics, kind: ForwardKind) -> String {
+    let series = format!(
+        "streamhouse_agent_forward_connections{{kind=\"{}\"}} ",
+        kind.name()
+    );
+    let text = metrics.render().unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix(&series))
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn an_agent_has_sixteen_connections_for_streams_and_four_for_calls() {
+    let limits = ForwardLimits::default();
+    assert_eq!((limits.produce_connections, limits.call_connections), (16, 4));
+}
+
+#[tokio::test]
+async fn streams_share_connections_and_are_refused_beyond_the_last() {
+    let limits = ForwardLimits {
+        produce_connections: 3,
+        streams_per_connection: 2,
+        call_connections: 1,
+        calls_per_connection: 1,
+    };
+    let (pool, metrics) = pool(limits);
+    let (peer, view) = (agent(1), view_of(&[agent(1), agent(2)]));
+    let lease = |kind| pool.lease(&view, &peer, kind);
+    let mut streams: Vec<ConnectionLease> = (0..6).map(|_| lease(ForwardKind::Produce).unwrap()).collect();
+    assert_eq!(open_connections(&metrics, ForwardKind::Produce), "3");
+    let refused = lease(ForwardKind::Produce).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::ResourceExhausted);
+    assert!(refused.retry_after_ms() > 0);
+    let call = lease(ForwardKind::Call).unwrap();
+    assert_eq!(
+        lease(ForwardKind::Call).unwrap_err().code(),
+        ErrorCode::ResourceExhausted
+    );
+    assert!(
+        pool.lease(&view, &agent(2), ForwardKind::Call).is_ok(),
+        "another agent"
+    );
+    drop(streams.pop());
+    streams.push(lease(ForwardKind::Produce).unwrap());
+    assert_eq!(open_connections(&metrics, ForwardKind::Produce), "3");
+    drop(call);
+    lease(ForwardKind::Call).unwrap();
+    streams.clear();
+    assert_eq!(open_connections(&metrics, ForwardKind::Produce), "1", "one stays");
+}
+
+#[tokio::test]
+async fn connections_to_agents_that_are_gone_are_dropped() {
+    let (pool, metrics) = pool(ForwardLimits::default());
+    let before = view_of(&[agent(1), agent(2)]);
+    let kept = pool.lease(&before, &agent(1), ForwardKind::Produce).unwrap();
+    let gone = pool.lease(&before, &agent(2), ForwardKind::Produce).unwrap();
+    let after = view_of(&[agent(1), agent(3)]);
+    let new = pool.lease(&after, &agent(3), ForwardKind::Produce).unwrap();
+    assert_eq!(open_connections(&metrics, ForwardKind::Produce), "2");
+    drop((kept, gone, new));
+    assert_eq!(open_connections(&metrics, ForwardKind::Produce), "2");
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_used_is_an_error_of_the_request() {
+    let (pool, _) = pool(ForwardLimits::default());
+    let peer = AgentEntry {
+        grpc_address: "not an address".to_owned(),
+        ..agent(1)
+    };
+    let error = pool
+        .lease(&view_of(std::slice::from_ref(&peer)), &peer, ForwardKind::Call)
+        .unwrap_err();
+    assert!(
+        error.is_retryable() && error.code().has_no_side_effects(),
+        "{error}"
+    );
+}

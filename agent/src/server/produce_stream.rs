@@ -1,0 +1,122 @@
+//! Serves produce streams: requests are accepted in the order sent, several are in flight at once,
+//! and responses leave in that order.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use streamhouse_core::{Error, protocol::v1};
+use tokio::{
+    sync::mpsc,
+    time::{Duration, timeout},
+};
+use tonic::{Request, Status, Streaming};
+
+use super::ServerDeps;
+use crate::{
+    forward::{ForwardedProduce, ProduceForwarder, client_of},
+    listeners::CallOrigin,
+    metrics::RequestTimer,
+    produce::handler,
+};
+
+/// Maximum number of requests of one produce stream that wait for their response.
+pub(super) const MAX_IN_FLIGHT_REQUESTS: usize = 64;
+/// How long a client may leave responses unread before its produce stream ends.
+const RESPONSE_SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Channel of a stream's responses.
+pub(super) type ResponseSender = mpsc::Sender<Result<v1::ProduceResponse, Status>>;
+
+/// Serves one produce stream.
+pub(super) async fn serve(
+    deps: Arc<ServerDeps>,
+    request: Request<Streaming<v1::ProduceRequest>>,
+    answers: ResponseSender,
+) {
+    let mut acceptor = StreamAcceptor::new(deps, &request);
+    let mut requests = request.into_inner();
+    let mut waiting = FuturesOrdered::new();
+    let mut open = true;
+    let mut broken = None;
+    while open || !waiting.is_empty() {
+        tokio::select! {
+            biased;
+            Some(answer) = waiting.next(), if !waiting.is_empty() => {
+                // The client has disconnected or does not read: what was accepted is still written.
+                if !matches!(timeout(RESPONSE_SEND_TIMEOUT, answers.send(Ok(answer))).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
+                Some(Ok(request)) => waiting.push_back(acceptor.accept(request).await),
+                Some(Err(status)) => {
+                    tracing::debug!(%status, "a produce stream failed");
+                    broken = Some(status);
+                    open = false;
+                }
+                None => open = false,
+            },
+        }
+    }
+    // The client learns why its stream ended after the responses to the requests before.
+    if let Some(status) = broken {
+        let _ = timeout(
+            RESPONSE_SEND_TIMEOUT,
+            answers.send(Err(Error::from(status).into())),
+        )
+        .await;
+    }
+}
+
+/// Accepts the requests of one stream.
+struct StreamAcceptor {
+    deps: Arc<ServerDeps>,
+    origin: CallOrigin,
+    /// `None` if nothing of this stream may be forwarded.
+    forwarder: Option<ProduceForwarder>,
+}
+
+impl StreamAcceptor {
+    fn new<T>(deps: Arc<ServerDeps>, request: &Request<T>) -> Self {
+        let origin = CallOrigin::of(request);
+        let forwarder = origin.may_forward().then(|| {
+            let client = client_of(request);
+            ProduceForwarder::new(deps.forward.clone(), origin.clone(), client)
+        });
+        Self {
+            deps,
+            origin,
+            forwarder,
+        }
+    }
+
+    /// Accepts a request, whose batches then have their place in the order. Returns its response.
+    async fn accept(&mut self, mut request: v1::ProduceRequest) -> BoxFuture<'static, v1::ProduceResponse> {
+        let timer = self.deps.metrics.start_request("Produce");
+        let forwarded = match &mut self.forwarder {
+            Some(forwarder) => forwarder.forward(&mut request).await,
+            None => ForwardedProduce::default(),
+        };
+        let pending = handler::accept(&self.deps.produce, request).await;
+        let (deps, origin) = (self.deps.clone(), self.origin.clone());
+        respond(deps, origin, pending, forwarded, timer).boxed()
+    }
+}
+
+async fn respond(
+    deps: Arc<ServerDeps>,
+    origin: CallOrigin,
+    pending: handler::PendingProduce,
+    forwarded: ForwardedProduce,
+    _timer: RequestTimer,
+) -> v1::ProduceResponse {
+    let mut response = pending.finish(&deps.produce).await;
+    for result in &mut response.partitions {
+        origin.translate_leader(&mut result.leader);
+    }
+    let throttle_ms = forwarded
+        .finish(&deps.forward, &origin, &mut response.partitions)
+        .await;
+    response.throttle_ms = response.throttle_ms.max(throttle_ms);
+    response
+}
