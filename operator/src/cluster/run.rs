@@ -10,7 +10,7 @@ use std::{
 
 use futures::{StreamExt, future};
 use kube::{
-    ResourceExt,
+    Resource as _, ResourceExt,
     api::DynamicObject,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
@@ -48,6 +48,8 @@ struct ControllerState {
     /// Limits the reconciliations of all watches together.
     running: Semaphore,
     synced: Mutex<SyncedWatches>,
+    /// The clusters that are being reconciled, and whether each was deleted meanwhile.
+    in_progress: Mutex<HashMap<ClusterKey, bool>>,
     /// Number of clusters per watch.
     counts: Mutex<HashMap<Option<Vec<String>>, ClusterCounts>>,
 }
@@ -71,6 +73,15 @@ struct SyncedWatches {
 }
 
 impl ControllerState {
+    /// Drops the state of a cluster that no longer exists, again at the end of a reconciliation
+    /// that is in progress.
+    fn forget(&self, key: &ClusterKey) {
+        if let Some(deleted) = self.in_progress.lock().get_mut(key) {
+            *deleted = true;
+        }
+        self.reconciler.remove(key);
+    }
+
     /// Records that the watch of this scope has listed all its clusters, or that it is forbidden.
     /// A namespace that the operator may not read does not keep it from being ready for others.
     fn mark_watch(&self, scope: &WatchScope, forbidden: bool) {
@@ -106,6 +117,7 @@ pub async fn run(context: OperatorContext, concurrency: u16, stop: CancellationT
         context: context.clone(),
         running: Semaphore::new(usize::from(concurrency)),
         synced: Mutex::default(),
+        in_progress: Mutex::default(),
         counts: Mutex::default(),
     });
     loop {
@@ -224,9 +236,9 @@ async fn watch_presence(work: Arc<ControllerState>, scope: &WatchScope) {
                 known
                     .iter()
                     .filter(|key| in_scope(key) && !listed.contains(key))
-                    .for_each(|key| work.reconciler.remove(key));
+                    .for_each(|key| work.forget(key));
             }
-            Ok(watcher::Event::Delete(cluster)) => work.reconciler.remove(&key_of(&cluster)),
+            Ok(watcher::Event::Delete(cluster)) => work.forget(&key_of(&cluster)),
             Ok(watcher::Event::Apply(_)) => {}
             Err(error) => {
                 if is_forbidden(&error) {
@@ -249,10 +261,17 @@ async fn reconcile(cluster: Arc<GuardedCluster>, work: Arc<ControllerState>) -> 
     // Fails only if the semaphore was closed, which nobody does.
     let _permit = work.running.acquire().await;
     let begin = Instant::now();
+    let metadata = cluster.meta();
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let key = ClusterKey::new(text(&metadata.namespace), text(&metadata.name));
+    work.in_progress.lock().insert(key.clone(), false);
     let action = match &cluster.0 {
         Ok(cluster) => work.reconciler.reconcile(cluster).await,
         Err(invalid) => work.reconciler.handle_undecodable(invalid).await,
     };
+    if work.in_progress.lock().remove(&key) == Some(true) {
+        work.reconciler.remove(&key);
+    }
     let seconds = begin.elapsed().as_secs_f64();
     let now_ms = work.context.clock.now_ms();
     work.context

@@ -6,7 +6,10 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use streamhouse_operator::crd::{StreamHouseCluster, Topic};
+use streamhouse_operator::{
+    crd::{StreamHouseCluster, Topic},
+    metadata_stores::ClusterKey,
+};
 
 use crate::environment::ClusterTestEnvironment;
 
@@ -38,16 +41,12 @@ async fn a_deleted_cluster_with_topics_never_blocks_and_its_metadata_is_kept() {
     world.until_gone::<StreamHouseCluster>("main").await;
     world.until_gone::<Deployment>("main-agent").await;
     assert_eq!(world.sql("SELECT count(*) FROM cluster").await, "1");
-    assert!(
-        world
-            .context
-            .stores
-            .get(&streamhouse_operator::metadata_stores::ClusterKey::new(
-                &world.namespace,
-                "main"
-            ))
-            .is_none()
-    );
+    let key = ClusterKey::new(&world.namespace, "main");
+    world
+        .until("the end of its store", || async {
+            world.context.stores.get(&key).is_none().then_some(())
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
