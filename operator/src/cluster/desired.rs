@@ -48,7 +48,10 @@ pub struct DesiredCluster {
     pub grpc: ListenerPort,
     /// Listener for `/health`, `/ready` and `/metrics`.
     pub http: ListenerPort,
-    /// Further listeners for clients, by name.
+    /// Port of the listener that serves every client by one address. Its certificate is that of
+    /// `grpc`.
+    pub forward_port: u16,
+    /// Further listeners for clients.
     pub listeners: Vec<DesiredListener>,
     /// DNS domain of the Kubernetes cluster.
     pub cluster_domain: String,

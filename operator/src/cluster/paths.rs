@@ -3,6 +3,10 @@
 
 /// Directory with one subdirectory per listener with a certificate.
 pub(super) const TLS_DIR: &str = "/etc/streamhouse/tls";
+/// Directory of the file of the additional listeners.
+pub(super) const LISTENERS_DIR: &str = "/etc/streamhouse/listeners";
+/// File of the additional listeners in [`LISTENERS_DIR`].
+pub(super) const LISTENERS_FILE: &str = "/etc/streamhouse/listeners/listeners.yaml";
 /// Directory of the database's CA certificate.
 pub(super) const DATABASE_CA_DIR: &str = "/etc/streamhouse/postgresql";
 /// Directory of the object store's CA certificate.

@@ -19,8 +19,8 @@ use streamhouse_core::settings::{AgentSettings, SettingOverrides};
 
 use super::{
     desired::{
-        BucketCredentials, DatabaseTls, DesiredCluster, ImageReference, ListenerPort, MetadataDatabase,
-        SecretKeySelector, StorageBucket,
+        BucketCredentials, DatabaseTls, DesiredCluster, DesiredListener, ImageReference, ListenerPort,
+        MetadataDatabase, SecretKeySelector, StorageBucket,
     },
     names, paths,
     problem::ClusterProblem,
@@ -56,7 +56,8 @@ pub fn validate(
     let (grpc, http) = listeners::own_listeners(&name, spec)?;
     let further = listeners::additional_listeners(&name, spec, &grpc, &http)?;
     let storage = bucket(spec)?;
-    let (variables, settings) = settings(spec, &grpc, &http)?;
+    let forward_port = listeners::forward_port(&grpc, &http, &further);
+    let (variables, settings) = settings(spec, &grpc, &http, forward_port, &further)?;
     let resources = agents::resources(spec, &settings)?;
     let (service_monitor, alerts, dashboard) = monitoring::monitoring(spec, &namespace, &http)?;
     if let Some(pod_template) = &spec.agents.pod_template {
@@ -77,6 +78,7 @@ pub fn validate(
         pod_template: spec.agents.pod_template.clone(),
         grpc,
         http,
+        forward_port,
         listeners: further,
         cluster_domain: listeners::cluster_domain(spec),
         postgresql: database(spec),
@@ -186,6 +188,8 @@ fn settings(
     spec: &ClusterSpec,
     grpc: &ListenerPort,
     http: &ListenerPort,
+    forward_port: u16,
+    further: &[DesiredListener],
 ) -> Result<(BTreeMap<String, String>, AgentSettings), ClusterProblem> {
     let refuse = |problem: String| ClusterProblem::invalid_spec(format!("spec.agents.settings: {problem}"));
     let mut overrides = SettingOverrides::default();
@@ -203,13 +207,16 @@ fn settings(
         .as_ref()
         .map(|prefix| format!("/{}", prefix.trim_end_matches('/')));
     let store = format!("s3://{}{}", storage.bucket, prefix.unwrap_or_default());
+    let has_tls = grpc.has_tls() || http.has_tls() || further.iter().any(|listener| listener.port.has_tls());
     let ours = [
+        ("grpc-forward-listen", Some(format!("[::]:{forward_port}"))),
+        (
+            "listeners-file",
+            (!further.is_empty()).then(|| paths::LISTENERS_FILE.to_owned()),
+        ),
         ("grpc-listen", Some(format!("0.0.0.0:{}", grpc.number))),
         ("http-listen", Some(format!("0.0.0.0:{}", http.number))),
-        (
-            "tls-dir",
-            (grpc.has_tls() || http.has_tls()).then(|| paths::TLS_DIR.to_owned()),
-        ),
+        ("tls-dir", has_tls.then(|| paths::TLS_DIR.to_owned())),
         ("object-store", Some(store)),
         ("s3-endpoint", storage.endpoint.clone()),
         ("s3-region", storage.region.clone()),

@@ -18,7 +18,7 @@ pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
     ("http-listen", "listeners.http.port"),
     ("grpc-listen", "listeners.grpc.port"),
     ("grpc-forward-listen", "the operator"),
-    ("listeners-file", "listeners"),
+    ("listeners-file", "listeners.additional"),
     (
         "advertised-grpc-address",
         "the pod's address and listeners.grpc.port",

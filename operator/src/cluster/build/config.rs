@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    ChildObject,
+    ChildObject, listeners,
     object::{ObjectBuilder, short_hash},
 };
 use crate::cluster::{children::ManagedKind, desired::DesiredCluster, inputs::BuildInputs};
@@ -28,7 +28,10 @@ pub(super) fn config_map(desired: &DesiredCluster) -> ChildObject {
         .build(json!({ "data": desired.variables }))
 }
 
-/// Hashes everything that agents read only at start.
+/// Hashes everything that agents read only at start. Not the addresses of listeners, which they
+/// read again.
 pub(super) fn config_hash(desired: &DesiredCluster, inputs: &BuildInputs) -> String {
-    short_hash(&json!([desired.variables, inputs.secret_hash]).to_string())
+    let mut parts = vec![json!(desired.variables), json!(inputs.secret_hash)];
+    parts.extend(desired.listeners.iter().map(listeners::structure));
+    short_hash(&json!(parts).to_string())
 }

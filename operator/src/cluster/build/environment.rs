@@ -69,10 +69,10 @@ fn secret_variable(name: &str, from: &SecretKeySelector) -> Value {
 /// Files of a Secret in the container.
 #[derive(Debug, Clone)]
 pub(super) struct SecretMount {
-    name: &'static str,
+    name: String,
     folder: String,
     secret: String,
-    /// Key and file name.
+    /// Key and file name; all keys if empty.
     files: Vec<(String, &'static str)>,
 }
 
@@ -86,25 +86,30 @@ impl SecretMount {
     pub(super) fn to_volume(&self) -> Value {
         let item = |(key, path): &(String, &str)| json!({ "key": key, "path": path });
         let items: Vec<Value> = self.files.iter().map(item).collect();
-        json!({ "name": self.name, "secret": { "secretName": self.secret, "defaultMode": FILE_MODE, "items": items } })
+        let mut secret = json!({ "secretName": self.secret, "defaultMode": FILE_MODE });
+        if !items.is_empty() {
+            secret["items"] = json!(items);
+        }
+        json!({ "name": self.name, "secret": secret })
     }
 }
 
 /// Returns the certificates of the listeners.
 pub(super) fn certificate_mounts(desired: &DesiredCluster) -> Vec<SecretMount> {
-    let listeners = [
-        ("grpc", "grpc-tls", &desired.grpc),
-        ("http", "http-tls", &desired.http),
-    ];
-    let mount = |(listener, name, port): (&str, &'static str, &ListenerPort)| {
+    let mount = |(listener, port): (&str, &ListenerPort)| {
+        // Agents trust each other by the CA certificate beside that of grpc, where there is one.
+        let files = match listener {
+            "grpc" => Vec::new(),
+            _ => ["tls.crt", "tls.key"].map(|file| (file.to_owned(), file)).into(),
+        };
         Some(SecretMount {
-            name,
+            name: format!("{listener}-tls"),
             folder: format!("{}/{listener}", paths::TLS_DIR),
             secret: port.certificate.as_ref()?.secret.clone(),
-            files: ["tls.crt", "tls.key"].map(|file| (file.to_owned(), file)).into(),
+            files,
         })
     };
-    listeners.into_iter().filter_map(mount).collect()
+    desired.ports().filter_map(mount).collect()
 }
 
 /// Returns the CA certificates of the database and the object store.
@@ -122,7 +127,7 @@ pub(super) fn ca_mounts(desired: &DesiredCluster) -> Vec<SecretMount> {
     let mount = |(name, folder, secret): (&'static str, &str, Option<&SecretKeySelector>)| {
         let secret = secret?;
         Some(SecretMount {
-            name,
+            name: name.to_owned(),
             folder: folder.to_owned(),
             secret: secret.name.clone(),
             files: vec![(secret.key.clone(), "ca.crt")],

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{ChildObject, object::ObjectBuilder};
+use super::{CONTAINER_NAME, ChildObject, object::ObjectBuilder};
 use crate::{
     cluster::{
         children::{LABEL_AGENT_SLOT, LABEL_LISTENER, ManagedKind},
         desired::{DesiredCluster, DesiredListener, DesiredRoute, EndpointOptions, with_slot},
         inputs::BuildInputs,
-        labels, listeners, names,
+        labels, listeners,
+        merge::merge,
+        names, paths,
     },
     crd::{ListenerType, RouteKind},
 };
@@ -20,6 +22,8 @@ use crate::{
 const LISTENER_COMPONENT: &str = "listener";
 /// File of the listeners in the ConfigMap.
 const LISTENERS_FILE: &str = "listeners.yaml";
+/// Volume of the ConfigMap.
+const LISTENERS_VOLUME: &str = "listeners";
 
 /// Builds the ConfigMap of the listeners, if there are any. Agents read the addresses again when
 /// they change; everything else in it is also part of the pod template's hash.
@@ -40,10 +44,32 @@ pub(super) fn listeners_config(desired: &DesiredCluster, inputs: &BuildInputs) -
         entry
     };
     let file = json!({ "listeners": desired.listeners.iter().map(entry).collect::<Vec<_>>() });
-    let name = format!("{}-listeners", desired.name);
-    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, name).component(LISTENER_COMPONENT);
+    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, config_name(desired))
+        .component(LISTENER_COMPONENT);
     // JSON is YAML too.
     Some(draft.build(json!({ "data": { LISTENERS_FILE: format!("{file:#}\n") } })))
+}
+
+/// Adds the listeners to the agents' pods: their ports, and the directory of the ConfigMap. The
+/// file alone cannot be mounted, since Kubernetes does not update it then.
+pub(super) fn add_to_pod(desired: &DesiredCluster, spec: &mut Value) {
+    if desired.listeners.is_empty() {
+        return;
+    }
+    let port =
+        |listener: &DesiredListener| json!({ "containerPort": listener.port.number, "protocol": "TCP" });
+    let ports: Vec<Value> = desired.listeners.iter().map(port).collect();
+    let mount = json!({ "name": LISTENERS_VOLUME, "mountPath": paths::LISTENERS_DIR, "readOnly": true });
+    let config = json!({ "name": config_name(desired) });
+    let further = json!({
+        "containers": [{ "name": CONTAINER_NAME, "ports": ports, "volumeMounts": [mount] }],
+        "volumes": [{ "name": LISTENERS_VOLUME, "configMap": config }],
+    });
+    merge(spec, &further);
+}
+
+fn config_name(desired: &DesiredCluster) -> String {
+    format!("{}-listeners", desired.name)
 }
 
 /// Returns what agents read of a listener only at start.

@@ -18,6 +18,9 @@ use kube::core::DynamicObject;
 
 use super::{children::ManagedKind, desired::DesiredCluster, inputs::BuildInputs};
 
+/// Name of the agents' container, by which a user's pod template refers to it.
+const CONTAINER_NAME: &str = "agent";
+
 /// One complete object of a cluster: with names, labels, owner reference and the hash of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChildObject {

@@ -21,7 +21,11 @@ pub(super) fn service(desired: &DesiredCluster) -> ChildObject {
     ObjectBuilder::new(desired, ManagedKind::Service, desired.service_name()).build(json!({ "spec": {
         "type": "ClusterIP",
         "selector": labels::agent_selector(&desired.name),
-        "ports": [port("grpc", desired.grpc.number, grpc), port("http", desired.http.number, http)],
+        "ports": [
+            port("grpc", desired.grpc.number, grpc),
+            port("grpc-forward", desired.forward_port, grpc),
+            port("http", desired.http.number, http),
+        ],
     } }))
 }
 
@@ -36,15 +40,18 @@ pub(super) fn network_policy(desired: &DesiredCluster) -> Option<ChildObject> {
             peers.to_vec()
         }
     };
-    let tcp = |number: u16| json!([{ "port": number, "protocol": "TCP" }]);
+    let tcp = |numbers: &[u16]| -> Vec<Value> {
+        let port = |number| json!({ "port": number, "protocol": "TCP" });
+        numbers.iter().map(port).collect()
+    };
     let clients = given(&peers.clients, json!({ "podSelector": {} }));
     let mut ingress = vec![
         json!({ "from": [agents] }),
-        json!({ "from": clients, "ports": tcp(desired.grpc.number) }),
-        json!({ "from": given(&peers.monitoring, json!({ "namespaceSelector": {} })), "ports": tcp(desired.http.number) }),
+        json!({ "from": clients, "ports": tcp(&[desired.grpc.number, desired.forward_port]) }),
+        json!({ "from": given(&peers.monitoring, json!({ "namespaceSelector": {} })), "ports": tcp(&[desired.http.number]) }),
     ];
     for listener in &desired.listeners {
-        let mut rule = json!({ "ports": tcp(listener.port.number) });
+        let mut rule = json!({ "ports": tcp(&[listener.port.number]) });
         if !listener.peers.is_empty() {
             rule["from"] = json!(listener.peers);
         } else if listener.kind == ListenerType::Internal {

@@ -4,15 +4,14 @@
 use serde_json::{Value, json};
 
 use super::{
-    config,
+    CONTAINER_NAME, config,
     environment::{self, SecretMount},
+    listeners,
 };
 use crate::cluster::{
     children::ANNOTATION_CONFIG_HASH, desired::DesiredCluster, inputs::BuildInputs, labels, merge::merge,
 };
 
-/// Name of the container, by which a user's pod template refers to it.
-pub(super) const CONTAINER_NAME: &str = "agent";
 /// User of the images, which is unprivileged.
 const USER_ID: i64 = 65532;
 
@@ -41,6 +40,7 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
         &json!({
             "ports": [
                 { "name": "grpc", "containerPort": desired.grpc.number, "protocol": "TCP" },
+                { "name": "grpc-forward", "containerPort": desired.forward_port, "protocol": "TCP" },
                 { "name": "http", "containerPort": desired.http.number, "protocol": "TCP" },
             ],
             "resources": desired.resources,
@@ -52,6 +52,7 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
         }),
     );
     let mut spec = pod_spec(desired, container, &mounts);
+    listeners::add_to_pod(desired, &mut spec);
     merge(
         &mut spec,
         &json!({

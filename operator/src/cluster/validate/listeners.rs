@@ -23,6 +23,8 @@ use crate::{
 
 const DEFAULT_GRPC_PORT: u16 = 50051;
 const DEFAULT_HTTP_PORT: u16 = 8080;
+/// Port of the listener that serves every client by one address, if no other listener has it.
+const FORWARD_PORT: u16 = 50052;
 const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// Names of listeners that every cluster has or may have.
 const RESERVED_NAMES: [&str; 4] = ["grpc", "grpc-forward", "http", "kafka"];
@@ -78,6 +80,15 @@ pub(super) fn own_listeners(
         )));
     }
     Ok((grpc, http))
+}
+
+/// Returns the port of the listener that serves every client by one address: the usual one, or the
+/// next that no other listener has.
+pub(super) fn forward_port(grpc: &ListenerPort, http: &ListenerPort, further: &[DesiredListener]) -> u16 {
+    let further = further.iter().map(|listener| listener.port.number);
+    let used: Vec<u16> = [grpc.number, http.number].into_iter().chain(further).collect();
+    let mut ports = FORWARD_PORT..=u16::MAX;
+    ports.find(|port| !used.contains(port)).unwrap_or(FORWARD_PORT)
 }
 
 /// Returns the additional listeners.

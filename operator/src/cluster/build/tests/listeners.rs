@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::cluster::fixtures::listener_facts;
+use crate::cluster::{fixtures::listener_facts, inputs::ListenerFacts};
 
 /// Builds a cluster with one listener that is named external, with two agents and three slots.
 fn build_listener(listener: &str) -> Vec<ChildObject> {
@@ -147,4 +147,57 @@ fn a_kind_is_written_in_the_version_that_is_served() {
     );
     let route = find_kind(&children, ManagedKind::TLSRoute);
     assert_eq!(route["apiVersion"], "gateway.networking.k8s.io/v1alpha2");
+}
+
+#[test]
+fn other_addresses_do_not_roll_the_pods_and_another_listener_does() {
+    let template = |listener: &str, facts: ListenerFacts| {
+        let desired = desired_with(&format!("{{listeners: {{additional: [{listener}]}}}}"));
+        let inputs = BuildInputs {
+            listeners: facts,
+            ..inputs()
+        };
+        find_kind(&build(&desired, &inputs), ManagedKind::Deployment)["spec"]["template"].clone()
+    };
+    let known = template(NODE_PORT, listener_facts("external"));
+    assert_eq!(known, template(NODE_PORT, ListenerFacts::default()));
+    let advertised = NODE_PORT.replace("nodePort: 31000", "advertisedHost: events.example.com");
+    assert_eq!(known, template(&advertised, ListenerFacts::default()));
+    let hash = |template: &Value| template["metadata"]["annotations"][ANNOTATION_CONFIG_HASH].clone();
+    for other in [
+        NODE_PORT.replace("9094", "9095"),
+        NODE_PORT.replace("external", "outside"),
+        NODE_PORT.replace("9094", "9094, tls: {secretName: certificate}"),
+    ] {
+        let other = template(&other, ListenerFacts::default());
+        assert_ne!(hash(&known), hash(&other));
+    }
+}
+
+#[test]
+fn agents_read_the_file_from_a_directory_that_is_updated() {
+    let children =
+        build_listener("{name: external, type: internal, port: 50052, tls: {secretName: certificate}}");
+    let settings = find_kind(&children, ManagedKind::ConfigMap);
+    let file = "/etc/streamhouse/listeners/listeners.yaml";
+    assert_eq!(settings["data"]["STREAMHOUSE_LISTENERS_FILE"], file);
+    // The usual port is taken.
+    assert_eq!(settings["data"]["STREAMHOUSE_GRPC_FORWARD_LISTEN"], "[::]:50053");
+    let deployment = find_kind(&children, ManagedKind::Deployment);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let of_name = |name: &str| mounts.iter().find(|mount| mount["name"] == name).unwrap();
+    assert_eq!(of_name("listeners")["mountPath"], "/etc/streamhouse/listeners");
+    assert!(of_name("listeners").get("subPath").is_none());
+    assert_eq!(
+        of_name("external-tls")["mountPath"],
+        "/etc/streamhouse/tls/external"
+    );
+    let ports = pod["containers"][0]["ports"].as_array().unwrap();
+    assert!(ports.contains(&json!({ "containerPort": 50052, "protocol": "TCP" })));
+    assert!(
+        ports
+            .iter()
+            .any(|port| port["name"] == "grpc-forward" && port["containerPort"] == 50053)
+    );
 }
