@@ -19,6 +19,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use serde_json::json;
+use streamhouse_core::listen::ipv4_fallback;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -45,13 +46,19 @@ struct ServerState {
     metrics: Arc<OperatorMetrics>,
 }
 
-/// Binds the listener.
+/// Binds the listener. `[::]` becomes `0.0.0.0` on a host without IPv6.
 ///
 /// # Errors
 ///
 /// Returns the error of the operating system, with the address in its message.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+    let bound = match TcpListener::bind(address).await {
+        Err(error) => match ipv4_fallback(&address.to_string(), &error) {
+            Some(address) => TcpListener::bind(address).await,
+            None => Err(error),
+        },
+        bound => bound,
+    };
     bound.map_err(|error| {
         let message = format!("cannot listen on {address}: {error}; choose another --http-listen");
         io::Error::new(error.kind(), message)
@@ -144,7 +151,7 @@ async fn get_metrics(State(pages): State<ServerState>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -246,6 +253,21 @@ mod tests {
         // One free connection is enough for the waiting client.
         drop(crowd.pop());
         assert!(waiting.await.unwrap().starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn every_interface_means_both_families() {
+        let listener = bind((Ipv6Addr::UNSPECIFIED, 0).into()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (health, metrics) = (Arc::default(), Arc::new(OperatorMetrics::new().unwrap()));
+        tokio::spawn(serve(listener, health, metrics));
+        for address in [
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv6Addr::LOCALHOST, port).into(),
+        ] {
+            let answer = get(address, "/health").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{address}: {answer}");
+        }
     }
 
     #[tokio::test]

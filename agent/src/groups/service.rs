@@ -58,7 +58,8 @@ fn client_host<T>(request: &Request<T>) -> String {
     }
     request
         .remote_addr()
-        .map(|address| address.ip().to_string())
+        // An IPv4 client of a listener on `[::]` has a mapped address.
+        .map(|address| address.ip().to_canonical().to_string())
         .unwrap_or_default()
 }
 

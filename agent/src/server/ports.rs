@@ -3,6 +3,7 @@
 
 use std::{io, net::SocketAddr};
 
+use streamhouse_core::listen::ipv4_fallback;
 use tokio::net::TcpListener;
 
 use crate::listeners::AddressAnswers;
@@ -79,7 +80,14 @@ impl ServerPorts {
 }
 
 async fn bind_listener(what: &str, address: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+    let bound = match TcpListener::bind(address).await {
+        Err(error) => match ipv4_fallback(address, &error) {
+            Some(address) => TcpListener::bind(address).await,
+            None => Err(error),
+        },
+        bound => bound,
+    };
+    bound.map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("cannot listen on {address} for {what}: {error}; choose another address"),

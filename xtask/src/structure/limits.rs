@@ -112,7 +112,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "topic_config",
                 "trace",
             ],
-            &["error", "ids", "murmur2", "time"],
+            &["error", "ids", "listen", "murmur2", "time"],
         ],
     ),
     (
