@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Checks the operator's chart and the manifests in config/: helm lint; every way to install the chart, rendered and validated strictly
-# against the schemas of the tested Kubernetes version; values that must be refused; copies that must be equal. Needs no cluster.
+# against the schemas of the tested Kubernetes version; values that must be refused; copies that must be equal; the health check for
+# Argo CD. Needs no cluster.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CHART=charts/streamhouse-operator
-need kubernetes-schemas
+need kubernetes-schemas dashboard-python
 PATH="$KUBERNETES_FOLDER:$KUBERNETES_TOOLS_FOLDER:$PATH"
 KUBE_VERSION=(--kube-version "${KUBERNETES_VERSION#v}")
 folder=$(mktemp -d)
@@ -18,8 +19,12 @@ render() {
   local name=$1
   shift
   helm lint "$CHART" "${KUBE_VERSION[@]}" --quiet --strict "$@" >"$folder/lint" 2>&1 || { cat "$folder/lint" >&2; fail "helm lint, $name"; }
-  helm template streamhouse-operator "$CHART" "${KUBE_VERSION[@]}" --namespace streamhouse-system "$@" >"$folder/$name.yaml" ||
-    fail "the chart cannot be rendered: $name"
+  template "$name" "$@"
+}
+# template NAME OPTION...: the same without helm lint, which knows no other APIs.
+template() {
+  helm template streamhouse-operator "$CHART" "${KUBE_VERSION[@]}" --namespace streamhouse-system "${@:2}" >"$folder/$1.yaml" ||
+    fail "the chart cannot be rendered: $1"
 }
 
 # conform WHAT FILE...: validates manifests against the schemas.
@@ -58,6 +63,7 @@ render monitoring --set monitoring.serviceMonitor.enabled=true,monitoring.servic
   --set monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.labels.release=prometheus \
   --set 'monitoring.prometheusRule.disabledAlerts={OperatorDriftRecurring,HighCPUUsage},monitoring.prometheusRule.nodes=true' \
   --set networkPolicy.enabled=true,networkPolicy.monitoring[0].namespaceSelector.matchLabels.name=monitoring
+render without-clients --set monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.unlabelledClients=false
 render alerts --set monitoring.prometheusRule.enabled=true
 render without-crds --set crds.install=false
 render crds-that-go --set crds.keep=false
@@ -65,9 +71,13 @@ render image --set image.registry=registry.example.com:5000,image.repository=mir
   --set image.digest=sha256:"$(printf 'a%.0s' {1..64})" --set 'imagePullSecrets[0].name=registry' \
   --set agentImage.registry=registry.example.com:5000,agentImage.repository=mirror/agent
 render bare --set rbac.create=false,serviceAccount.create=false,serviceAccount.name=mine,tests.enabled=false,podDisruptionBudget.enabled=true
-render openshift --set podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null,podSecurityContext.fsGroup=null
+render openshift --set openshift=true
+template on-openshift --api-versions security.openshift.io/v1
+template not-openshift --api-versions security.openshift.io/v1 --set openshift=false
+render monitored-elsewhere --set 'watchNamespaces={orders,monitoring},monitoringNamespaces={monitoring}' --set clusterDomain=k8s.example.com
 render test-cluster --set tests.cluster=streamhouse,tests.namespace=streamhouse,leaderElection.enabled=false
-for name in default ha namespaced monitoring alerts without-crds crds-that-go image bare openshift test-cluster; do
+for name in default ha namespaced monitoring alerts without-crds crds-that-go image bare openshift on-openshift not-openshift \
+  monitored-elsewhere test-cluster; do
   conform "the chart, $name" "$folder/$name.yaml"
 done
 render wrong --set securityContext.readOnlyRootFileSystem=true
@@ -83,8 +93,18 @@ for name in OperatorNoLeader HighMemoryUsage DiskSpaceLow; do
   grep -q "alert: $name\$" "$folder/monitoring.yaml" || fail "the alert $name is not there"
 done
 grep -q 'alert: OperatorDriftRecurring$' "$folder/alerts.yaml" || fail "the alerts on the operator are not all there"
+if grep -q 'alert: HighProducerErrorRate$' "$folder/without-clients.yaml"; then fail "alerts on clients are there, though switched off"; fi
 if grep -q 'alert: HighMemoryUsage$' "$folder/alerts.yaml"; then fail "alerts on nodes are there, and nobody asked for them"; fi
-if grep -qE '^ +(runAsUser|fsGroup):' "$folder/openshift.yaml"; then fail "ids that are unset are there"; fi
+for name in openshift on-openshift; do
+  if grep -qE '^ +(runAsUser|runAsGroup|fsGroup):' "$folder/$name.yaml"; then fail "OpenShift would refuse the ids of a pod, $name"; fi
+  [ "$(grep -cE '^ +type: RuntimeDefault$' "$folder/$name.yaml")" = 2 ] || fail "the rest of the restricted standard is not kept, $name"
+done
+[ "$(grep -cE '^ +runAsUser: 65532$' "$folder/default.yaml")$(grep -cE '^ +runAsUser: 65532$' "$folder/not-openshift.yaml")" = 22 ] ||
+  fail "pods have no ids although they are not for OpenShift"
+[ "$(kinds "$folder/default.yaml" Lease)" = 0 ] || fail "the chart has a Lease, which Argo CD excludes: the operator makes it"
+for name in HighProducerErrorRate ConsumerStalled; do
+  grep -q "alert: $name\$" "$folder/alerts.yaml" || fail "the alert $name about clients without a cluster is not there"
+done
 
 say "rights"
 python3 hack/kubernetes/check_rendered.py rights <(as_json "$folder/default.yaml") <(as_json "$folder/namespaced.yaml")
@@ -93,6 +113,10 @@ say "definitions"
 for name in default crds-that-go; do as_json "$folder/$name.yaml" >"$folder/$name.json"; done
 for crd in crds/*.yaml; do as_json "$crd"; done >"$folder/crds.json"
 python3 hack/kubernetes/check_rendered.py definitions "$folder/crds.json" "$folder/default.json" "$folder/crds-that-go.json"
+
+say "the health check for Argo CD"
+"$PYTHON" hack/kubernetes/check_health.py config/argocd/argocd-cm.yaml
+note "each state of a resource is shown as it should be"
 
 say "values"
 helm create "$folder/echo" >/dev/null && rm -rf "$folder"/echo/templates/* "$folder/echo/charts"
@@ -111,6 +135,10 @@ refused "enabled" --set-string podDisruptionBudget.enabled=yes
 refused "port" --set service.port=70000
 refused "two operators would work against each other" --set replicaCount=2,leaderElection.enabled=false
 refused "serviceAccount.name" --set serviceAccount.create=false
+refused "the operator has no rights in monitoring" --set 'watchNamespaces={orders},monitoringNamespaces={monitoring}'
+refused "monitoringNamespaces" --set 'monitoringNamespaces={Monitoring}'
+refused "clusterDomain" --set clusterDomain=cluster.local.
+refused "openshift" --set openshift=maybe
 refused "the operator does not see" --set 'watchNamespaces={orders},tests.namespace=billing'
 
 say "manifests"

@@ -1,12 +1,32 @@
-//! Discovers optional APIs: those of the Prometheus operator, of cert-manager and the Gateway API.
-//! Checked at the start and periodically, since they may be installed at any time. A missing API is
-//! a condition of the resources that need it, not an error.
+//! Discovers optional APIs: those of the Prometheus operator, of cert-manager and the Gateway API;
+//! and whether the API server is OpenShift's. Checked at the start and periodically, since they may
+//! be installed at any time. A missing API is a condition of the resources that need it, not an
+//! error.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
+use clap::ValueEnum;
 use kube::{Client, discovery};
 use parking_lot::RwLock;
 use tokio::sync::watch;
+
+/// API group of OpenShift's security context constraints.
+const OPENSHIFT_GROUP: &str = "security.openshift.io";
+
+/// When pods are rendered for OpenShift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OpenShiftMode {
+    /// If the API server serves security.openshift.io
+    #[default]
+    Auto,
+    /// Always
+    True,
+    /// Never
+    False,
+}
 
 /// An API that may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +84,8 @@ impl OptionalApi {
 #[derive(Debug)]
 pub struct OptionalApis {
     found: RwLock<BTreeMap<OptionalApi, &'static str>>,
+    openshift: OpenShiftMode,
+    openshift_found: AtomicBool,
     changed: watch::Sender<u64>,
 }
 
@@ -79,7 +101,25 @@ impl OptionalApis {
         let preferred = |api: &OptionalApi| Some((*api, *api.versions().first()?));
         Self {
             found: RwLock::new(found.iter().filter_map(preferred).collect()),
+            openshift: OpenShiftMode::Auto,
+            openshift_found: AtomicBool::new(false),
             changed: watch::channel(0).0,
+        }
+    }
+
+    /// Sets when the Kubernetes cluster counts as an OpenShift cluster.
+    #[must_use]
+    pub fn with_openshift(self, openshift: OpenShiftMode) -> Self {
+        Self { openshift, ..self }
+    }
+
+    /// Returns whether pods are rendered for OpenShift. Stays true once the API was found, so that
+    /// an API server that is starting restarts no agent.
+    pub fn is_openshift(&self) -> bool {
+        match self.openshift {
+            OpenShiftMode::Auto => self.openshift_found.load(Ordering::Relaxed),
+            OpenShiftMode::True => true,
+            OpenShiftMode::False => false,
         }
     }
 
@@ -100,6 +140,9 @@ impl OptionalApis {
     /// Returns the error of the API server.
     pub async fn discover(&self, client: &Client) -> kube::Result<()> {
         let groups = client.list_api_groups().await?;
+        if groups.groups.iter().any(|group| group.name == OPENSHIFT_GROUP) {
+            self.openshift_found.store(true, Ordering::Relaxed);
+        }
         let mut found = BTreeMap::new();
         for api in OptionalApi::ALL {
             if groups.groups.iter().any(|group| group.name == api.group())

@@ -7,7 +7,10 @@ use std::{path::PathBuf, sync::LazyLock};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use streamhouse_metadata::SCHEMA_WINDOW;
 
-use crate::{settings::OperatorSettings, smoke_test::SmokeTestArgs};
+use crate::{
+    settings::{ClusterSettings, OperatorSettings},
+    smoke_test::SmokeTestArgs,
+};
 
 /// Prefix of every variable.
 pub const VARIABLE_PREFIX: &str = "STREAMHOUSE_OPERATOR_";
@@ -80,14 +83,9 @@ pub struct DiffArgs {
         value_name = "URL"
     )]
     pub metadata_url: Option<String>,
-    /// Agent image of clusters that specify none, without a tag
-    #[arg(
-        long,
-        env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE",
-        default_value = "ghcr.io/streamhouse/streamhouse-agent",
-        value_name = "IMAGE"
-    )]
-    pub default_image: String,
+    /// What applies to every cluster: the same as of the operator
+    #[command(flatten)]
+    pub clusters: ClusterSettings,
 }
 
 /// Returns an error message for the first variable with the operator's prefix that is not a

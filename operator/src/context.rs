@@ -13,13 +13,17 @@ use streamhouse_core::time::{Clock, Entropy};
 
 use crate::{apis::OptionalApis, metadata_stores::MetadataStores, metrics::OperatorMetrics};
 
-/// Values for clusters that do not specify them.
+/// What the operator's settings say about every cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDefaults {
     /// Image of the agents, without a tag.
     pub image: String,
     /// Version of the agents: the operator's own.
     pub version: String,
+    /// Domain of the Kubernetes cluster.
+    pub cluster_domain: String,
+    /// Namespaces other than a cluster's own in which its monitoring objects may be created.
+    pub monitoring_namespaces: Vec<String>,
 }
 
 /// The namespaces that the operator watches.
@@ -112,7 +116,7 @@ pub struct OperatorContext {
     pub scope: WatchScope,
     /// The operator's metrics.
     pub metrics: Arc<OperatorMetrics>,
-    /// Values for clusters that do not specify them.
+    /// What the operator's settings say about every cluster.
     pub defaults: Arc<ClusterDefaults>,
     /// How often everything is compared with its spec without a change as the trigger.
     pub drift_interval: Duration,

@@ -23,7 +23,7 @@ use crate::{
     api_discovery::ApiDiscovery,
     apis::OptionalApis,
     connect,
-    context::{ClusterDefaults, OperatorContext},
+    context::OperatorContext,
     health::{HealthComponent, HealthState},
     lease::{
         ElectionEnvironment, ElectionOutcome, ElectionTiming, KubernetesLeaseStore, LeaderElector,
@@ -62,13 +62,14 @@ impl Operator {
     ///
     /// Returns an error if the metrics cannot be registered.
     pub fn new(settings: OperatorSettings, config: Config) -> anyhow::Result<Self> {
+        let apis = Arc::new(OptionalApis::default().with_openshift(settings.clusters.openshift));
         Ok(Self {
             settings,
             config,
             timing: ElectionTiming::default(),
             health: Arc::default(),
             metrics: Arc::new(OperatorMetrics::new().context("cannot register the metrics")?),
-            apis: Arc::default(),
+            apis,
         })
     }
 
@@ -258,10 +259,7 @@ impl Operator {
             apis: self.apis.clone(),
             scope: settings.watch_namespaces.clone(),
             metrics: self.metrics.clone(),
-            defaults: Arc::new(ClusterDefaults {
-                image: settings.default_image.clone(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
+            defaults: Arc::new(settings.clusters.defaults()),
             drift_interval: settings.drift_interval,
             clock: system_clock(),
             entropy: system_entropy(),

@@ -6,7 +6,10 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{ArgAction, Args, ValueEnum};
 use streamhouse_core::settings::parse_duration;
 
-use crate::context::WatchScope;
+use crate::{
+    apis::OpenShiftMode,
+    context::{ClusterDefaults, WatchScope},
+};
 
 /// Settings of the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -31,18 +34,17 @@ pub struct OperatorSettings {
     #[arg(long, env = "STREAMHOUSE_OPERATOR_POD_NAME", default_value = "streamhouse-operator", value_name = "NAME",
         value_parser = parse_label)]
     pub pod_name: String,
-    /// Address of /health, /ready and /metrics
+    /// Address of /health, /ready and /metrics; `[::]` is every interface, of IPv6 and IPv4
     #[arg(
         long,
         env = "STREAMHOUSE_OPERATOR_HTTP_LISTEN",
-        default_value = "0.0.0.0:8080",
+        default_value = "[::]:8080",
         value_name = "ADDRESS:PORT"
     )]
     pub http_listen: SocketAddr,
-    /// Agent image of clusters that specify none, without a tag
-    #[arg(long, env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE", default_value = "ghcr.io/streamhouse/streamhouse-agent",
-        value_name = "IMAGE", value_parser = parse_image)]
-    pub default_image: String,
+    /// What applies to every cluster
+    #[command(flatten)]
+    pub clusters: ClusterSettings,
     /// How often all resources are compared with their spec without a change: 5s to 24h
     #[arg(long, env = "STREAMHOUSE_OPERATOR_DRIFT_INTERVAL", default_value = "60s", value_name = "DURATION",
         value_parser = parse_drift_interval)]
@@ -71,6 +73,48 @@ impl OperatorSettings {
         self.lease_namespace.as_ref().and_then(|name| name.0.as_deref())
     }
 }
+
+/// Settings that apply to every cluster; `diff` has them too.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ClusterSettings {
+    /// Agent image of clusters that specify none, without a tag
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE", default_value = "ghcr.io/streamhouse/streamhouse-agent",
+        value_name = "IMAGE", value_parser = parse_image)]
+    pub default_image: String,
+    /// Domain of the Kubernetes cluster, under which Services have their full names
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_CLUSTER_DOMAIN", default_value = "cluster.local",
+        value_name = "DOMAIN", value_parser = parse_domain)]
+    pub cluster_domain: String,
+    /// Namespaces other than a cluster's own in which its monitoring objects may be created,
+    /// separated by commas; none if empty
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_MONITORING_NAMESPACES", default_value = "", value_name = "NAME,…",
+        hide_default_value = true, value_parser = parse_namespaces)]
+    pub monitoring_namespaces: NamespaceList,
+    /// Leave user and group ids of pods to the security context constraints of OpenShift
+    #[arg(
+        long,
+        env = "STREAMHOUSE_OPERATOR_OPENSHIFT",
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
+    pub openshift: OpenShiftMode,
+}
+
+impl ClusterSettings {
+    /// Returns what the settings say about every cluster.
+    pub fn defaults(&self) -> ClusterDefaults {
+        ClusterDefaults {
+            image: self.default_image.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_domain: self.cluster_domain.clone(),
+            monitoring_namespaces: self.monitoring_namespaces.0.clone(),
+        }
+    }
+}
+
+/// A list of namespaces, which may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NamespaceList(pub Vec<String>);
 
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,15 +150,30 @@ fn parse_scope(text: &str) -> Result<WatchScope, String> {
     if text.trim().is_empty() {
         return Ok(WatchScope::default());
     }
+    Ok(WatchScope {
+        namespaces: Some(parse_namespaces(text)?.0),
+    })
+}
+
+fn parse_namespaces(text: &str) -> Result<NamespaceList, String> {
+    if text.trim().is_empty() {
+        return Ok(NamespaceList::default());
+    }
     let mut names = text
         .split(',')
         .map(|name| parse_label(name.trim()))
         .collect::<Result<Vec<_>, _>>()?;
     names.sort();
     names.dedup();
-    Ok(WatchScope {
-        namespaces: Some(names),
-    })
+    Ok(NamespaceList(names))
+}
+
+/// Parses the domain of a Kubernetes cluster.
+fn parse_domain(text: &str) -> Result<String, String> {
+    if text.len() > 190 || text.split('.').any(|label| parse_label(label).is_err()) {
+        return Err("must be a domain such as cluster.local".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_image(text: &str) -> Result<String, String> {
@@ -174,6 +233,9 @@ mod tests {
         assert!(settings.leader_elect);
         assert_eq!(settings.lease_namespace(), None);
         assert_eq!(settings.drift_interval, Duration::from_secs(60));
+        assert_eq!(settings.clusters.cluster_domain, "cluster.local");
+        assert_eq!(settings.clusters.monitoring_namespaces, NamespaceList::default());
+        assert_eq!(settings.clusters.openshift, OpenShiftMode::Auto);
     }
 
     #[test]
@@ -222,6 +284,9 @@ mod tests {
             (["--reconcile-concurrency", "0"], "1..=64"),
             (["--log-level", "=,="], "must be error"),
             (["--http-listen", "8080"], "invalid"),
+            (["--cluster-domain", "cluster.local."], "such as cluster.local"),
+            (["--monitoring-namespaces", "Monitoring"], "lower-case"),
+            (["--openshift", "yes"], "auto, true, false"),
             (["--leader-elect", "maybe"], "true, false"),
             (["--drift-intervall", "60s"], "similar argument"),
         ] {

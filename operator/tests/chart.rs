@@ -4,11 +4,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use clap::CommandFactory;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
-use streamhouse_operator::cli::Cli;
+use streamhouse_operator::{
+    apis::{OpenShiftMode, OptionalApis},
+    cli::Cli,
+};
 use streamhouse_testkit::KubeApi;
 
 const RELEASE: &str = "streamhouse-operator";
@@ -181,6 +188,12 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
             &format!("leases.coordination.k8s.io/{RELEASE}")
         ));
     }
+    assert!(is_allowed(
+        &api,
+        SYSTEM_NAMESPACE,
+        "create",
+        "leases.coordination.k8s.io"
+    ));
 }
 
 #[test]
@@ -229,6 +242,173 @@ fn an_operator_for_one_namespace_may_nothing_in_another() {
     helm(&api, "upgrade", &with_nodes);
     assert!(is_allowed(&api, "orders", "get", "nodes/worker"));
 }
+
+/// An older chart had the Lease among its objects, so Helm deletes it with the upgrade. The
+/// operator, with the rights of its account, makes another.
+#[test]
+fn the_lease_of_an_older_chart_goes_with_the_upgrade_and_the_operator_makes_its_own() {
+    let older = tempfile::tempdir().unwrap();
+    let chart = older.path().join("streamhouse-operator");
+    copy_folder(Path::new(&repository("charts/streamhouse-operator")), &chart);
+    std::fs::write(chart.join("templates/lease.yaml"), OLDER_LEASE).unwrap();
+    let api = KubeApi::start().unwrap();
+    let (namespace, chart) = (SYSTEM_NAMESPACE, chart.display().to_string());
+    api.helm(&[
+        "install",
+        RELEASE,
+        &chart,
+        "--namespace",
+        namespace,
+        "--create-namespace",
+    ])
+    .unwrap();
+    let lease = |kubeconfig: &Path, verb: &[&str], input: &str| {
+        let arguments = [verb, &["--namespace", namespace][..]].concat();
+        api.kubectl_as(kubeconfig, &arguments, input)
+    };
+    let read = ["get", "lease", RELEASE];
+    lease(api.kubeconfig(), &read, "").unwrap();
+    helm(&api, "upgrade", &[]);
+    let gone = lease(api.kubeconfig(), &read, "").unwrap_err().to_string();
+    assert!(gone.contains("not found"), "{gone}");
+
+    let account = api.kubeconfig_for_service_account(namespace, RELEASE).unwrap();
+    let record = |holder: &str| {
+        let metadata = json!({ "name": RELEASE });
+        let spec = json!({ "holderIdentity": holder, "leaseDurationSeconds": 15 });
+        json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec })
+            .to_string()
+    };
+    lease(&account, &["create", "-f", "-"], &record("one")).unwrap();
+    lease(&account, &["replace", "-f", "-"], &record("two")).unwrap();
+    let other = record("one").replace(RELEASE, "another");
+    lease(&account, &["create", "-f", "-"], &other).unwrap();
+    let refused = lease(&account, &["replace", "-f", "-"], &other)
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("forbidden"), "{refused}");
+    // A further upgrade leaves the Lease alone.
+    helm(&api, "upgrade", &[]);
+    assert!(lease(api.kubeconfig(), &read, "").is_ok());
+}
+
+const OLDER_LEASE: &str = "apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata:
+  name: {{ include \"streamhouse-operator.fullname\" . }}
+  namespace: {{ .Release.Namespace }}
+";
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_commands_of_the_notes_work_as_they_are_pasted() {
+    let api = install_chart(&[]);
+    let notes = api
+        .helm(&["get", "notes", RELEASE, "--namespace", SYSTEM_NAMESPACE])
+        .unwrap();
+    let (_, manifests) = notes.split_once("2. Create a cluster").unwrap();
+    // From a line that is a command to the line after which the shell has read all of it.
+    let mut pasted = String::new();
+    let mut inside = false;
+    for line in manifests.lines() {
+        inside |= line.trim_start().starts_with("kubectl ");
+        if inside {
+            pasted.push_str(line);
+            pasted.push('\n');
+        }
+        inside &= line.contains("<<") || (line != "TEXT" && !line.trim_start().starts_with("kubectl "));
+    }
+    assert_eq!(pasted.matches("<<'TEXT'").count(), 2, "{pasted}");
+    let mut shell = api
+        .shell(&format!("{pasted}\necho the shell has returned\n"))
+        .unwrap()
+        .start()
+        .unwrap();
+    let status = shell.wait(std::time::Duration::from_secs(120)).unwrap();
+    let (out, errors) = (shell.stdout(), shell.stderr());
+    assert!(status.success() && !errors.contains("here-document"), "{errors}");
+    for line in [
+        "streamhousecluster.streamhouse.io/streamhouse created",
+        "topic.streamhouse.io/orders created",
+        "the shell has returned",
+    ] {
+        assert!(out.contains(line), "{out}");
+    }
+    assert!(notes.contains("docs/install/helm.md#images"), "{notes}");
+}
+
+#[test]
+fn on_openshift_no_pod_has_an_id_and_elsewhere_each_has() {
+    let api = KubeApi::start().unwrap();
+    api.apply(SECURITY_CONTEXT_CONSTRAINTS).unwrap();
+    api.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd/securitycontextconstraints.security.openshift.io",
+    ])
+    .unwrap();
+    helm(&api, "install", &[]);
+    let context = || {
+        let deployment = get(&api, &["deployment", RELEASE, "--namespace", SYSTEM_NAMESPACE]);
+        deployment["spec"]["template"]["spec"]["securityContext"].clone()
+    };
+    let expected = json!({ "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } });
+    assert_eq!(context(), expected);
+    let hooks = api
+        .helm(&["get", "hooks", RELEASE, "--namespace", SYSTEM_NAMESPACE])
+        .unwrap();
+    assert!(!hooks.contains("runAsUser"), "{hooks}");
+    helm(&api, "upgrade", &["--set", "openshift=false"]);
+    assert_eq!(context()["runAsUser"], 65532);
+    helm(&api, "upgrade", &["--set", "openshift=true"]);
+    assert_eq!(context(), expected);
+
+    // The operator finds the API too, for agents and Jobs.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let kubeconfig = Kubeconfig::read_from(api.kubeconfig()).unwrap();
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
+        let client = streamhouse_operator::connect::new_client(config).unwrap();
+        let apis = OptionalApis::default();
+        assert!(!apis.is_openshift());
+        apis.discover(&client).await.unwrap();
+        assert!(apis.is_openshift());
+        let never = OptionalApis::default().with_openshift(OpenShiftMode::False);
+        never.discover(&client).await.unwrap();
+        assert!(!never.is_openshift());
+    });
+}
+
+const SECURITY_CONTEXT_CONSTRAINTS: &str = "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: securitycontextconstraints.security.openshift.io}
+spec:
+  group: security.openshift.io
+  scope: Cluster
+  names: {kind: SecurityContextConstraints, plural: securitycontextconstraints}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
 
 #[test]
 fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {

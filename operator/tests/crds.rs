@@ -349,6 +349,8 @@ fn defaults() -> ClusterDefaults {
     ClusterDefaults {
         image: "ghcr.io/streamhouse/streamhouse-agent".to_owned(),
         version: "0.1.0".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        monitoring_namespaces: Vec::new(),
     }
 }
 

@@ -15,6 +15,8 @@ import sys
 import yaml
 
 RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
+# The chart's copy of the alerts about clients, for those that name no cluster.
+OF_NO_CLUSTER = pathlib.Path("charts/streamhouse-operator/files/clients.rules.yml")
 TESTS = pathlib.Path("config/prometheus/tests")
 RUNBOOKS = pathlib.Path("docs/runbooks")
 DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
@@ -180,8 +182,11 @@ def queries(known):
         kind = group["name"].removeprefix("streamhouse-")
         for rule in group["rules"]:
             # As the operator writes it for a cluster.
-            cluster = 'streamhouse_cluster=~"prod|"' if kind in ("consumer", "producer") else 'streamhouse_cluster="prod",namespace="streaming"'
+            cluster = 'streamhouse_cluster="prod"' if kind in ("consumer", "producer") else 'streamhouse_cluster="prod",namespace="streaming"'
             yield rule["alert"], rule["expr"].replace(CLUSTER, cluster)
+    for group in yaml.safe_load(OF_NO_CLUSTER.read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            yield f"{rule['alert']} of clients without a cluster", rule["expr"]
     for page in sorted(RUNBOOKS.glob("*.md")):
         for block in re.findall(r"```promql\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
             for line in block.splitlines():

@@ -63,6 +63,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Values.agentImage.repository -}}
 {{- end }}
 
+{{/* OpenShift refuses ids outside of the range of the namespace, and sets them by itself. */}}
+{{- define "streamhouse-operator.podSecurityContext" -}}
+{{- $context := .Values.podSecurityContext -}}
+{{- $openshift := toString .Values.openshift -}}
+{{- if or (eq $openshift "true") (and (eq $openshift "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) -}}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- end -}}
+{{- with $context }}{{ toYaml . }}{{ end -}}
+{{- end }}
+
 {{- define "streamhouse-operator.testNamespace" -}}
 {{- default (default .Release.Namespace (first .Values.watchNamespaces)) .Values.tests.namespace -}}
 {{- end }}
@@ -74,5 +84,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- if and .Values.tests.namespace .Values.watchNamespaces (not (has .Values.tests.namespace .Values.watchNamespaces)) -}}
 {{- fail (printf "tests.namespace must be one of watchNamespaces: the operator does not see %s" .Values.tests.namespace) -}}
+{{- end -}}
+{{- range .Values.monitoringNamespaces -}}
+{{- if and $.Values.watchNamespaces (not (has . $.Values.watchNamespaces)) -}}
+{{- fail (printf "monitoringNamespaces must be among watchNamespaces: the operator has no rights in %s" .) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}

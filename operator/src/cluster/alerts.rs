@@ -11,8 +11,15 @@ use serde_json::{Map, Value, json};
 const RULES_FILE: &str = include_str!("../../../config/prometheus/streamhouse.rules.yml");
 /// Groups about machines and about the operator, which no cluster has.
 const EXCLUDED_GROUPS: [&str; 2] = ["streamhouse-system", "streamhouse-operator"];
-/// Groups whose series come from client programs, which may not know the cluster's name.
+/// Groups about client programs. Their series have the name of the cluster and a namespace of their
+/// own. Series without the name of a cluster belong to no cluster: the chart has these alerts for
+/// them, once for all clusters.
 const CLIENT_GROUPS: [&str; 2] = ["streamhouse-consumer", "streamhouse-producer"];
+/// Beginnings of selectors in these groups whose series come from agents.
+const AGENT_SERIES: [&str; 2] = [
+    "streamhouse_group_lag_records{",
+    "streamhouse_group_committed_offset{",
+];
 /// Matcher in every selector of a cluster's series.
 const ANY_CLUSTER: &str = r#"streamhouse_cluster=~".*""#;
 /// Alerts that would fire for every cluster that is stopped intentionally.
@@ -76,14 +83,7 @@ pub fn default_threshold(alert: &str) -> Option<&'static str> {
 pub fn alert_groups(cluster: AlertScope<'_>) -> Vec<Value> {
     let mut groups = Vec::new();
     for group in GROUPS.iter() {
-        let matcher = if CLIENT_GROUPS.contains(&group.name.as_str()) {
-            format!(r#"streamhouse_cluster=~"{}|""#, cluster.cluster)
-        } else {
-            format!(
-                r#"streamhouse_cluster="{}",namespace="{}""#,
-                cluster.cluster, cluster.namespace
-            )
-        };
+        let of_clients = CLIENT_GROUPS.contains(&group.name.as_str());
         let wanted = |rule: &&Map<String, Value>| {
             let name = alert_name(rule).unwrap_or_default();
             !cluster.disabled.iter().any(|disabled| disabled == name)
@@ -93,7 +93,7 @@ pub fn alert_groups(cluster: AlertScope<'_>) -> Vec<Value> {
             .rules
             .iter()
             .filter(wanted)
-            .map(|rule| adapt_rule(rule, &matcher, cluster))
+            .map(|rule| adapt_rule(rule, of_clients, cluster))
             .collect();
         if !rules.is_empty() {
             groups.push(json!({ "name": group.name, "rules": rules }));
@@ -107,14 +107,24 @@ fn alert_name(rule: &Map<String, Value>) -> Option<&str> {
 }
 
 /// Renders the rule for one cluster with its overrides.
-fn adapt_rule(rule: &Map<String, Value>, matcher: &str, cluster: AlertScope<'_>) -> Value {
+fn adapt_rule(rule: &Map<String, Value>, of_clients: bool, cluster: AlertScope<'_>) -> Value {
     let mut rule = rule.clone();
     let mut expression = rule
         .get("expr")
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
-    expression = expression.replace(ANY_CLUSTER, matcher);
+    let of_cluster = format!(r#"streamhouse_cluster="{}""#, cluster.cluster);
+    let of_agents = format!(r#"{of_cluster},namespace="{}""#, cluster.namespace);
+    if of_clients {
+        for series in AGENT_SERIES {
+            expression =
+                expression.replace(&format!("{series}{ANY_CLUSTER}"), &format!("{series}{of_agents}"));
+        }
+        expression = expression.replace(ANY_CLUSTER, &of_cluster);
+    } else {
+        expression = expression.replace(ANY_CLUSTER, &of_agents);
+    }
     if let Some(wanted) = alert_name(&rule)
         .and_then(|name| cluster.waits.get(name))
         .cloned()
@@ -205,17 +215,53 @@ mod tests {
                 "{name}: {expression}"
             );
         }
+        let lag = rules["HighConsumerLag"]["expr"].as_str().unwrap();
         assert!(
-            rules["HighConsumerLag"]["expr"]
-                .as_str()
-                .unwrap()
-                .contains(r#"{streamhouse_cluster=~"events|"}"#)
+            lag.contains(r#"streamhouse_consumer_lag_records{streamhouse_cluster="events"}"#)
+                && lag.contains(
+                    r#"streamhouse_group_lag_records{streamhouse_cluster="events",namespace="team-a"}"#
+                ),
+            "{lag}"
         );
         let down = rules["AgentDown"]["expr"].as_str().unwrap();
         assert!(
             down.contains(r#"streamhouse_cluster="events",namespace="team-a""#),
             "{down}"
         );
+    }
+
+    /// A series without the name of a cluster is selected by the copy of the alerts in the chart
+    /// only, so that it alerts once however many clusters there are.
+    #[test]
+    fn clients_without_the_name_of_a_cluster_alert_once() {
+        const OF_NO_CLUSTER: &str =
+            include_str!("../../../charts/streamhouse-operator/files/clients.rules.yml");
+        let file: AlertFile = serde_yaml_ng::from_str(OF_NO_CLUSTER).unwrap();
+        let names = |group: &AlertGroup| {
+            let names = group.rules.iter().filter_map(alert_name);
+            names.map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        let clients = GROUPS
+            .iter()
+            .filter(|group| CLIENT_GROUPS.contains(&group.name.as_str()));
+        assert_eq!(
+            file.groups.iter().flat_map(names).collect::<Vec<_>>(),
+            clients.flat_map(names).collect::<Vec<_>>()
+        );
+        for rule in file.groups.iter().flat_map(|group| &group.rules) {
+            let expression = rule["expr"].as_str().unwrap();
+            for selector in expression.split("streamhouse_cluster").skip(1) {
+                let named = selector.starts_with(['=', '!']);
+                assert!(
+                    !named || selector.starts_with("=\"\"") || selector.starts_with("!=\"\""),
+                    "{expression}"
+                );
+            }
+        }
+        for rule in rules(cluster(&BTreeMap::new(), &[])).values() {
+            let expression = rule["expr"].as_str().unwrap();
+            assert!(!expression.contains("streamhouse_cluster=~"), "{expression}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
         ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE,
         LABEL_LISTENER, ManagedKind,
     },
-    labels,
+    labels, ownership,
     problem::ClusterProblem,
     replicas,
 };
@@ -29,6 +29,9 @@ use crate::{
     crd::{ConditionReason, ConditionType, FIELD_MANAGER},
     metadata_stores::ClusterKey,
 };
+
+/// How often a child that changed meanwhile is read again at once.
+const MAX_CONFLICTS: u32 = 4;
 
 /// Result of applying the children.
 #[derive(Debug, Default)]
@@ -179,7 +182,25 @@ enum ChildOutcome {
     Forbidden(String),
 }
 
+/// Applies one child. Between the read and the write the child may change; then both are repeated.
 async fn apply_child(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    child: &ChildObject,
+    known: Option<u64>,
+) -> kube::Result<ChildOutcome> {
+    let mut conflicts = 0;
+    loop {
+        match try_apply_child(context, key, child, known).await {
+            Err(kube::Error::Api(status)) if status.code == 409 && conflicts < MAX_CONFLICTS => {
+                conflicts += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn try_apply_child(
     context: &OperatorContext,
     key: &ClusterKey,
     child: &ChildObject,
@@ -200,6 +221,9 @@ async fn apply_child(
         if before.metadata.deletion_timestamp.is_some() {
             return Ok(ChildOutcome::Deleting);
         }
+        if ownership::has_lost_owner(child, before) && ownership::is_ending(context, key, child).await? {
+            return Ok(ChildOutcome::Deleting);
+        }
         if known == Some(fields_hash(child, before)) {
             return Ok(ChildOutcome::Applied {
                 object: Box::new(before.clone()),
@@ -208,11 +232,16 @@ async fn apply_child(
         }
         replicas::keep_replicas(&api, child, before).await?;
     }
+    let mut wanted = child.object.clone();
+    if wanted.metadata.owner_references.is_some() {
+        // The garbage collector may remove the owner reference at any time.
+        wanted.metadata.resource_version = before.as_ref().and_then(ResourceExt::resource_version);
+    }
     let object = api
         .patch(
             name,
             &PatchParams::apply(FIELD_MANAGER).force(),
-            &Patch::Apply(&child.object),
+            &Patch::Apply(&wanted),
         )
         .await?;
     let changed = before
@@ -405,7 +434,7 @@ async fn list_in(
                 found
                     .items
                     .into_iter()
-                    .filter(|object| belongs_to(object, key, uid)),
+                    .filter(|object| ownership::belongs_to(object, key, uid)),
             ),
             Err(kube::Error::Api(status)) if status.code == 403 => match place {
                 Some(namespace) if namespace != key.namespace => {
@@ -419,18 +448,6 @@ async fn list_in(
         }
     }
     Ok(listed)
-}
-
-/// Returns whether an object with the labels of a child belongs to this cluster.
-fn belongs_to(object: &DynamicObject, key: &ClusterKey, uid: &str) -> bool {
-    if object.namespace().as_deref() == Some(key.namespace.as_str()) {
-        object.owner_references().iter().any(|owner| owner.uid == uid)
-    } else {
-        object
-            .annotations()
-            .get(ANNOTATION_OWNER_UID)
-            .is_some_and(|owner| owner == uid)
-    }
 }
 
 /// Deletes exactly this object, not a successor with the same name.

@@ -1,25 +1,25 @@
 //! Deletion of a cluster. Children in its namespace are deleted by Kubernetes through their owner
-//! references. This module deletes the rest: children in other namespaces and, with
-//! `deletionPolicy: Delete` and the confirming annotation, metadata and objects. Called by the
-//! reconciliation of a cluster that is being deleted. Never blocks the deletion of a namespace:
-//! data that can no longer be deleted (namespace terminating, confirmation missing) is kept, and an
+//! references: after the cluster (`Background`), before it (`Foreground`) or not at all (`Orphan`).
+//! This module deletes the rest: children in other namespaces and, with `deletionPolicy: Delete`
+//! and the confirming annotation, metadata and objects. Called by the reconciliation of a cluster
+//! that is being deleted. Never blocks the deletion of a namespace: data that can no longer be
+//! deleted (namespace terminating, confirmation missing, agents that keep running) is kept, and an
 //! event reports it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::json;
 
 use super::{
-    apply, build,
+    apply,
     children::ManagedKind,
     desired::DesiredCluster,
-    labels,
-    preflight::{self, BucketCheck},
+    purge::{self, PurgeProgress},
 };
 use crate::{
     context::OperatorContext,
@@ -31,6 +31,10 @@ use crate::{
     metadata_stores::ClusterKey,
 };
 
+/// Finalizer that Kubernetes sets for a deletion with the propagation policy `Orphan`.
+const ORPHAN_FINALIZER: &str = "orphan";
+/// Why the data of a cluster in a namespace that is being deleted is kept.
+const NAMESPACE_ENDING: &str = "the namespace is being deleted, so the Job that deletes them cannot run";
 /// Interval of the checks while agents stop or the purge runs.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -90,25 +94,31 @@ pub(super) async fn advance_deletion(
     key: &ClusterKey,
     desired: Option<&DesiredCluster>,
 ) -> kube::Result<DeletionProgress> {
-    if !cluster
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER)
-    {
+    let ours = |finalizer: &String| finalizer == FINALIZER;
+    if !cluster.finalizers().iter().any(ours) {
         return Ok(DeletionProgress::Done);
     }
-    let kept = match retention_reason(context, cluster, key).await? {
-        Some(why) => Some(why),
-        None => match desired {
-            Some(desired) => match purge_data(context, key, desired).await? {
-                PurgeProgress::Done => None,
-                PurgeProgress::Pending(what) => return Ok(DeletionProgress::Pending(what, POLL_INTERVAL)),
-            },
-            None => Some("the spec is invalid, so the data cannot be located".to_owned()),
+    let orphans = orphans_children(context, cluster, key).await?;
+    let reason = if orphans {
+        Some("the propagation policy Orphan keeps the agents running".to_owned())
+    } else {
+        retention_reason(context, cluster, key).await?
+    };
+    let kept = match (reason, desired) {
+        (Some(why), _) => Some(why),
+        (None, None) => Some("the spec is invalid, so the data cannot be located".to_owned()),
+        (None, Some(desired)) => match purge::advance_purge(context, key, desired).await? {
+            PurgeProgress::Done => None,
+            PurgeProgress::NamespaceEnding => Some(NAMESPACE_ENDING.to_owned()),
+            PurgeProgress::Pending(what) => return Ok(DeletionProgress::Pending(what, POLL_INTERVAL)),
         },
     };
-    let forbidden =
-        apply::delete_children_elsewhere(context, key, &cluster.uid().unwrap_or_default()).await?;
+    let uid = cluster.uid().unwrap_or_default();
+    purge::delete_purge_objects(context, key, &uid).await?;
+    let mut forbidden = BTreeSet::new();
+    if !orphans {
+        forbidden = apply::delete_children_elsewhere(context, key, &uid).await?;
+    }
     set_finalizer(context, cluster, false).await?;
     for namespace in super::other_namespaces(cluster, key).filter(|name| forbidden.contains(*name)) {
         let message = format!(
@@ -118,27 +128,41 @@ pub(super) async fn advance_deletion(
             .publish_warning(cluster, ConditionReason::NamespaceForbidden, message)
             .await;
     }
-    match kept {
-        Some(why) => {
-            events
-                .publish_normal(
-                    cluster,
-                    ConditionReason::DataRetained,
-                    format!("metadata and objects are kept: {why}"),
-                )
-                .await
-        }
-        None => {
-            events
-                .publish_normal(
-                    cluster,
-                    ConditionReason::DataDeleted,
-                    "metadata and objects were deleted",
-                )
-                .await
-        }
-    }
+    let (reason, message) = match kept {
+        Some(why) => (
+            ConditionReason::DataRetained,
+            format!("metadata and objects are kept: {why}"),
+        ),
+        None => (
+            ConditionReason::DataDeleted,
+            "metadata and objects were deleted".to_owned(),
+        ),
+    };
+    events.publish_normal(cluster, reason, message).await;
     Ok(DeletionProgress::Done)
+}
+
+/// Returns whether the cluster is deleted with the propagation policy `Orphan`: Kubernetes removes
+/// the owner references of its children, then its own finalizer.
+async fn orphans_children(
+    context: &OperatorContext,
+    cluster: &StreamHouseCluster,
+    key: &ClusterKey,
+) -> kube::Result<bool> {
+    if cluster
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == ORPHAN_FINALIZER)
+    {
+        return Ok(true);
+    }
+    let deployments = apply::api_for(context, ManagedKind::Deployment, &key.namespace);
+    let found = deployments.get_opt(&format!("{}-agent", key.name)).await?;
+    let uid = cluster.uid().unwrap_or_default();
+    Ok(found.is_some_and(|deployment| {
+        apply::is_managed_for(&deployment, key)
+            && !deployment.owner_references().iter().any(|owner| owner.uid == uid)
+    }))
 }
 
 /// Returns why the data is kept; `None` if it is to be deleted.
@@ -157,51 +181,13 @@ async fn retention_reason(
         )));
     }
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
-    let namespace = namespaces.get_opt(&key.namespace).await?;
-    let ending = namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some());
-    Ok(ending.then(|| "the namespace is being deleted, so the Job that deletes them cannot run".to_owned()))
-}
-
-enum PurgeProgress {
-    Done,
-    Pending(String),
-}
-
-/// Stops the agents, then deletes objects and metadata with a Job.
-async fn purge_data(
-    context: &OperatorContext,
-    key: &ClusterKey,
-    desired: &DesiredCluster,
-) -> kube::Result<PurgeProgress> {
-    let deployments = apply::api_for(context, ManagedKind::Deployment, &key.namespace);
-    if let Some(deployment) = deployments.get_opt(&desired.agent_name()).await? {
-        apply::delete_object(context, ManagedKind::Deployment, &deployment).await?;
-    }
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
-    let agents = pods
-        .list(&ListParams::default().labels(&labels::agent_selector_text(&key.name)))
-        .await?
-        .items;
-    if !agents.is_empty() {
-        return Ok(PurgeProgress::Pending(format!(
-            "waiting for {} agents to stop",
-            agents.len()
-        )));
-    }
-    let job = build::purge_job(desired);
-    let applied = apply::apply_children(context, key, std::slice::from_ref(&job), None).await?;
-    if let Some(problem) = applied.problems.first() {
-        return Ok(PurgeProgress::Pending(problem.message.clone()));
-    }
-    match preflight::read_bucket_check(context, key, applied.preflight.as_ref()).await? {
-        BucketCheck::Verified => Ok(PurgeProgress::Done),
-        BucketCheck::Checking(_) => Ok(PurgeProgress::Pending(
-            "metadata and objects are being deleted".to_owned(),
-        )),
-        BucketCheck::Failed(why) => Ok(PurgeProgress::Pending(format!(
-            "cannot delete metadata and objects, retrying: {why}; to keep them, remove the annotation {CONFIRM_DELETION_ANNOTATION}"
-        ))),
-    }
+    let ending = match namespaces.get_opt(&key.namespace).await {
+        Ok(namespace) => namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()),
+        // Without the right to read it: the API server refuses the Job if the namespace is ending.
+        Err(kube::Error::Api(status)) if status.code == 403 => false,
+        Err(error) => return Err(error),
+    };
+    Ok(ending.then(|| NAMESPACE_ENDING.to_owned()))
 }
 
 /// Returns the problem that the status shows meanwhile.

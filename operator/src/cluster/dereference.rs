@@ -93,6 +93,7 @@ pub(super) async fn dereference(
             monitoring_api: context.apis.has(OptionalApi::Monitoring),
             cert_manager_api: context.apis.has(OptionalApi::CertManager),
             http_authority,
+            openshift: context.apis.is_openshift(),
             preflight: !hold,
             route_versions: [OptionalApi::GrpcRoute, OptionalApi::TlsRoute]
                 .into_iter()
@@ -388,6 +389,35 @@ mod tests {
             assert!(problem.message.contains(advice), "{problem}");
             assert!(!problem.message.contains("sh@"), "{problem}");
         }
+    }
+
+    /// The Secret that CloudNativePG makes for the owner of a database, `NAME-app`.
+    #[test]
+    fn the_secret_of_cloudnativepg_works_as_it_is() {
+        let desired = crate::cluster::fixtures::desired_with(
+            "postgresql: {connectionSecret: {name: streamhouse-db-app}}",
+        );
+        let uri = "postgresql://app:8%2BkQ%2F%40zT@streamhouse-db-rw.team-a:5432/app";
+        let keys = [
+            ("dbname", "app"),
+            ("host", "streamhouse-db-rw"),
+            (
+                "jdbc-uri",
+                "jdbc:postgresql://streamhouse-db-rw.team-a:5432/app?password=8%2BkQ%2F%40zT&user=app",
+            ),
+            ("password", "8+kQ/@zT"),
+            ("pgpass", "streamhouse-db-rw:5432:app:app:8+kQ/@zT\n"),
+            ("port", "5432"),
+            ("uri", uri),
+            ("user", "app"),
+            ("username", "app"),
+        ];
+        let data = keys.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
+        let secrets = ResolvedSecrets(BTreeMap::from([("streamhouse-db-app".to_owned(), data.into())]));
+        for needed in desired.required_secrets() {
+            assert_eq!(secrets.describe_missing(&needed), None);
+        }
+        assert_eq!(parse_connection(&desired, &secrets).unwrap().url, uri);
     }
 
     #[test]

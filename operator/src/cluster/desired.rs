@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
 pub use self::listener::*;
+use super::problem::ClusterProblem;
 use crate::crd::{DeletionPolicy, PostgresqlTlsMode, ZoneSpread};
 
 /// The desired state of a cluster.
@@ -65,6 +66,9 @@ pub struct DesiredCluster {
     pub alerts: Option<AlertConfig>,
     /// Dashboard, if desired.
     pub dashboard: Option<DashboardConfig>,
+    /// Monitoring objects that are not created, because the operator's settings do not allow their
+    /// namespace.
+    pub refused_monitoring: Vec<ClusterProblem>,
     /// Allowed peers, if a NetworkPolicy is desired.
     pub network_policy: Option<NetworkPeers>,
     /// `maxUnavailable`, if a PodDisruptionBudget is desired.
@@ -314,6 +318,14 @@ impl DesiredCluster {
             self.namespace,
             self.grpc.number
         )
+    }
+
+    /// Returns whether any monitoring object is asked for.
+    pub fn has_monitoring(&self) -> bool {
+        self.service_monitor.is_some()
+            || self.alerts.is_some()
+            || self.dashboard.is_some()
+            || !self.refused_monitoring.is_empty()
     }
 
     /// Returns the optional APIs that this cluster requires.

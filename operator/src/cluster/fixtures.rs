@@ -17,6 +17,8 @@ pub(crate) fn defaults() -> ClusterDefaults {
     ClusterDefaults {
         image: "ghcr.io/streamhouse/streamhouse-agent".to_owned(),
         version: "0.1.0".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        monitoring_namespaces: vec!["monitoring".to_owned()],
     }
 }
 
@@ -27,6 +29,7 @@ pub(crate) fn inputs() -> BuildInputs {
         monitoring_api: true,
         cert_manager_api: true,
         http_authority: true,
+        openshift: false,
         preflight: true,
         route_versions: [
             (OptionalApi::GrpcRoute, "v1".to_owned()),

@@ -16,6 +16,9 @@ pub struct BuildInputs {
     pub cert_manager_api: bool,
     /// Whether the Secret of the HTTP listener also contains a CA certificate (`ca.crt`).
     pub http_authority: bool,
+    /// Whether pods are for OpenShift, whose security context constraints choose the ids of users
+    /// and groups.
+    pub openshift: bool,
     /// Whether the check of the bucket is desired. The Job of a finished check is kept as its
     /// result while this is set.
     pub preflight: bool,

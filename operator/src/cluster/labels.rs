@@ -14,6 +14,7 @@ pub(super) const AGENT_COMPONENT: &str = "agent";
 
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
+/// Label of an object's part of the cluster.
 pub(super) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Component of the objects by which a cluster is monitored.
 pub(super) const MONITORING_COMPONENT: &str = "monitoring";

@@ -32,12 +32,14 @@ mod memory;
 mod merge;
 mod metadata;
 mod names;
+mod ownership;
 mod outcome;
 mod paths;
 mod pods;
 mod preflight;
 pub(crate) mod preview;
 pub mod problem;
+mod purge;
 mod replicas;
 mod rollout;
 mod run;
@@ -317,9 +319,10 @@ impl ClusterReconciler {
     ) -> kube::Result<NextReconcile> {
         let context = &self.context;
         let mut children = build::build(desired, &read.inputs);
-        findings.monitoring = Some(
-            desired.service_monitor.is_some() || desired.alerts.is_some() || desired.dashboard.is_some(),
-        );
+        findings.monitoring = Some(desired.has_monitoring());
+        findings
+            .problems
+            .extend(desired.refused_monitoring.iter().cloned());
         findings.version = Some(desired.version.clone());
         findings.bootstrap = Some(desired.bootstrap_address());
         findings.problems.extend(missing_apis(context, desired));

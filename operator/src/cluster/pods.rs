@@ -9,6 +9,18 @@ use crate::context::OperatorContext;
 /// Waiting reasons of a container that is starting normally.
 const STARTING_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
+/// Waiting reasons of a container whose image is not on the node and cannot be pulled.
+const IMAGE_REASONS: [&str; 5] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "RegistryUnavailable",
+];
+/// What to do about an image that cannot be pulled.
+const IMAGE_ADVICE: &str = "build the images and load or push them, or correct spec.image: \
+    https://github.com/streamhouse/streamhouse/blob/main/docs/install/helm.md#images";
+
 /// Returns the first problem of the pods with these labels, as `pod: reason: message`.
 pub(super) async fn find_problem(
     context: &OperatorContext,
@@ -71,6 +83,11 @@ fn container_problem(status: &ContainerStatus) -> Option<String> {
     if STARTING_REASONS.contains(&reason) {
         return None;
     }
+    if IMAGE_REASONS.contains(&reason) {
+        let image = &status.image;
+        let why = format_reason(reason, waiting.message.as_deref());
+        return Some(format!("image {image} cannot be pulled: {IMAGE_ADVICE} ({why})"));
+    }
     // The termination message of a crashed container says more than the back-off message.
     let ended = status
         .last_state
@@ -122,6 +139,23 @@ mod tests {
             termination_message(&pod(status)).unwrap(),
             "there is no setting x"
         );
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_named_with_what_to_do() {
+        let waiting =
+            json!({ "reason": "ImagePullBackOff", "message": "Back-off pulling image \"r/agent:1\"" });
+        let status = json!({ "containerStatuses": [{ "name": "agent", "image": "r/agent:1", "imageID": "", "ready": false,
+            "restartCount": 0, "state": { "waiting": waiting } }] });
+        let problem = pod_problem(&pod(status)).unwrap();
+        for part in [
+            "image r/agent:1 cannot be pulled",
+            "load or push",
+            "docs/install/helm.md#images",
+            "(ImagePullBackOff: Back-off",
+        ] {
+            assert!(problem.contains(part), "{problem}");
+        }
     }
 
     #[test]

@@ -26,18 +26,47 @@ pub(super) enum BucketCheck {
     Failed(String),
 }
 
-/// Reads the result of the Job. A Job that failed some time ago is deleted, so that the next
-/// reconciliation creates it again.
+/// State of a Job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum JobState {
+    /// It has not ended; what its pod waits for, if anything.
+    Running(Option<String>),
+    /// It has succeeded.
+    Complete,
+    /// It, or its first pod, has failed.
+    Failed(String),
+}
+
+/// Reads the result of the check.
 pub(super) async fn read_bucket_check(
     context: &OperatorContext,
     key: &ClusterKey,
     object: Option<&DynamicObject>,
 ) -> kube::Result<BucketCheck> {
-    let Some(object) = object else {
+    if object.is_none() {
         return Ok(BucketCheck::Checking("the check has not started".to_owned()));
+    }
+    Ok(match read_job(context, key, object).await? {
+        JobState::Complete => BucketCheck::Verified,
+        JobState::Failed(why) => BucketCheck::Failed(why),
+        JobState::Running(why) => {
+            BucketCheck::Checking(why.unwrap_or_else(|| "the check is running".to_owned()))
+        }
+    })
+}
+
+/// Reads the result of a Job. A Job that failed some time ago is deleted, so that the next
+/// reconciliation creates it again.
+pub(super) async fn read_job(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    object: Option<&DynamicObject>,
+) -> kube::Result<JobState> {
+    let Some(object) = object else {
+        return Ok(JobState::Running(None));
     };
     let Ok(job) = object.clone().try_parse::<Job>() else {
-        return Ok(BucketCheck::Checking("the check has no status yet".to_owned()));
+        return Ok(JobState::Running(None));
     };
     let status = job.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
@@ -47,7 +76,7 @@ pub(super) async fn read_bucket_check(
             .find(|condition| condition.type_ == kind && condition.status == "True")
     };
     if is("Complete").is_some() {
-        return Ok(BucketCheck::Verified);
+        return Ok(JobState::Complete);
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
@@ -63,16 +92,15 @@ pub(super) async fn read_bucket_check(
         }
         let why = word
             .or(failed.message.clone())
-            .unwrap_or_else(|| "the check failed".to_owned());
-        return Ok(BucketCheck::Failed(last_line(&why)));
+            .unwrap_or_else(|| "the Job failed".to_owned());
+        return Ok(JobState::Failed(last_line(&why)));
     }
     let trouble = pods.iter().find_map(pods::pod_problem);
-    match word.or(trouble) {
+    Ok(match word.or(trouble) {
         // The Job retries a few times; the first failure is reported at once.
-        Some(word) if status.failed.unwrap_or(0) > 0 => Ok(BucketCheck::Failed(last_line(&word))),
-        Some(word) => Ok(BucketCheck::Checking(last_line(&word))),
-        None => Ok(BucketCheck::Checking("the check is running".to_owned())),
-    }
+        Some(word) if status.failed.unwrap_or(0) > 0 => JobState::Failed(last_line(&word)),
+        word => JobState::Running(word.map(|word| last_line(&word))),
+    })
 }
 
 /// Returns the last line, in which an agent says what is wrong and what to do.

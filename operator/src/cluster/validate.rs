@@ -59,7 +59,7 @@ pub fn validate(
     let forward_port = listeners::forward_port(&grpc, &http, &further);
     let (variables, settings) = settings(spec, &grpc, &http, forward_port, &further)?;
     let resources = agents::resources(spec, &settings)?;
-    let (service_monitor, alerts, dashboard) = monitoring::monitoring(spec, &namespace, &http)?;
+    let monitoring = monitoring::monitoring(spec, &namespace, &http, &defaults.monitoring_namespaces)?;
     if let Some(pod_template) = &spec.agents.pod_template {
         template::check_template(pod_template)?;
     }
@@ -80,12 +80,13 @@ pub fn validate(
         http,
         forward_port,
         listeners: further,
-        cluster_domain: listeners::cluster_domain(spec),
+        cluster_domain: listeners::cluster_domain(spec, defaults),
         postgresql: database(spec),
         storage,
-        service_monitor,
-        alerts,
-        dashboard,
+        service_monitor: monitoring.service_monitor,
+        alerts: monitoring.alerts,
+        dashboard: monitoring.dashboard,
+        refused_monitoring: monitoring.refused,
         network_policy: agents::network_policy(spec)?,
         max_unavailable: agents::max_unavailable(spec)?,
         deletion_policy: spec.deletion_policy,
@@ -209,13 +210,14 @@ fn settings(
     let store = format!("s3://{}{}", storage.bucket, prefix.unwrap_or_default());
     let has_tls = grpc.has_tls() || http.has_tls() || further.iter().any(|listener| listener.port.has_tls());
     let ours = [
+        // Every interface, of IPv6 and IPv4.
+        ("grpc-listen", Some(format!("[::]:{}", grpc.number))),
+        ("http-listen", Some(format!("[::]:{}", http.number))),
         ("grpc-forward-listen", Some(format!("[::]:{forward_port}"))),
         (
             "listeners-file",
             (!further.is_empty()).then(|| paths::LISTENERS_FILE.to_owned()),
         ),
-        ("grpc-listen", Some(format!("0.0.0.0:{}", grpc.number))),
-        ("http-listen", Some(format!("0.0.0.0:{}", http.number))),
         ("tls-dir", has_tls.then(|| paths::TLS_DIR.to_owned())),
         ("object-store", Some(store)),
         ("s3-endpoint", storage.endpoint.clone()),

@@ -85,6 +85,7 @@ documented_enum! {
         MonitoringDisabled: "no monitoring objects are configured: there is nothing to be available",
         MonitoringApiMissing: "monitoring.coreos.com is not installed: install the Prometheus operator or disable monitoring",
         CertificatePending: "cert-manager has not issued the Secret of a certificate yet",
+        MonitoringNamespaceRefused: "the operator's settings do not allow monitoring objects in this namespace",
         CertManagerMissing: "cert-manager.io is not installed: install cert-manager or set a Secret",
         ListenersReady: "every additional listener has its addresses",
         AddressPending: "a listener waits for an address; the message says which and for what",

@@ -30,7 +30,8 @@ pub struct ListenersSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub additional: Vec<AdditionalListener>,
-    /// DNS domain of the Kubernetes cluster, used in certificates. Defaults to `cluster.local`.
+    /// DNS domain of the Kubernetes cluster, used in certificates. Defaults to the operator's
+    /// `--cluster-domain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 100),

@@ -36,7 +36,8 @@ pub struct ServiceMonitorSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::text_map")]
     pub labels: BTreeMap<String, String>,
-    /// Namespace of the ServiceMonitor. Defaults to the cluster's namespace.
+    /// Namespace of the ServiceMonitor. Defaults to the cluster's namespace; the operator's
+    /// settings must allow any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
@@ -59,7 +60,8 @@ pub struct ServiceMonitorSpec {
     pub metric_relabelings: Vec<Value>,
     /// TLS configuration for scraping, as in a ServiceMonitor. By default it is derived from the
     /// certificate of `listeners.http`. Required if that listener uses TLS and the ServiceMonitor
-    /// is in another namespace, where it cannot read Secrets of the cluster's namespace.
+    /// is in another namespace, where it cannot read Secrets of the cluster's namespace. Must not
+    /// name files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub tls_config: Option<Value>,
@@ -76,7 +78,8 @@ pub struct PrometheusRuleSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::text_map")]
     pub labels: BTreeMap<String, String>,
-    /// Namespace of the PrometheusRule. Defaults to the cluster's namespace.
+    /// Namespace of the PrometheusRule. Defaults to the cluster's namespace; the operator's
+    /// settings must allow any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
@@ -108,7 +111,8 @@ pub struct DashboardsSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::text_map")]
     pub labels: BTreeMap<String, String>,
-    /// Namespace of the ConfigMap. Defaults to the cluster's namespace.
+    /// Namespace of the ConfigMap. Defaults to the cluster's namespace; the operator's settings
+    /// must allow any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,

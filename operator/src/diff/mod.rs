@@ -24,10 +24,11 @@ use streamhouse_metadata::{ConnectOptions, TopicsOverview};
 
 use self::manifests::{Manifest, ManifestKind};
 use crate::{
+    apis::OptionalApis,
     cli::DiffArgs,
     cluster::preview,
     connect,
-    context::{ClusterDefaults, OperatorContext, WatchScope},
+    context::{OperatorContext, WatchScope},
     crd::{FIELD_MANAGER, StreamHouseCluster, Topic},
     metadata_stores::ClusterKey,
     metrics::OperatorMetrics,
@@ -111,13 +112,10 @@ impl ManifestComparison {
         let context = OperatorContext {
             client,
             stores: Arc::default(),
-            apis: Arc::default(),
+            apis: Arc::new(OptionalApis::default().with_openshift(arguments.clusters.openshift)),
             scope: WatchScope::default(),
             metrics: Arc::new(OperatorMetrics::new()?),
-            defaults: Arc::new(ClusterDefaults {
-                image: arguments.default_image.clone(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
+            defaults: Arc::new(arguments.clusters.defaults()),
             drift_interval: Duration::MAX,
             clock: system_clock(),
             entropy: system_entropy(),

@@ -2,6 +2,7 @@
 //! clusters.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -84,8 +85,9 @@ async fn api() -> &'static KubeApi {
     .await
 }
 
-async fn client(api: &KubeApi) -> Client {
-    let kubeconfig = Kubeconfig::read_from(api.kubeconfig()).unwrap();
+/// Returns a client with the identity of the kubeconfig.
+pub(crate) async fn client(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
@@ -116,7 +118,7 @@ impl ClusterTestEnvironment {
         })
         .await
         .unwrap();
-        let client = client(api).await;
+        let client = client(api.kubeconfig()).await;
         let context = context(client.clone(), &namespace);
         let world = Self {
             api,
@@ -518,6 +520,8 @@ fn context(client: Client, namespace: &str) -> OperatorContext {
         defaults: Arc::new(ClusterDefaults {
             image: "streamhouse/agent".to_owned(),
             version: "1.2.3".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            monitoring_namespaces: Vec::new(),
         }),
         drift_interval: DRIFT_INTERVAL,
         clock: system_clock(),

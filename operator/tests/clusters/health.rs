@@ -41,7 +41,9 @@ async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
         .unwrap();
     let message = world.condition("Degraded", "True", "AgentsUnavailable").await;
     assert!(
-        message.contains("ImagePullBackOff") && message.contains("does-not-exist"),
+        message.contains("ImagePullBackOff")
+            && message.contains("does-not-exist")
+            && message.contains("docs/install/helm.md#images"),
         "{message}"
     );
     world.patch_spec(json!({ "image": { "tag": "1.2.3" } })).await;

@@ -11,3 +11,4 @@ mod health;
 mod listeners;
 mod monitoring;
 mod schema;
+mod propagation;

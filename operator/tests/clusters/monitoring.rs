@@ -1,9 +1,12 @@
 //! Optional APIs: a missing one is a condition, not an error; once it is installed, its objects are
 //! created, also in other namespaces.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
 };
 use serde_json::{Value, json};
 
@@ -17,6 +20,48 @@ fn everything(labels: Value) -> Value {
 fn monitors(world: &ClusterTestEnvironment, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", kind));
     Api::namespaced_with(world.client.clone(), namespace, &kind)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_the_settings_do_not_allow_gets_nothing_and_the_cluster_goes_on() {
+    let mut world = ClusterTestEnvironment::without_operator().await;
+    let (api, namespace) = (world.api, world.namespace.clone());
+    let other = tokio::task::spawn_blocking(move || api.create_namespace("monitoring-").unwrap())
+        .await
+        .unwrap();
+    // The operator could write there.
+    world.context.scope.namespaces = Some(vec![namespace, other.clone()]);
+    world.start();
+    world
+        .create(json!({ "monitoring": { "dashboards": { "enabled": true, "namespace": other } } }))
+        .await;
+    let message = world
+        .condition("MonitoringAvailable", "False", "MonitoringNamespaceRefused")
+        .await;
+    assert!(
+        message.contains(&other) && message.contains("monitoringNamespaces"),
+        "{message}"
+    );
+    world.make_agents_ready().await;
+    world.condition("Ready", "True", "AgentsReady").await;
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), &other);
+    let of_cluster = ListParams::default().labels("streamhouse.io/cluster=main");
+    assert_eq!(maps.list(&of_cluster).await.unwrap().items.len(), 0);
+
+    world.stop().await;
+    let mut settings = (*world.context.defaults).clone();
+    settings.monitoring_namespaces.push(other);
+    world.context.defaults = Arc::new(settings);
+    world.start();
+    world
+        .until("the dashboard", || async {
+            let found = maps.list(&of_cluster).await.unwrap().items;
+            (found.len() == 1).then_some(())
+        })
+        .await;
+    world
+        .condition("MonitoringAvailable", "True", "MonitoringApplied")
+        .await;
 }
 
 /// A single test, since an installed API affects all clusters: missing, then installed, then

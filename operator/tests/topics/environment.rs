@@ -211,6 +211,8 @@ impl TopicTestEnvironment {
             defaults: Arc::new(ClusterDefaults {
                 image: "example.invalid/agent".to_owned(),
                 version: "0.1.0".to_owned(),
+                cluster_domain: "cluster.local".to_owned(),
+                monitoring_namespaces: Vec::new(),
             }),
             drift_interval,
             clock: system_clock(),

@@ -1,7 +1,7 @@
 //! Builds the Jobs: the check of the bucket before agents start, and the deletion of all data of a
 //! cluster. Both run the agent's program, since only that opens the object store.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     ChildObject,
@@ -17,35 +17,37 @@ use crate::cluster::{children::ManagedKind, desired::DesiredCluster, inputs::Bui
 pub(super) fn preflight_job(desired: &DesiredCluster, inputs: &BuildInputs) -> ChildObject {
     const COMPONENT: &str = "preflight";
     let spec = json!({
-        "template": pod::job_template(desired, COMPONENT, &["check", "object-store"]),
+        "template": pod::job_template(desired, inputs, COMPONENT, &["check", "object-store"]),
         "backoffLimit": 3,
         "activeDeadlineSeconds": 120,
     });
     let of_store = |(name, _): &(&String, &String)| name.contains("_S3_") || name.ends_with("_OBJECT_STORE");
     let store: Vec<_> = desired.variables.iter().filter(of_store).collect();
     let depends_on = json!([spec, store, inputs.secret_hash]).to_string();
-    let hash: String = short_hash(&depends_on).chars().take(10).collect();
-    new_job(
-        desired,
-        COMPONENT,
-        format!("{}-preflight-{hash}", desired.name),
-        spec,
-    )
+    new_job(desired, COMPONENT, &depends_on).build(json!({ "spec": spec }))
 }
+
+/// Component label of the purge.
+pub(in crate::cluster) const PURGE_COMPONENT: &str = "purge";
 
 /// Builds the Job that deletes all objects and the metadata. It can be interrupted and restarted at
-/// any point.
-pub(super) fn purge_job(desired: &DesiredCluster) -> ChildObject {
-    const COMPONENT: &str = "purge";
+/// any point, also by another Job: its name contains a hash of its template, which is immutable, so
+/// that a corrected image or setting takes effect. The garbage collector must not delete it during
+/// a foreground deletion of the cluster, so it has no owner.
+pub(super) fn purge_job(desired: &DesiredCluster, inputs: &BuildInputs) -> ChildObject {
     let spec = json!({
-        "template": pod::job_template(desired, COMPONENT, &["purge", "--yes"]),
+        "template": pod::job_template(desired, inputs, PURGE_COMPONENT, &["purge", "--yes"]),
         "backoffLimit": 20,
     });
-    new_job(desired, COMPONENT, format!("{}-purge", desired.name), spec)
+    let depends_on = json!([spec, desired.variables]).to_string();
+    new_job(desired, PURGE_COMPONENT, &depends_on)
+        .without_owner()
+        .build(json!({ "spec": spec }))
 }
 
-fn new_job(desired: &DesiredCluster, component: &str, name: String, spec: Value) -> ChildObject {
-    ObjectBuilder::new(desired, ManagedKind::Job, name)
-        .component(component)
-        .build(json!({ "spec": spec }))
+/// Starts a Job whose name contains a hash of what it depends on.
+fn new_job<'a>(desired: &'a DesiredCluster, component: &str, depends_on: &str) -> ObjectBuilder<'a> {
+    let hash: String = short_hash(depends_on).chars().take(10).collect();
+    let name = format!("{}-{component}-{hash}", desired.name);
+    ObjectBuilder::new(desired, ManagedKind::Job, name).component(component)
 }

@@ -16,6 +16,7 @@ mod scaling;
 
 use kube::core::DynamicObject;
 
+pub(super) use self::jobs::PURGE_COMPONENT;
 use super::{children::ManagedKind, desired::DesiredCluster, inputs::BuildInputs};
 
 /// Name of the agents' container, by which a user's pod template refers to it.
@@ -83,10 +84,16 @@ fn set_served_version(child: &mut ChildObject, inputs: &BuildInputs) {
     }
 }
 
-/// Builds the Job that deletes all records and the metadata. Only for a cluster whose deletion with
-/// its data was confirmed.
-pub fn purge_job(desired: &DesiredCluster) -> ChildObject {
-    jobs::purge_job(desired)
+/// Builds the Job that deletes all records and the metadata, after what its pods need. Only for a
+/// cluster whose deletion with its data was confirmed. None of the objects has an owner: they must
+/// survive a foreground deletion of the cluster, so whoever applies them deletes them.
+pub fn purge_objects(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject> {
+    let objects = [
+        config::service_account_of_purge(desired),
+        Some(config::config_map_of_purge(desired)),
+        Some(jobs::purge_job(desired, inputs)),
+    ];
+    objects.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub(super) struct ObjectBuilder<'a> {
     namespace: &'a str,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+    owned: bool,
 }
 
 impl<'a> ObjectBuilder<'a> {
@@ -36,7 +37,15 @@ impl<'a> ObjectBuilder<'a> {
             namespace: &desired.namespace,
             labels: labels::common_labels(desired, labels::AGENT_COMPONENT),
             annotations: BTreeMap::new(),
+            owned: true,
         }
+    }
+
+    /// Leaves the owner reference out, so that the object survives a foreground deletion of the
+    /// cluster.
+    pub(super) fn without_owner(mut self) -> Self {
+        self.owned = false;
+        self
     }
 
     /// Sets a component other than the agents.
@@ -70,7 +79,7 @@ impl<'a> ObjectBuilder<'a> {
 
     /// Builds the object with this body.
     pub(super) fn build(mut self, body: Value) -> ChildObject {
-        let owned = self.namespace == self.desired.namespace;
+        let owned = self.owned && self.namespace == self.desired.namespace;
         if !owned {
             self.annotations
                 .insert(ANNOTATION_OWNER_UID.to_owned(), self.desired.uid.clone());

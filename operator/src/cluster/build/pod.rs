@@ -51,7 +51,7 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
             "readinessProbe": probe("/ready", 5, 2),
         }),
     );
-    let mut spec = pod_spec(desired, container, &mounts);
+    let mut spec = pod_spec(desired, inputs, container, &mounts);
     listeners::add_to_pod(desired, &mut spec);
     merge(
         &mut spec,
@@ -73,7 +73,12 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
 }
 
 /// Builds the pod template of a Job that runs the agent's program with these arguments.
-pub(super) fn job_template(desired: &DesiredCluster, component: &str, arguments: &[&str]) -> Value {
+pub(super) fn job_template(
+    desired: &DesiredCluster,
+    inputs: &BuildInputs,
+    component: &str,
+    arguments: &[&str],
+) -> Value {
     // The certificate of a listener may not exist yet, and a Job has no listener.
     let mounts = environment::ca_mounts(desired);
     let mut container = container(
@@ -90,7 +95,8 @@ pub(super) fn job_template(desired: &DesiredCluster, component: &str, arguments:
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }),
     );
-    let mut template = json!({ "metadata": { "labels": {} }, "spec": pod_spec(desired, container, &mounts) });
+    let spec = pod_spec(desired, inputs, container, &mounts);
+    let mut template = json!({ "metadata": { "labels": {} }, "spec": spec });
     if let Some(over) = desired.pod_template.as_ref().map(job_overlay) {
         merge(&mut template, &over);
     }
@@ -164,7 +170,12 @@ fn container(
     without_empty_lists(container)
 }
 
-fn pod_spec(desired: &DesiredCluster, container: Value, mounts: &[SecretMount]) -> Value {
+fn pod_spec(
+    desired: &DesiredCluster,
+    inputs: &BuildInputs,
+    container: Value,
+    mounts: &[SecretMount],
+) -> Value {
     let pull_secrets: Vec<Value> = desired
         .image
         .pull_secrets
@@ -177,13 +188,22 @@ fn pod_spec(desired: &DesiredCluster, container: Value, mounts: &[SecretMount]) 
         // The variables of every Service would be added to the agent's own.
         "enableServiceLinks": false,
         "imagePullSecrets": pull_secrets,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": USER_ID, "runAsGroup": USER_ID, "fsGroup": USER_ID,
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
+        "securityContext": security_context(inputs),
         "containers": [container],
         "volumes": mounts.iter().map(SecretMount::to_volume).collect::<Vec<_>>(),
     }))
+}
+
+/// Returns the security context, which satisfies the restricted pod security standard. OpenShift
+/// refuses ids that are not of the namespace's range, and sets them by itself.
+fn security_context(inputs: &BuildInputs) -> Value {
+    let mut context = json!({ "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } });
+    if !inputs.openshift {
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            context[id] = json!(USER_ID);
+        }
+    }
+    context
 }
 
 /// Removes empty lists, which the API server does not store.

@@ -136,6 +136,26 @@ fn monitoring_in_another_namespace() {
 }
 
 #[test]
+fn pods_on_openshift_have_no_ids_and_keep_the_rest_of_the_standard() {
+    let inputs = BuildInputs {
+        openshift: true,
+        ..inputs()
+    };
+    let desired = desired_with("{}");
+    let mut children = build(&desired, &inputs);
+    children.extend(purge_objects(&desired, &inputs));
+    let pods = children
+        .iter()
+        .filter_map(|child| child.object.data.pointer("/spec/template/spec"));
+    assert_eq!(pods.clone().count(), 3);
+    for pod in pods {
+        let expected = json!({ "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } });
+        assert_eq!(pod["securityContext"], expected);
+        assert_eq!(pod["containers"][0]["securityContext"]["runAsNonRoot"], true);
+    }
+}
+
+#[test]
 fn a_pod_template_of_the_users() {
     insta::assert_snapshot!(yaml_difference(
         "agents: {podTemplate: {
@@ -244,7 +264,10 @@ fn a_job_ends_whatever_the_user_adds_to_the_pods() {
 #[test]
 fn no_job_is_found_by_the_selector_of_agents() {
     let desired = desired_with("{}");
-    for job in [jobs::preflight_job(&desired, &inputs()), purge_job(&desired)] {
+    for job in [
+        jobs::preflight_job(&desired, &inputs()),
+        jobs::purge_job(&desired, &inputs()),
+    ] {
         let labels = &serde_json::to_value(&job.object).unwrap()["spec"]["template"]["metadata"]["labels"];
         assert!(
             labels::agent_selector("events")
@@ -309,13 +332,41 @@ fn assert_known(child: &ChildObject) {
 }
 
 #[test]
-fn the_purge_runs_the_agents_program_with_its_rights() {
-    let purge = purge_job(&desired_with(EVERYTHING));
-    assert_known(&purge);
+fn the_purge_runs_the_agents_program_with_its_rights_and_nothing_of_it_has_an_owner() {
+    let objects = purge_objects(&desired_with(EVERYTHING), &inputs());
+    let kinds: Vec<ManagedKind> = objects.iter().map(|child| child.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            ManagedKind::ServiceAccount,
+            ManagedKind::ConfigMap,
+            ManagedKind::Job
+        ]
+    );
+    for child in &objects {
+        assert_known(child);
+        assert_eq!(child.object.metadata.owner_references, None);
+        let annotations = child.object.metadata.annotations.as_ref().unwrap();
+        assert!(annotations.contains_key(ANNOTATION_OWNER_UID));
+    }
+    let purge = &objects[2];
     let spec = &purge.object.data["spec"]["template"]["spec"];
     assert_eq!(spec["containers"][0]["args"], json!(["purge", "--yes"]));
-    assert_eq!(spec["serviceAccountName"], "events-agent");
-    assert_eq!(purge.name(), "events-purge");
+    assert_eq!(spec["serviceAccountName"], objects[0].name());
+    let settings = &spec["containers"][0]["envFrom"][0]["configMapRef"]["name"];
+    assert_eq!(settings, objects[1].name());
+    assert!(purge.name().starts_with("events-purge-"), "{}", purge.name());
+}
+
+#[test]
+fn a_corrected_image_or_setting_is_another_purge() {
+    let name = |spec: &str| jobs::purge_job(&desired_with(spec), &inputs()).name().to_owned();
+    assert_ne!(name("image: {tag: 1.2.3}"), name("{}"));
+    assert_ne!(
+        name("objectStorage: {bucket: streamhouse-data, region: eu-central-1}"),
+        name("{}")
+    );
+    assert_eq!(name("agents: {replicas: 9}"), name("{}"));
 }
 
 #[test]

@@ -25,7 +25,6 @@ const DEFAULT_GRPC_PORT: u16 = 50051;
 const DEFAULT_HTTP_PORT: u16 = 8080;
 /// Port of the listener that serves every client by one address, if no other listener has it.
 const FORWARD_PORT: u16 = 50052;
-const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// Names of listeners that every cluster has or may have.
 const RESERVED_NAMES: [&str; 4] = ["grpc", "grpc-forward", "http", "kafka"];
 const MAX_NAME_LENGTH: usize = 25;
@@ -48,9 +47,9 @@ struct ParentReference {
 }
 
 /// Returns the DNS domain of the Kubernetes cluster.
-pub(super) fn cluster_domain(spec: &ClusterSpec) -> String {
-    let domain = spec.listeners.cluster_domain.as_deref();
-    domain.unwrap_or(DEFAULT_CLUSTER_DOMAIN).to_owned()
+pub(super) fn cluster_domain(spec: &ClusterSpec, defaults: &ClusterDefaults) -> String {
+    let domain = spec.listeners.cluster_domain.as_ref();
+    domain.unwrap_or(&defaults.cluster_domain).to_owned()
 }
 
 /// Returns the listeners that every cluster has: for clients, and for HTTP.

@@ -1,5 +1,7 @@
 //! Validates `spec.monitoring`.
 
+use serde_json::Value;
+
 use crate::{
     cluster::{
         alerts,
@@ -7,31 +9,90 @@ use crate::{
         names,
         problem::ClusterProblem,
     },
-    crd::{ClusterSpec, MonitoringSpec},
+    crd::{ClusterSpec, ConditionReason, ConditionType, MonitoringSpec},
 };
 
 use super::api_shapes;
 
 const DEFAULT_FOLDER: &str = "StreamHouse";
 
-/// The configuration of each object that is enabled.
-type MonitoringConfigs = (Option<ScrapeConfig>, Option<AlertConfig>, Option<DashboardConfig>);
+/// Fields of a TLS configuration that name files of Prometheus itself.
+const FILE_FIELDS: [&str; 3] = ["caFile", "certFile", "keyFile"];
 
-/// Returns the configuration of the ServiceMonitor, the PrometheusRule and the dashboard.
+/// The configuration of each object that is enabled and allowed.
+pub(super) struct MonitoringConfigs {
+    pub(super) service_monitor: Option<ScrapeConfig>,
+    pub(super) alerts: Option<AlertConfig>,
+    pub(super) dashboard: Option<DashboardConfig>,
+    pub(super) refused: Vec<ClusterProblem>,
+}
+
+/// Returns the configuration of the ServiceMonitor, the PrometheusRule and the dashboard. Those in
+/// a namespace that is neither the cluster's own nor one of `allowed` are refused, without an
+/// effect on the rest of the cluster.
 pub(super) fn monitoring(
     spec: &ClusterSpec,
-    namespace: &str,
+    own: &str,
     http: &ListenerPort,
+    allowed: &[String],
 ) -> Result<MonitoringConfigs, ClusterProblem> {
     let wanted = &spec.monitoring;
-    let scrape = scrape(wanted, namespace, http)?;
-    let alerts = alerts(wanted, namespace)?;
-    let dashboard = dashboard(wanted, namespace)?;
-    Ok((
-        wanted.service_monitor.enabled.then_some(scrape),
-        wanted.prometheus_rule.enabled.then_some(alerts),
-        wanted.dashboards.enabled.then_some(dashboard),
-    ))
+    let (scrape, alerts, dashboard) = (
+        scrape(wanted, own, http)?,
+        alerts(wanted, own)?,
+        dashboard(wanted, own)?,
+    );
+    let mut refused = Vec::new();
+    let mut is_allowed = |field: &str, enabled: bool, namespace: &String| {
+        let allowed = namespace == own || allowed.contains(namespace);
+        if enabled && !allowed {
+            refused.push(refused_namespace(field, namespace));
+        }
+        enabled && allowed
+    };
+    let scrapes = is_allowed(
+        "serviceMonitor",
+        wanted.service_monitor.enabled,
+        &scrape.namespace,
+    );
+    let warns = is_allowed(
+        "prometheusRule",
+        wanted.prometheus_rule.enabled,
+        &alerts.namespace,
+    );
+    let shows = is_allowed("dashboards", wanted.dashboards.enabled, &dashboard.namespace);
+    Ok(MonitoringConfigs {
+        service_monitor: scrapes.then_some(scrape),
+        alerts: warns.then_some(alerts),
+        dashboard: shows.then_some(dashboard),
+        refused,
+    })
+}
+
+fn refused_namespace(field: &str, namespace: &str) -> ClusterProblem {
+    ClusterProblem {
+        condition: ConditionType::MonitoringAvailable,
+        reason: ConditionReason::MonitoringNamespaceRefused,
+        message: format!(
+            "spec.monitoring.{field}.namespace: the operator may not write to the namespace {namespace}: remove the \
+            field, or add the namespace to the chart's value monitoringNamespaces"
+        ),
+    }
+}
+
+/// Rejects what would make Prometheus read files of its own container.
+fn check_tls_config(field: &str, config: Option<&Value>) -> Result<(), ClusterProblem> {
+    let Some(config) = config else { return Ok(()) };
+    let Some(fields) = config.as_object() else {
+        return Err(ClusterProblem::invalid_spec(format!("{field} is not an object")));
+    };
+    match FILE_FIELDS.iter().find(|name| fields.contains_key(**name)) {
+        Some(name) => Err(ClusterProblem::invalid_spec(format!(
+            "{field}.{name} would make Prometheus read a file of its own: name a Secret or ConfigMap in ca, cert and \
+            keySecret"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn target_namespace(field: &str, wanted: Option<&String>, own: &str) -> Result<String, ClusterProblem> {
@@ -57,15 +118,7 @@ fn scrape(wanted: &MonitoringSpec, own: &str, http: &ListenerPort) -> Result<Scr
         &format!("{FIELD}.metricRelabelings"),
         &wanted.metric_relabelings,
     )?;
-    if wanted
-        .tls_config
-        .as_ref()
-        .is_some_and(|config| !config.is_object())
-    {
-        return Err(ClusterProblem::invalid_spec(format!(
-            "{FIELD}.tlsConfig is not an object"
-        )));
-    }
+    check_tls_config(&format!("{FIELD}.tlsConfig"), wanted.tls_config.as_ref())?;
     if wanted.enabled && http.has_tls() && namespace != own && wanted.tls_config.is_none() {
         return Err(ClusterProblem::invalid_spec(format!(
             "{FIELD} is in the namespace {namespace}, where the CA certificate in {own} cannot be read: set \

@@ -275,6 +275,10 @@ const REFUSED: &[(&str, &[&str])] = &[
         &["serviceMonitor.tlsConfig"],
     ),
     (
+        "monitoring: {serviceMonitor: {tlsConfig: {keyFile: /var/run/secrets/token}}}",
+        &["serviceMonitor.tlsConfig.keyFile", "keySecret"],
+    ),
+    (
         "monitoring: {prometheusRule: {thresholds: {HighConsumerlag: '5'}}}",
         &["no alert \"HighConsumerlag\"", "\"HighConsumerLag\""],
     ),
@@ -317,6 +321,31 @@ fn what_no_schema_can_see_is_refused_and_says_what_to_do() {
         }
         assert!(!problem.message.contains("hunter2"), "{}", problem.message);
     }
+}
+
+#[test]
+fn monitoring_objects_stay_in_the_clusters_namespace_unless_the_settings_allow_another() {
+    let spec = "monitoring: {serviceMonitor: {enabled: true, namespace: kube-system, tlsConfig: {}},
+  prometheusRule: {enabled: true, namespace: monitoring}, dashboards: {enabled: true, namespace: team-a}}";
+    let desired = desired_with(spec);
+    assert_eq!(desired.service_monitor, None);
+    assert!(desired.alerts.is_some() && desired.dashboard.is_some());
+    let [problem] = desired.refused_monitoring.as_slice() else {
+        panic!("{:?}", desired.refused_monitoring)
+    };
+    assert_eq!(
+        (problem.condition, problem.reason),
+        (
+            ConditionType::MonitoringAvailable,
+            ConditionReason::MonitoringNamespaceRefused
+        )
+    );
+    for part in ["serviceMonitor.namespace", "kube-system", "monitoringNamespaces"] {
+        assert!(problem.message.contains(part), "{problem}");
+    }
+    // What is not enabled is nobody's problem.
+    let off = desired_with("monitoring: {serviceMonitor: {namespace: kube-system}}");
+    assert_eq!(off.refused_monitoring, []);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) const KAFKA: ToolSpec = ToolSpec {
 
 pub(super) const DASHBOARD: ToolSpec = ToolSpec {
     name: "dashboard-python",
-    what: "Python packages that check the dashboard and the alert rules",
+    what: "Python packages that check the dashboard, the alert rules and the health check for Argo CD",
     packages: &[PYTHON_VENV],
     cached: Some(CachedTool {
         title: "the Python packages of tests/observability/requirements.txt",
