@@ -15,6 +15,7 @@ use crate::{
         labels, names,
         problem::ClusterProblem,
     },
+    context::ClusterDefaults,
     crd::{
         AdditionalListener, ClusterSpec, ListenerAgents, ListenerBootstrap, ListenerMode, ListenerSpec,
         ListenerTls, ListenerType, RouteKind,
