@@ -10,5 +10,5 @@ mod environment;
 mod health;
 mod listeners;
 mod monitoring;
-mod schema;
 mod propagation;
+mod schema;
