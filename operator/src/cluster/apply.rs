@@ -17,8 +17,7 @@ use super::{
     applied::AppliedHashes,
     build::ChildObject,
     children::{
-        ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE,
-        LABEL_LISTENER, ManagedKind,
+        ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, LABEL_LISTENER, ManagedKind,
     },
     labels, ownership,
     problem::ClusterProblem,
