@@ -132,6 +132,7 @@ impl ConditionReason {
                 | Self::VersionNotSupported
                 | Self::ClusterIdMismatch
                 | Self::NamespaceForbidden
+                | Self::MonitoringNamespaceRefused
                 | Self::GatewayApiMissing
                 | Self::NodeAccessForbidden
                 | Self::RouteRejected
