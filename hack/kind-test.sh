@@ -143,12 +143,20 @@ install() {
   published
 }
 
+streamhouse_here() { timeout 60 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap localhost:50052 "$@"; }
+
 # Ports of localhost lead to the cluster.
 published() {
   local page
   page=$(curl --noproxy '*' --silent --show-error --fail --max-time 10 http://localhost:18080/console/) || fail "the console does not answer on localhost"
   [[ $page == *"<html"* ]] || fail "the console on localhost answers with something else: ${page:0:200}"
   note "the console answers on http://localhost:18080/console/"
+  # By a client of this machine, which reaches no pod.
+  printf 'customer-%d:value %d\n' $(seq 200) | streamhouse_here produce shipments --key-separator : >"$WORK/produced" 2>&1 ||
+    { cat "$WORK/produced" >&2; fail "streamhouse cannot produce by localhost:50052"; }
+  streamhouse_here consume shipments --from-beginning --exit-at-end --format '%k:%v\n' >"$WORK/consumed" || fail "streamhouse cannot consume by localhost:50052"
+  cmp <(sort "$WORK/consumed") <(printf 'customer-%d:value %d\n' $(seq 200) | sort) || fail "what was consumed by localhost:50052 is not what was produced"
+  note "100 records went in and came out by localhost:50052"
 }
 
 # What the tests need besides: images, definitions, and an operator that sees sooner what nobody tells it of, such as a Secret's change.

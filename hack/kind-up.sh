@@ -140,8 +140,11 @@ cat <<TEXT
 export KUBECONFIG=$KUBECONFIG
 kubectl get streamhouse --all-namespaces
 
-# produce, and read it back
-printf 'customer-1:two pounds of tea\n' | $(client_command "${TAGS[cli]}" produce orders --key-separator :)
+# produce, and read it back, from here (cargo build --release -p streamhouse-cli makes target/release/streamhouse)
+printf 'customer-1:two pounds of tea\n' | streamhouse --bootstrap localhost:$CLIENT_PORT produce orders --key-separator :
+streamhouse --bootstrap localhost:$CLIENT_PORT consume orders --from-beginning --exit-at-end
+
+# the same in the cluster
 $(client_command "${TAGS[cli]}" consume orders --from-beginning --exit-at-end)
 
 # the console of an agent

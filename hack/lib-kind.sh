@@ -8,7 +8,7 @@
 #   build_with_docker       builds the three images with docker/Dockerfile
 #   build_locally           makes them of this machine's programs, and those of PostgreSQL and MinIO
 #   tag_and_load            gives each image its tag and loads it into the nodes; sets TAGS
-#   publish_ports           makes the console reachable from outside of the cluster
+#   publish_ports           makes the agents reachable from outside of the cluster: for clients, and the console
 
 IMAGES=(agent operator cli)
 IMAGE_PREFIX=ghcr.io/streamhouse/streamhouse
@@ -112,9 +112,18 @@ tag_and_load() {
   rm -rf "$archive"
 }
 
-# The operator's own Service is for clients inside of the cluster.
+# The operator's own Service is for clients inside of the cluster. On port 50052 any agent serves any client, by the address that the client
+# used.
 publish_ports() {
-  apply_text "a Service for the console" <<YAML
+  apply_text "Services for clients and for the console" <<YAML
+apiVersion: v1
+kind: Service
+metadata: {name: kind-clients, namespace: $SAMPLE_NAMESPACE}
+spec:
+  type: NodePort
+  selector: {app.kubernetes.io/instance: streamhouse, app.kubernetes.io/component: agent}
+  ports: [{name: grpc, port: 50052, targetPort: 50052, nodePort: $CLIENT_NODE_PORT}]
+---
 apiVersion: v1
 kind: Service
 metadata: {name: kind-console, namespace: $SAMPLE_NAMESPACE}
