@@ -187,6 +187,14 @@ impl OperatorMetrics {
         }
     }
 
+    /// Forgets what only the leader knows: a standby must not go on alerting about it.
+    pub fn end_term(&self) {
+        self.resources.reset();
+        self.failing.reset();
+        self.undecodable.reset();
+        self.namespace_forbidden.reset();
+    }
+
     /// Returns the kinds whose initial list is not complete.
     pub fn unsynced_kinds(&self) -> Vec<&'static str> {
         let unseen = |kind: &&&str| self.synced.with_label_values(&[**kind]).get() == 0;

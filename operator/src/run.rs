@@ -189,9 +189,14 @@ impl Operator {
             clock: system_clock(),
             entropy: system_entropy(),
         };
-        let leader = self.metrics.leader.clone();
+        let metrics = self.metrics.clone();
         let elector = LeaderElector::new(Arc::new(lease), identity, self.timing, DRAIN_TIMEOUT, seams)
-            .on_change(move |leads| leader.set(i64::from(leads)));
+            .on_change(move |leads| {
+                metrics.leader.set(i64::from(leads));
+                if !leads {
+                    metrics.end_term();
+                }
+            });
         let fenced = self.new_fenced_client(&elector.fence())?;
         let ended = elector
             .run(stop, |term: LeaderTerm| {

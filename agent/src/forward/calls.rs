@@ -84,7 +84,10 @@ impl PeerForwarder {
 /// Returns the IP address of a call's client.
 pub fn client_of<T>(request: &Request<T>) -> String {
     let address = request.remote_addr();
-    address.map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string())
+    address.map_or_else(
+        || "unknown".to_owned(),
+        |address| address.ip().to_canonical().to_string(),
+    )
 }
 
 fn outgoing_request<T>(request: Request<T>) -> Request<T> {

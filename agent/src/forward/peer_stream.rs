@@ -2,13 +2,7 @@
 //! when the stream ends, every request without an answer gets an error that says whether it can
 //! have been stored.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, future, sync::Arc};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -39,7 +33,9 @@ pub(super) type ForwardOutcome = Result<v1::ProduceResponse, Error>;
 /// A produce stream to another agent. Ends when dropped.
 #[derive(Debug)]
 pub(super) struct PeerStream {
-    requests: mpsc::UnboundedSender<v1::ProduceRequest>,
+    /// The ids of waiting requests. The connection may read them long after the stream was given
+    /// up, so the requests themselves are in `unanswered`.
+    requests: mpsc::UnboundedSender<u64>,
     unanswered: Arc<UnansweredRequests>,
     next_request: u64,
     task: AbortHandle,
@@ -48,6 +44,10 @@ pub(super) struct PeerStream {
 impl Drop for PeerStream {
     fn drop(&mut self) {
         self.task.abort();
+        self.unanswered.close(&Error::new(
+            ErrorCode::NetworkException,
+            "the agent that forwards has given up its stream to the leader",
+        ));
     }
 }
 
@@ -79,6 +79,11 @@ impl PeerStream {
         self.unanswered.is_open()
     }
 
+    /// Returns whether requests wait for an answer.
+    pub(super) fn has_unanswered(&self) -> bool {
+        self.unanswered.next_deadline().is_some()
+    }
+
     /// Sends a request. It holds its memory until it is answered.
     pub(super) fn send(
         &mut self,
@@ -86,16 +91,18 @@ impl PeerStream {
         memory: Arc<ForwardPermit>,
     ) -> oneshot::Receiver<ForwardOutcome> {
         let (answer, outcome) = oneshot::channel();
-        request.request_id = self.next_request;
+        let id = self.next_request;
+        request.request_id = id;
         self.next_request += 1;
         let waiting = UnansweredRequest {
+            unsent: Some(request),
             answer,
             since: Instant::now(),
             _memory: memory,
         };
-        if self.unanswered.insert(request.request_id, waiting) {
+        if self.unanswered.insert(id, waiting) {
             // Fails only if the stream has just ended, which answers the request.
-            let _ = self.requests.send(request);
+            let _ = self.requests.send(id);
         }
         outcome
     }
@@ -103,6 +110,8 @@ impl PeerStream {
 
 #[derive(Debug)]
 struct UnansweredRequest {
+    /// The request, until it is handed to the connection.
+    unsent: Option<v1::ProduceRequest>,
     answer: oneshot::Sender<ForwardOutcome>,
     since: Instant,
     _memory: Arc<ForwardPermit>,
@@ -111,7 +120,6 @@ struct UnansweredRequest {
 /// The requests of a stream that have no answer yet.
 #[derive(Debug, Default)]
 struct UnansweredRequests {
-    closed: AtomicBool,
     state: Mutex<UnansweredState>,
 }
 
@@ -120,27 +128,35 @@ struct UnansweredState {
     requests: BTreeMap<u64, UnansweredRequest>,
     /// The last request that was handed to the connection: it and those before may have been sent.
     last_sent: u64,
+    /// Why the stream has ended. Nothing is handed to the connection from then on.
+    ended: Option<Error>,
 }
 
 impl UnansweredRequests {
     fn is_open(&self) -> bool {
-        !self.closed.load(Ordering::Acquire)
+        self.state.lock().ended.is_none()
     }
 
     /// Adds a request; a closed stream answers it at once and returns false.
     fn insert(&self, id: u64, request: UnansweredRequest) -> bool {
         let mut state = self.state.lock();
-        if self.is_open() {
+        let Some(ended) = &state.ended else {
             state.requests.insert(id, request);
             return true;
-        }
+        };
+        let error = not_sent_error(ended);
         drop(state);
-        let _ = request.answer.send(Err(not_sent_error()));
+        let _ = request.answer.send(Err(error));
         false
     }
 
-    fn mark_sent(&self, id: u64) {
-        self.state.lock().last_sent = id;
+    /// Takes a request to hand it to the connection. Returns `None` once the stream has ended: what
+    /// was answered as not sent must not be sent later.
+    fn take_unsent(&self, id: u64) -> Option<v1::ProduceRequest> {
+        let mut state = self.state.lock();
+        let request = state.requests.get_mut(&id)?.unsent.take()?;
+        state.last_sent = id;
+        Some(request)
     }
 
     fn answer(&self, response: v1::ProduceResponse) {
@@ -159,45 +175,48 @@ impl UnansweredRequests {
 
     /// Answers every request: the stream has ended with `error`.
     fn close(&self, error: &Error) {
-        let state = {
+        let (requests, last_sent) = {
             let mut state = self.state.lock();
-            self.closed.store(true, Ordering::Release);
-            std::mem::take(&mut *state)
+            state.ended.get_or_insert_with(|| error.clone());
+            (std::mem::take(&mut state.requests), state.last_sent)
         };
         let mut too_large = error.code() == ErrorCode::MessageTooLarge;
-        for (id, request) in state.requests {
-            let error = if id > state.last_sent {
-                not_sent_error()
+        for (id, request) in requests {
+            let error = if id > last_sent {
+                not_sent_error(error)
             } else if error.code() != ErrorCode::MessageTooLarge {
                 error.clone()
             } else if std::mem::take(&mut too_large) {
                 // The agent answers the requests before, and accepts none after.
                 error.clone()
             } else {
-                not_sent_error()
+                not_sent_error(error)
             };
             let _ = request.answer.send(Err(error));
         }
     }
 }
 
-fn not_sent_error() -> Error {
-    let message = "the leader could not be reached by the agent that forwards; the records were not sent";
+fn not_sent_error(cause: &Error) -> Error {
+    let message = format!(
+        "the agent that forwards could not send the records to the leader: {}",
+        cause.message()
+    );
     Error::new(ErrorCode::LeaderNotAvailable, message).with_retry_after_ms(RETRY_AFTER_MS)
 }
 
 /// Runs a stream until it ends. The lease is held as long.
 async fn run_stream(
     lease: ConnectionLease,
-    outgoing: mpsc::UnboundedReceiver<v1::ProduceRequest>,
+    outgoing: mpsc::UnboundedReceiver<u64>,
     unanswered: Arc<UnansweredRequests>,
     client: MetadataValue<tonic::metadata::Ascii>,
     max_answer_bytes: usize,
 ) {
-    let mark = unanswered.clone();
-    let outgoing = UnboundedReceiverStream::new(outgoing).map(move |request| {
-        mark.mark_sent(request.request_id);
-        request
+    // The connection may keep this for longer than the stream lives.
+    let source = Arc::downgrade(&unanswered);
+    let outgoing = UnboundedReceiverStream::new(outgoing).scan((), move |(), id| {
+        future::ready(source.upgrade().and_then(|source| source.take_unsent(id)))
     });
     let mut request = Request::new(outgoing);
     request.metadata_mut().insert(FORWARDED_HEADER, client);
@@ -264,6 +283,10 @@ mod tests {
         for id in 1..=count {
             let (answer, outcome) = oneshot::channel();
             let request = UnansweredRequest {
+                unsent: Some(v1::ProduceRequest {
+                    request_id: id,
+                    ..Default::default()
+                }),
                 answer,
                 since: Instant::now(),
                 _memory: permit().await,
@@ -271,9 +294,15 @@ mod tests {
             assert!(unanswered.insert(id, request));
             outcomes.push(outcome);
         }
-        unanswered.mark_sent(sent);
+        for id in 1..=sent {
+            assert!(unanswered.take_unsent(id).is_some());
+        }
         unanswered.close(&Error::new(error, "it ended"));
         assert!(!unanswered.is_open());
+        for id in 1..=count {
+            let late = unanswered.take_unsent(id);
+            assert!(late.is_none(), "answered as not sent, and sent later: {id}");
+        }
         let mut codes = Vec::new();
         for outcome in outcomes {
             codes.push(outcome.await.unwrap().unwrap_err().code());
@@ -306,6 +335,7 @@ mod tests {
         unanswered.close(&no_answer_error());
         let (answer, outcome) = oneshot::channel();
         let late = UnansweredRequest {
+            unsent: None,
             answer,
             since: Instant::now(),
             _memory: permit().await,

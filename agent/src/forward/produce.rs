@@ -17,6 +17,9 @@ use crate::{directory::ClusterView, listeners::CallOrigin, metrics::ForwardKind}
 
 /// Memory that a part takes besides its records: its names, and its result.
 const PART_OVERHEAD_BYTES: usize = 1024;
+/// Batches of one request that are forwarded. Each takes memory that the bytes received do not
+/// bound.
+const MAX_FORWARDED_PARTS: usize = 10_000;
 /// Smallest limit on requests to an agent, however large a request was that it refused.
 const MIN_REQUEST_BYTES: usize = 64 << 10;
 /// Retry delay for a batch that must not overtake others.
@@ -132,8 +135,17 @@ impl ProduceForwarder {
             return forwarded;
         }
         let parts = by_peer.iter().flat_map(|(_, parts)| parts);
-        let bytes = parts.map(|routed| memory_of(&routed.part)).sum();
-        let admitted = self.forwarder.admission.acquire(bytes).await.map(Arc::new);
+        let (count, bytes) = parts.fold((0, 0), |(count, bytes), routed| {
+            (count + 1, bytes + memory_of(&routed.part))
+        });
+        let admitted = if count > MAX_FORWARDED_PARTS {
+            let message = format!(
+                "a request may have at most {MAX_FORWARDED_PARTS} batches for other agents; it has {count}"
+            );
+            Err(Error::new(ErrorCode::InvalidRequest, message))
+        } else {
+            self.forwarder.admission.acquire(bytes).await.map(Arc::new)
+        };
         for (peer, parts) in by_peer {
             let sent = match &admitted {
                 Ok(memory) => self.send(&view, &peer, parts, request, memory, &mut forwarded),
@@ -220,7 +232,9 @@ impl ProduceForwarder {
                 Ok(lease) => lease,
                 Err(error) => return Err((parts, error)),
             };
-            peers.retain(|incarnation, _| view.agent(*incarnation).is_some());
+            peers.retain(|incarnation, known| {
+                known.stream.has_unanswered() || view.agent(*incarnation).is_some()
+            });
             let streamed = StreamedPeer {
                 stream: PeerStream::open(lease, client, forwarder.deps.max_answer_bytes),
                 limit: limit.unwrap_or_else(|| Arc::new(RequestLimit(usize::MAX.into()))),

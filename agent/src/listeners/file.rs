@@ -19,7 +19,7 @@ const MAX_LISTENERS: usize = 16;
 /// Longest name of a listener, so that names of Services can begin with the cluster's name.
 const MAX_NAME_LENGTH: usize = 25;
 /// Names of the built-in listeners, which are folders below `tls-dir`.
-const RESERVED_NAMES: [&str; 2] = ["grpc", "http"];
+const RESERVED_NAMES: [&str; 3] = ["grpc", "http", "forward"];
 
 /// Reason why the listeners file cannot be used; says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

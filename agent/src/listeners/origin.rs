@@ -1,6 +1,6 @@
 //! By which listener a call came, and so which addresses its answer has.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::http::{HeaderMap, Uri, header::HOST};
 use streamhouse_core::protocol::v1;
@@ -84,7 +84,13 @@ impl CallOrigin {
         let forwarded_for = headers.get(FORWARDED_HEADER);
         Self {
             answers,
-            forwarded_for: forwarded_for.map(|client| client.to_str().unwrap_or_default().into()),
+            forwarded_for: forwarded_for.map(|client| {
+                let address = client
+                    .to_str()
+                    .ok()
+                    .and_then(|client| client.parse::<IpAddr>().ok());
+                address.map_or_else(|| "unknown".into(), |address| address.to_string().into())
+            }),
         }
     }
 

@@ -11,7 +11,9 @@
 mod measure;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use anyhow::{Context as _, Result};
 

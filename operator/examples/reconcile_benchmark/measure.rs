@@ -93,7 +93,7 @@ impl OperatorUnderTest {
     /// Waits until every resource is ready.
     pub(crate) async fn wait_until_ready(&mut self, clusters: usize, topics: usize) -> Result<()> {
         let ready = |kind: &str| format!("streamhouse_operator_resources{{kind=\"{kind}\",ready=\"true\"}}");
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         loop {
             ensure!(
                 self.process.is_running(),

@@ -171,7 +171,7 @@ impl World {
 
     /// Waits until the status of every resource describes the present spec and is ready.
     pub(crate) async fn wait_until_observed(&self) -> Result<()> {
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         loop {
             let mut pending = 0;
             for namespace in &self.namespaces {

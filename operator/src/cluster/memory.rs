@@ -43,6 +43,8 @@ struct RememberedCluster {
     /// Number of consecutive reconciliations with that result.
     repeats: u32,
     settled_agents: Option<i32>,
+    /// Whether agents must not be replaced, as decided when the database last answered.
+    held: Option<bool>,
     leaderless_since_ms: Option<i64>,
     /// The last search for children that are no longer desired: for which children, and when.
     searched: Option<(BTreeSet<String>, i64)>,
@@ -113,6 +115,16 @@ impl ClusterMemory {
     /// Records the number of agents of a complete rollout.
     pub(super) fn set_settled_agents(&self, key: &ClusterKey, agents: i32) {
         self.0.lock().entry(key.clone()).or_default().settled_agents = Some(agents);
+    }
+
+    /// Returns whether agents must not be replaced, by the last decision.
+    pub(super) fn is_held(&self, key: &ClusterKey) -> Option<bool> {
+        self.0.lock().get(key)?.held
+    }
+
+    /// Records a decision whether agents may be replaced.
+    pub(super) fn set_held(&self, key: &ClusterKey, held: bool) {
+        self.0.lock().entry(key.clone()).or_default().held = Some(held);
     }
 
     /// Records whether partitions have no leader, and returns for how long.

@@ -15,8 +15,9 @@ use super::{
     schema_plan::{SchemaFacts, SchemaPlan, plan_schema},
 };
 use crate::{
+    conditions::find_condition,
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType},
+    crd::{ClusterStatus, ConditionReason, ConditionType},
     metadata_stores::{ClusterKey, StoreAccess},
 };
 
@@ -103,6 +104,21 @@ impl From<ClusterProblem> for ReachedMetadata {
             problem: Some(problem),
         }
     }
+}
+
+/// Returns whether a status says that agents must not be replaced, for an operator that has just
+/// started and cannot reach the database.
+pub(super) fn was_held(status: Option<&ClusterStatus>) -> bool {
+    const HELD: [ConditionReason; 5] = [
+        ConditionReason::VersionTooNew,
+        ConditionReason::VersionNotSupported,
+        ConditionReason::SchemaMigrationBlocked,
+        ConditionReason::SchemaTooNew,
+        ConditionReason::ClusterIdMismatch,
+    ];
+    let conditions = status.map_or(&[][..], |status| &status.conditions);
+    find_condition(conditions, ConditionType::Stalled)
+        .is_some_and(|stalled| HELD.iter().any(|reason| reason.as_str() == stalled.reason))
 }
 
 impl OpenStores {

@@ -304,7 +304,16 @@ impl ClusterReconciler {
                 .publish_normal(cluster, ConditionReason::SchemaMigrated, message)
                 .await;
         }
-        findings.hold_agents = reached.hold_agents;
+        // Without an answer the last decision holds: a database that is away for a moment must not
+        // let a version be rolled out that was refused.
+        findings.hold_agents = if reached.state.is_some() || reached.hold_agents {
+            self.memory.set_held(key, reached.hold_agents);
+            reached.hold_agents
+        } else {
+            self.memory
+                .is_held(key)
+                .unwrap_or_else(|| metadata::was_held(status))
+        };
         findings.problems.extend(reached.problem);
         findings.metadata = reached.state;
     }
@@ -323,16 +332,18 @@ impl ClusterReconciler {
         findings
             .problems
             .extend(desired.refused_monitoring.iter().cloned());
-        findings.version = Some(desired.version.clone());
         findings.bootstrap = Some(desired.bootstrap_address());
         findings.problems.extend(missing_apis(context, desired));
         let mut kept = Vec::new();
-        if findings.hold_agents || read.hold_rollout {
+        let held = findings.hold_agents || read.hold_rollout;
+        if held {
             // Running agents are kept: none is replaced by one that cannot work.
             kept.extend([ManagedKind::Deployment, ManagedKind::Job]);
             children.retain(|child| !kept.contains(&child.kind));
         }
         let applied = apply::apply_children(context, key, &children, Some(&self.applied)).await?;
+        // That of the agents only if their Deployment has it.
+        findings.version = applied.deployment.as_ref().map(|_| desired.version.clone());
         for drift in &applied.drift {
             let message = format!("{drift} was changed or deleted outside of the operator and was restored");
             self.events
@@ -357,7 +368,10 @@ impl ClusterReconciler {
         if !deletion::needs_finalizer(cluster, uses_other_namespaces(cluster, key)) {
             deletion::set_finalizer(context, cluster, false).await?;
         }
-        findings.bucket = Some(preflight::read_bucket_check(context, key, applied.preflight.as_ref()).await?);
+        if !held {
+            let check = preflight::read_bucket_check(context, key, applied.preflight.as_ref()).await?;
+            findings.bucket = Some(check);
+        }
         match &applied.deployment {
             Some(deployment) => self.inspect_rollout(key, deployment, findings).await?,
             None => self.observe_agents(key, findings).await?,
@@ -388,7 +402,8 @@ impl ClusterReconciler {
     async fn observe_agents(&self, key: &ClusterKey, findings: &mut ReconcileFindings) -> kube::Result<()> {
         let deployments = apply::api_for(&self.context, ManagedKind::Deployment, &key.namespace);
         let name = format!("{}-agent", key.name);
-        match deployments.get_opt(&name).await? {
+        let found = deployments.get_opt(&name).await?;
+        match found.filter(|deployment| apply::is_managed_for(deployment, key)) {
             Some(deployment) => self.inspect_rollout(key, &deployment, findings).await,
             None => {
                 findings.agents = ObservedAgents::Absent;

@@ -322,7 +322,14 @@ async fn read_rejections(
             continue;
         }
         let api = apply::api_for(context, kind, &key.namespace);
-        for route in api.list(&listener_objects(key)).await?.items {
+        let listed = match api.list(&listener_objects(key)).await {
+            Ok(listed) => listed.items,
+            Err(error) => {
+                tracing::warn!(cluster = %key, ?kind, %error, "cannot list the listeners' routes: whether a Gateway accepts them is unknown");
+                continue;
+            }
+        };
+        for route in listed {
             if let (Some(listener), Some(answer)) = (route.labels().get(LABEL_LISTENER), rejection(&route)) {
                 rejections.insert(listener.clone(), answer);
             }

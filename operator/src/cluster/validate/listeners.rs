@@ -263,6 +263,10 @@ fn check_fields_of_type(
                 && !matches!(kind, ListenerType::Nodeport | ListenerType::Loadbalancer),
             "nodePort or externalTrafficPolicy",
         ),
+        (
+            agents.advertised_host.is_some() && kind == ListenerType::Internal,
+            "agents.advertisedHost",
+        ),
     ];
     match foreign.into_iter().find(|(set, _)| *set) {
         Some((_, name)) => refuse(field, &format!("{name} does not apply to this type: remove it")),
