@@ -294,7 +294,8 @@ pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Share
     store.mark_swept(incarnation).await.unwrap();
     collect_garbage(store, DELETE_INCARNATIONS).await;
     assert!(known().await, "its object exists");
-    let second = register_agent(store, "agent-1").await.incarnation;
+    let successor = register_agent(store, "agent-1").await;
+    let second = successor.incarnation;
     let lease = take_free_lease(store, held[0], second).await;
     TestLog::with_lease(store, lease).roll(1).await;
     store.confirm_deleted(&[wal_key(incarnation, 0)]).await.unwrap();
@@ -323,7 +324,8 @@ pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Share
     ));
     assert!(take_lease(store, lease, incarnation).await.is_none());
     let again = register_agent(store, "agent-0").await;
-    assert_eq!(again.node_id, first.node_id);
+    assert_eq!(successor.node_id, first.node_id, "its node id was free");
+    assert_ne!(again.node_id, successor.node_id);
     assert!(again.incarnation > second);
     assert_eq!(snapshot(store).await.agents.len(), 2);
     assert_eq!(

@@ -225,6 +225,10 @@ async fn an_operator_that_may_not_read_namespaces_deletes_the_data_all_the_same(
         "networking.k8s.io",
         "policy",
         "events.k8s.io",
+        // Other tests install these APIs on the same server.
+        "cert-manager.io",
+        "gateway.networking.k8s.io",
+        "monitoring.coreos.com",
     ];
     let core = [
         "configmaps",

@@ -112,6 +112,18 @@ async fn a_version_newer_than_the_operator_changes_nothing_and_topics_go_on() {
     world.open_store().unwrap().ping().await.unwrap();
     let status = world.cluster().await.status.unwrap();
     assert_eq!(status.schema_version, Some(SCHEMA_WINDOW.max));
+    assert_eq!(
+        status.version.as_deref(),
+        Some("1.2.3"),
+        "the status has a version that no agent runs"
+    );
+    let mut conditions = status.conditions.iter();
+    let storage = conditions.find(|condition| condition.type_ == "StorageReachable");
+    assert_eq!(
+        storage.unwrap().status,
+        "True",
+        "the last check of the bucket is kept"
+    );
     // An older release that runs on the same schema is rolled out.
     world.patch_spec(json!({ "version": "1.2.2" })).await;
     world
@@ -120,6 +132,27 @@ async fn a_version_newer_than_the_operator_changes_nothing_and_topics_go_on() {
     world.make_agents_ready().await;
     world.condition("Degraded", "False", "Healthy").await;
     world.condition("Stalled", "False", "NotStalled").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_version_is_not_rolled_out_when_the_database_goes_away() {
+    let world = ClusterTestEnvironment::new().await;
+    world.create(json!({})).await;
+    world.end_job("main-preflight", true, "").await;
+    world.make_agents_ready().await;
+    world.patch_spec(json!({ "version": "1.3.0" })).await;
+    world.condition("Stalled", "True", "VersionTooNew").await;
+    let before = world.deployment().await;
+    world
+        .write_secret("metadata", &[("uri", "postgres://streamhouse@127.0.0.1:1/none")])
+        .await;
+    world
+        .condition("MetadataReachable", "False", "MetadataUnreachable")
+        .await;
+    world.wait_for_reconciles(1).await;
+    let after = world.deployment().await;
+    assert_eq!(after.metadata.generation, before.metadata.generation);
+    assert!(image(&after).ends_with(":1.2.3"), "{}", image(&after));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,14 @@ fn a_namespace_that_is_lost_is_named_and_stops_nothing_elsewhere() {
     let mut operator = OperatorProcess::start(
         &kubeconfig,
         "op-0",
-        &["--watch-namespaces", &watched, "--drift-interval", "5s"],
+        &[
+            "--watch-namespaces",
+            &watched,
+            "--monitoring-namespaces",
+            &lost,
+            "--drift-interval",
+            "5s",
+        ],
     );
     let forbidden = format!("streamhouse_operator_namespace_forbidden{{watched_namespace=\"{lost}\"}}");
 
