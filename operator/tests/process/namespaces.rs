@@ -1,6 +1,8 @@
 //! In namespaced mode each namespace stands by itself: one that the operator may not read is named,
 //! and nothing else stops.
 
+use std::path::Path;
+
 use streamhouse_testkit::{KubeApi, wait_until};
 
 use super::{
@@ -32,6 +34,20 @@ fn until(api: &KubeApi, namespace: &str, resource: &str, path: &str, holds: impl
     .unwrap()
 }
 
+/// Starts an operator for two namespaces, with dashboards allowed in the second.
+fn start_operator(kubeconfig: &Path, here: &str, lost: &str) -> OperatorProcess {
+    let watched = format!("{here},{lost}");
+    let arguments = [
+        "--watch-namespaces",
+        &watched,
+        "--monitoring-namespaces",
+        lost,
+        "--drift-interval",
+        "5s",
+    ];
+    OperatorProcess::start(kubeconfig, "op-0", &arguments)
+}
+
 #[test]
 fn a_namespace_that_is_lost_is_named_and_stops_nothing_elsewhere() {
     let api = KubeApi::start().unwrap();
@@ -44,19 +60,7 @@ fn a_namespace_that_is_lost_is_named_and_stops_nothing_elsewhere() {
     let (here, lost) = (fixtures::namespace(&api), fixtures::namespace(&api));
     grant(&api, "here", &rules, Some(&here), ACCOUNT);
     let kubeconfig = api.kubeconfig_for_service_account("default", ACCOUNT).unwrap();
-    let watched = format!("{here},{lost}");
-    let mut operator = OperatorProcess::start(
-        &kubeconfig,
-        "op-0",
-        &[
-            "--watch-namespaces",
-            &watched,
-            "--monitoring-namespaces",
-            &lost,
-            "--drift-interval",
-            "5s",
-        ],
-    );
+    let mut operator = start_operator(&kubeconfig, &here, &lost);
     let forbidden = format!("streamhouse_operator_namespace_forbidden{{watched_namespace=\"{lost}\"}}");
 
     operator.until("/ready", 200, |body| body.contains(r#""leader":true"#));
