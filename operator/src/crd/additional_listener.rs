@@ -13,7 +13,7 @@ use super::{ListenerTls, schema};
 /// A listener for StreamHouse clients with addresses of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
-    validation = Rule::new("!(self.name in ['grpc', 'grpc-forward', 'http', 'kafka'])").message("grpc, grpc-forward, http and kafka are names of other listeners: choose another name"),
+    validation = Rule::new("!(self.name in ['forward', 'grpc', 'grpc-forward', 'http', 'kafka'])").message("forward, grpc, grpc-forward, http and kafka are names of other listeners: choose another name"),
     validation = Rule::new("(self.type == 'gateway') == has(self.gateway)").message("gateway is required for type gateway, and for no other type"),
     validation = Rule::new("self.type == 'ingress' || !has(self.ingress)").message("ingress applies to type ingress only"),
     validation = Rule::new("!(self.type in ['gateway', 'ingress']) || (has(self.bootstrap) && has(self.bootstrap.host))").message("types gateway and ingress need bootstrap.host"),

@@ -27,7 +27,7 @@ const DEFAULT_HTTP_PORT: u16 = 8080;
 /// Port of the listener that serves every client by one address, if no other listener has it.
 const FORWARD_PORT: u16 = 50052;
 /// Names of listeners that every cluster has or may have.
-const RESERVED_NAMES: [&str; 4] = ["grpc", "grpc-forward", "http", "kafka"];
+const RESERVED_NAMES: [&str; 5] = ["forward", "grpc", "grpc-forward", "http", "kafka"];
 const MAX_NAME_LENGTH: usize = 25;
 
 /// A parent of a route, whose type is not part of the Kubernetes API library.
