@@ -31,6 +31,20 @@ impl From<Error> for v1::Error {
     }
 }
 
+impl v1::PartitionProduceResult {
+    /// Returns the result of a batch that was not appended.
+    pub fn failed(topic: String, partition: i32, error: Error) -> Self {
+        Self {
+            topic,
+            partition,
+            error: Some(error.into()),
+            base_offset: -1,
+            log_start_offset: -1,
+            leader: None,
+        }
+    }
+}
+
 impl From<v1::Error> for Error {
     fn from(error: v1::Error) -> Self {
         Self::new(ErrorCode::from_number(error.code), error.message)

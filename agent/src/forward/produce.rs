@@ -320,7 +320,8 @@ impl ForwardedProduce {
     fn refuse(&mut self, forwarder: &PeerForwarder, at: usize, topic: String, partition: i32, error: Error) {
         let metrics = &forwarder.deps.metrics;
         metrics.forward.record_error(ForwardKind::Produce, error.code());
-        self.results.push((at, failed_result(topic, partition, error)));
+        self.results
+            .push((at, v1::PartitionProduceResult::failed(topic, partition, error)));
     }
 
     /// Waits for the answers, and puts them at their places among the results of the other parts,
@@ -399,7 +400,8 @@ impl ForwardedPart {
         origin: &CallOrigin,
         answer: Result<v1::PartitionProduceResult, Error>,
     ) -> v1::PartitionProduceResult {
-        let mut result = answer.unwrap_or_else(|error| failed_result(self.topic, self.partition, error));
+        let mut result = answer
+            .unwrap_or_else(|error| v1::PartitionProduceResult::failed(self.topic, self.partition, error));
         origin.translate_leader(&mut result.leader);
         match &result.error {
             None => result.leader = self.leader,
@@ -416,16 +418,5 @@ impl ForwardedPart {
             }
         }
         result
-    }
-}
-
-fn failed_result(topic: String, partition: i32, error: Error) -> v1::PartitionProduceResult {
-    v1::PartitionProduceResult {
-        topic,
-        partition,
-        error: Some(error.into()),
-        base_offset: -1,
-        log_start_offset: -1,
-        leader: None,
     }
 }

@@ -401,12 +401,8 @@ fn partition_result(
                 .map(|record| view.leader(record));
             deps.metrics.record_grpc_error("Produce", error.code());
             v1::PartitionProduceResult {
-                topic,
-                partition,
-                error: Some(error.into()),
-                base_offset: -1,
-                log_start_offset: -1,
                 leader,
+                ..v1::PartitionProduceResult::failed(topic, partition, error)
             }
         }
     }
