@@ -22,6 +22,7 @@ use super::{ListenerTls, schema};
     validation = Rule::new("!has(self.agents) || (has(self.mode) ? self.mode == 'perAgent' : !(self.type in ['gateway', 'ingress']))").message("agents applies to mode perAgent only: set mode"),
     validation = Rule::new("self.type == 'loadbalancer' || !(has(self.loadBalancerClass) || has(self.loadBalancerSourceRanges))").message("loadBalancerClass and loadBalancerSourceRanges apply to type loadbalancer only"),
     validation = Rule::new("self.type in ['nodeport', 'loadbalancer'] || !(has(self.externalTrafficPolicy) || (has(self.bootstrap) && has(self.bootstrap.nodePort)) || (has(self.agents) && has(self.agents.nodePort)))").message("externalTrafficPolicy and nodePort apply to types nodeport and loadbalancer only"),
+    validation = Rule::new("self.type != 'internal' || !has(self.agents) || !has(self.agents.advertisedHost)").message("agents.advertisedHost does not apply to type internal, whose agents are reached at the addresses of their pods"),
     validation = Rule::new("self.type == 'nodeport' || !has(self.nodeAddressType)").message("nodeAddressType applies to type nodeport only"),
     validation = Rule::new("!has(self.gateway) || !has(self.gateway.routeKind) || self.gateway.routeKind != 'TLSRoute' || has(self.tls)").message("a TLSRoute passes TLS through to the agents: set tls")
 )]
