@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use anyhow::{Context as _, Result};
 
 use self::{
-    measure::{Counters, OperatorUnderTest},
-    world::World,
+    measure::{OperatorUnderTest, RequestCounters},
+    world::BenchmarkEnvironment,
 };
 
 /// Time for the reconciliations of the start to end before the rest is measured.
@@ -39,7 +39,7 @@ fn main() -> Result<()> {
 }
 
 async fn run(clusters: usize, topics: usize, rest: Duration) -> Result<()> {
-    let world = World::create(clusters).await?;
+    let world = BenchmarkEnvironment::create(clusters).await?;
     let background = world.measure(Duration::from_secs(20)).await?;
     let mut operator = OperatorUnderTest::start(&world)?;
     let nodes = world.play_nodes();
@@ -49,7 +49,7 @@ async fn run(clusters: usize, topics: usize, rest: Duration) -> Result<()> {
         "| phase | duration | API requests/min | of these writes | PostgreSQL transactions/min | memory, MiB | peak, MiB |"
     );
     println!("|---|---|---|---|---|---|---|");
-    let phase = Phase::begin("creation", &world)?;
+    let phase = BenchmarkPhase::begin("creation", &world)?;
     world.create_resources(topics).await?;
     operator.wait_until_ready(clusters, topics).await?;
     phase.print(&world, &operator, &background)?;
@@ -57,12 +57,12 @@ async fn run(clusters: usize, topics: usize, rest: Duration) -> Result<()> {
     tokio::time::sleep(SETTLE_TIME).await;
     // The part of the nodes asks every few seconds otherwise.
     drop(nodes);
-    let phase = Phase::begin("rest", &world)?;
+    let phase = BenchmarkPhase::begin("rest", &world)?;
     tokio::time::sleep(rest).await;
     phase.print(&world, &operator, &background)?;
 
     let nodes = world.play_nodes();
-    let phase = Phase::begin("every resource changed", &world)?;
+    let phase = BenchmarkPhase::begin("every resource changed", &world)?;
     world.change_resources().await?;
     world.wait_until_observed().await?;
     phase.print(&world, &operator, &background)?;
@@ -71,14 +71,14 @@ async fn run(clusters: usize, topics: usize, rest: Duration) -> Result<()> {
 }
 
 /// A phase of the benchmark.
-struct Phase {
+struct BenchmarkPhase {
     name: &'static str,
     began: Instant,
-    before: Counters,
+    before: RequestCounters,
 }
 
-impl Phase {
-    fn begin(name: &'static str, world: &World) -> Result<Self> {
+impl BenchmarkPhase {
+    fn begin(name: &'static str, world: &BenchmarkEnvironment) -> Result<Self> {
         Ok(Self {
             name,
             began: Instant::now(),
@@ -87,11 +87,16 @@ impl Phase {
     }
 
     /// Prints the phase as a row of the table. `background` is counted without an operator.
-    fn print(self, world: &World, operator: &OperatorUnderTest, background: &Counters) -> Result<()> {
+    fn print(
+        self,
+        world: &BenchmarkEnvironment,
+        operator: &OperatorUnderTest,
+        background: &RequestCounters,
+    ) -> Result<()> {
         let counted = world.counters()?.since(&self.before);
         let seconds = self.began.elapsed().as_secs_f64();
         let minutes = seconds / 60.0;
-        let per_minute = |of: fn(&Counters) -> f64| {
+        let per_minute = |of: fn(&RequestCounters) -> f64| {
             let idle = of(background) * minutes / background.minutes;
             ((of(&counted) - idle).max(0.0) / minutes).round()
         };

@@ -7,14 +7,14 @@ use streamhouse_testkit::{
     ChildProcess, KubeApi, Postgres, ProcessBuilder, ReservedPort, built_binary, http_get,
 };
 
-use crate::world::World;
+use crate::world::BenchmarkEnvironment;
 
 /// How long the operator may take for all resources.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Counters of the servers, without the benchmark's own requests.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counters {
+pub(crate) struct RequestCounters {
     /// Requests to the API server for resources, without watches and Leases.
     pub(crate) requests: f64,
     /// Those that write.
@@ -25,7 +25,7 @@ pub(crate) struct Counters {
     pub(crate) minutes: f64,
 }
 
-impl Counters {
+impl RequestCounters {
     /// Reads the counters.
     pub(crate) fn read(api: &KubeApi, servers: &[Postgres]) -> Result<Self> {
         let mut counters = Self::default();
@@ -70,7 +70,7 @@ pub(crate) struct OperatorUnderTest {
 
 impl OperatorUnderTest {
     /// Starts the operator with its default settings.
-    pub(crate) fn start(world: &World) -> Result<Self> {
+    pub(crate) fn start(world: &BenchmarkEnvironment) -> Result<Self> {
         let port = ReservedPort::reserve()?;
         let process = ProcessBuilder::new(built_binary("streamhouse-operator")?)
             .name("operator")

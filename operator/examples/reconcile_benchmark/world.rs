@@ -25,7 +25,7 @@ use streamhouse_operator::crd::{StreamHouseCluster, Topic, definition_documents}
 use streamhouse_testkit::{KubeApi, Postgres};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::measure::Counters;
+use crate::measure::RequestCounters;
 
 /// Clusters per namespace.
 const CLUSTERS_PER_NAMESPACE: usize = 20;
@@ -39,7 +39,7 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(1200);
 const NODE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The servers and what the benchmark knows of the resources.
-pub(crate) struct World {
+pub(crate) struct BenchmarkEnvironment {
     api: KubeApi,
     servers: Vec<Postgres>,
     client: Client,
@@ -49,7 +49,7 @@ pub(crate) struct World {
     own: Arc<[AtomicU64; 2]>,
 }
 
-impl World {
+impl BenchmarkEnvironment {
     /// Starts the servers and prepares a database and the Secrets of each cluster.
     pub(crate) async fn create(clusters: usize) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -102,8 +102,8 @@ impl World {
     }
 
     /// Returns the counters of the servers, without the benchmark's own requests.
-    pub(crate) fn counters(&self) -> Result<Counters> {
-        let mut counters = Counters::read(&self.api, &self.servers)?;
+    pub(crate) fn counters(&self) -> Result<RequestCounters> {
+        let mut counters = RequestCounters::read(&self.api, &self.servers)?;
         let [requests, writes] = &*self.own;
         counters.requests -= requests.load(Ordering::Relaxed) as f64;
         counters.writes -= writes.load(Ordering::Relaxed) as f64;
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// Counts for this time.
-    pub(crate) async fn measure(&self, time: Duration) -> Result<Counters> {
+    pub(crate) async fn measure(&self, time: Duration) -> Result<RequestCounters> {
         let before = self.counters()?;
         tokio::time::sleep(time).await;
         let mut counted = self.counters()?.since(&before);

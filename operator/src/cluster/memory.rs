@@ -50,6 +50,13 @@ struct RememberedCluster {
     searched: Option<(BTreeSet<String>, i64)>,
 }
 
+impl RememberedCluster {
+    /// Returns whether the last reconciliation failed.
+    fn has_failed(&self) -> bool {
+        matches!(self.last, Some((ReconcileOutcome::Error, _)))
+    }
+}
+
 impl ClusterMemory {
     /// Records a result and returns the time until the next reconciliation without a change.
     pub(super) fn next_delay(
@@ -94,17 +101,15 @@ impl ClusterMemory {
     pub(super) fn failures(&self, key: &ClusterKey) -> u32 {
         let clusters = self.0.lock();
         let cluster = clusters.get(key);
-        let failed =
-            |cluster: &&RememberedCluster| matches!(cluster.last, Some((ReconcileOutcome::Error, _)));
-        cluster.filter(failed).map_or(0, |cluster| cluster.repeats)
+        cluster
+            .filter(|cluster| cluster.has_failed())
+            .map_or(0, |cluster| cluster.repeats)
     }
 
     /// Returns the number of clusters whose last reconciliation failed.
     pub(super) fn failing(&self) -> usize {
         let clusters = self.0.lock();
-        let failed =
-            |cluster: &&RememberedCluster| matches!(cluster.last, Some((ReconcileOutcome::Error, _)));
-        clusters.values().filter(failed).count()
+        clusters.values().filter(|cluster| cluster.has_failed()).count()
     }
 
     /// Returns the number of agents at the last complete rollout.

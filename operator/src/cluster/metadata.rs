@@ -32,19 +32,19 @@ struct OpenStore {
     cluster_id: String,
     /// Version of the last snapshot.
     version: u64,
-    leadership: Leadership,
+    leadership: PartitionLeadership,
 }
 
 /// Partitions by whether they have a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Leadership {
+pub(super) struct PartitionLeadership {
     /// Number of partitions.
     pub(super) partitions: usize,
     /// Number of partitions without a leader.
     pub(super) leaderless: usize,
 }
 
-impl Leadership {
+impl PartitionLeadership {
     fn of(snapshot: &ClusterSnapshot) -> Self {
         let partitions = || snapshot.topics.iter().flat_map(|topic| &topic.partitions);
         Self {
@@ -79,7 +79,7 @@ pub(super) struct MetadataState {
     /// Cluster id in the metadata.
     pub(super) cluster_id: String,
     /// The partitions and their leaders.
-    pub(super) leadership: Leadership,
+    pub(super) leadership: PartitionLeadership,
 }
 
 /// What was reached.
@@ -180,7 +180,7 @@ impl OpenStores {
                 migrated_from: None,
                 waiting: None,
                 cluster_id: String::new(),
-                leadership: Leadership::default(),
+                leadership: PartitionLeadership::default(),
             },
             ReachedMetadata::default(),
         );
@@ -246,7 +246,7 @@ impl OpenStores {
                 OpenStore {
                     fingerprint: fingerprint.clone(),
                     store,
-                    leadership: Leadership::of(&snapshot),
+                    leadership: PartitionLeadership::of(&snapshot),
                     cluster_id: snapshot.cluster_id,
                     version: snapshot.version,
                 }

@@ -87,7 +87,7 @@ pub(super) fn endpoints(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<C
         let slots = (0..inputs.listeners.slots).filter(move |_| DesiredListener::has_slots(listener));
         let slots = std::iter::once(None).chain(slots.map(Some));
         slots.flat_map(move |slot| {
-            let endpoint = Endpoint::new(desired, listener, slot);
+            let endpoint = ListenerEndpoint::new(desired, listener, slot);
             [Some(endpoint.service()), endpoint.route()]
         })
     };
@@ -95,14 +95,14 @@ pub(super) fn endpoints(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<C
 }
 
 /// A Service and the route to it: of one slot, or for the first contact.
-struct Endpoint<'a> {
+struct ListenerEndpoint<'a> {
     desired: &'a DesiredCluster,
     listener: &'a DesiredListener,
     slot: Option<u16>,
     options: &'a EndpointOptions,
 }
 
-impl<'a> Endpoint<'a> {
+impl<'a> ListenerEndpoint<'a> {
     fn new(desired: &'a DesiredCluster, listener: &'a DesiredListener, slot: Option<u16>) -> Self {
         let options = match slot {
             Some(_) => &listener.agents,

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{cluster::metadata::Leadership, conditions::find_condition};
+use crate::{cluster::metadata::PartitionLeadership, conditions::find_condition};
 
 fn cluster(status: Value) -> StreamHouseCluster {
     let cluster = json!({
@@ -58,7 +58,7 @@ fn healthy_findings() -> ReconcileFindings {
             migrated_from: None,
             waiting: None,
             cluster_id: "id".to_owned(),
-            leadership: Leadership {
+            leadership: PartitionLeadership {
                 partitions: 12,
                 leaderless: 0,
             },

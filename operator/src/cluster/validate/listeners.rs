@@ -136,7 +136,7 @@ fn additional_listener(
     if given.agents.is_some() && !per_agent {
         return refuse(field, "agents applies to mode perAgent only: set mode");
     }
-    let bootstrap = bootstrap_options(
+    let bootstrap = endpoint_options(
         &format!("{field}.bootstrap"),
         given.bootstrap.clone().unwrap_or_default(),
     )?;
@@ -298,7 +298,7 @@ fn route(field: &str, given: &AdditionalListener) -> Result<Option<DesiredRoute>
     })
 }
 
-fn bootstrap_options(field: &str, given: ListenerBootstrap) -> Result<EndpointOptions, ClusterProblem> {
+fn endpoint_options(field: &str, given: ListenerBootstrap) -> Result<EndpointOptions, ClusterProblem> {
     let options = EndpointOptions {
         host: given.host,
         advertised_host: given.advertised_host,
@@ -322,16 +322,15 @@ fn agents_options(field: &str, given: ListenerAgents) -> Result<EndpointOptions,
             "host must contain {slot}: each agent has a host name of its own",
         );
     }
-    let options = EndpointOptions {
+    let given = ListenerBootstrap {
         host: given.host,
         advertised_host: given.advertised_host,
-        advertised_port: optional_port(field, given.advertised_port)?,
-        node_port: optional_port(field, given.node_port)?,
+        advertised_port: given.advertised_port,
+        node_port: given.node_port,
         annotations: given.annotations,
         labels: given.labels,
     };
-    check_endpoint(field, &options)?;
-    Ok(options)
+    endpoint_options(field, given)
 }
 
 fn check_endpoint(field: &str, options: &EndpointOptions) -> Result<(), ClusterProblem> {

@@ -88,7 +88,7 @@ fn surplus_slots_are_removed_late() {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum SlotStep {
     Create,
     Terminate(usize),
     Remove(usize),
@@ -97,15 +97,15 @@ enum Step {
     Reconcile,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<SlotStep>> {
     let label = prop::option::of(prop::sample::select(vec!["0", "1", "2", "7", "x", "", "00"]));
     let step = prop_oneof![
-        4 => Just(Step::Create),
-        2 => any::<prop::sample::Index>().prop_map(|index| Step::Terminate(index.index(64))),
-        2 => any::<prop::sample::Index>().prop_map(|index| Step::Remove(index.index(64))),
-        1 => (0..64_usize, label).prop_map(|(index, label)| Step::Relabel(index, label.map(str::to_owned))),
-        1 => (1..8_u16).prop_map(Step::Resize),
-        6 => Just(Step::Reconcile),
+        4 => Just(SlotStep::Create),
+        2 => any::<prop::sample::Index>().prop_map(|index| SlotStep::Terminate(index.index(64))),
+        2 => any::<prop::sample::Index>().prop_map(|index| SlotStep::Remove(index.index(64))),
+        1 => (0..64_usize, label).prop_map(|(index, label)| SlotStep::Relabel(index, label.map(str::to_owned))),
+        1 => (1..8_u16).prop_map(SlotStep::Resize),
+        6 => Just(SlotStep::Reconcile),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -154,19 +154,19 @@ proptest! {
         let (mut capacity, mut created, mut relabelled) = (3, 0, false);
         for step in steps {
             match step {
-                Step::Create => {
+                SlotStep::Create => {
                     created += 1;
                     // Several pods are created in one second.
                     pods.push(pod(&format!("agent-{created:03}"), created / 3, None));
                 }
-                Step::Terminate(index) => if let Some(pod) = at(&mut pods, index) { pod.terminating = true },
-                Step::Remove(index) => if !pods.is_empty() { pods.remove(index % pods.len()); },
-                Step::Relabel(index, label) => if let Some(pod) = at(&mut pods, index) {
+                SlotStep::Terminate(index) => if let Some(pod) = at(&mut pods, index) { pod.terminating = true },
+                SlotStep::Remove(index) => if !pods.is_empty() { pods.remove(index % pods.len()); },
+                SlotStep::Relabel(index, label) => if let Some(pod) = at(&mut pods, index) {
                     pod.label = label;
                     relabelled = true;
                 },
-                Step::Resize(size) => capacity = size,
-                Step::Reconcile => {
+                SlotStep::Resize(size) => capacity = size,
+                SlotStep::Reconcile => {
                     reconcile(&mut pods, capacity, relabelled)?;
                     relabelled = false;
                 }
