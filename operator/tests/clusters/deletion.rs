@@ -3,7 +3,7 @@
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Namespace};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, PostParams},
 };
 use serde_json::json;
 use streamhouse_operator::{
@@ -12,14 +12,6 @@ use streamhouse_operator::{
 };
 
 use crate::environment::ClusterTestEnvironment;
-
-async fn delete(world: &ClusterTestEnvironment) {
-    world
-        .api_of::<StreamHouseCluster>()
-        .delete("main", &DeleteParams::default())
-        .await
-        .unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_cluster_with_topics_never_blocks_and_its_metadata_is_kept() {
@@ -37,7 +29,7 @@ async fn a_deleted_cluster_with_topics_never_blocks_and_its_metadata_is_kept() {
         .await
         .unwrap();
     world.deployment().await;
-    delete(&world).await;
+    world.delete(&DeleteParams::default()).await;
     world.until_gone::<StreamHouseCluster>("main").await;
     world.until_gone::<Deployment>("main-agent").await;
     assert_eq!(world.sql("SELECT count(*) FROM cluster").await, "1");
@@ -56,7 +48,7 @@ async fn an_unconfirmed_deletion_keeps_the_data_and_says_so() {
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
         .await;
-    delete(&world).await;
+    world.delete(&DeleteParams::default()).await;
     world.until_gone::<StreamHouseCluster>("main").await;
     let kept = world
         .until("an event", || async {
@@ -70,18 +62,8 @@ async fn an_unconfirmed_deletion_keeps_the_data_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmed_deletion_stops_the_agents_and_waits_for_the_purge() {
     let world = ClusterTestEnvironment::new().await;
-    world.create(json!({ "deletionPolicy": "Delete" })).await;
-    world
-        .condition("MetadataReachable", "True", "MetadataMigrated")
-        .await;
-    world.deployment().await;
-    let confirm = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": "main" } } });
-    world
-        .api_of::<StreamHouseCluster>()
-        .patch("main", &PatchParams::default(), &Patch::Merge(&confirm))
-        .await
-        .unwrap();
-    delete(&world).await;
+    world.create_confirmed().await;
+    world.delete(&DeleteParams::default()).await;
     world.until_gone::<Deployment>("main-agent").await;
     let job = world
         .until("the purge", || async {
@@ -128,12 +110,9 @@ async fn a_namespace_ends_in_time_also_when_the_operator_was_down() {
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
         .await;
-    let confirm = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": "main" } } });
     world
-        .api_of::<StreamHouseCluster>()
-        .patch("main", &PatchParams::default(), &Patch::Merge(&confirm))
-        .await
-        .unwrap();
+        .annotate(json!({ "streamhouse.io/confirm-deletion": "main" }))
+        .await;
     world.stop().await;
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
     namespaces

@@ -1,16 +1,14 @@
 //! Problems are reported with what to do, and never block a fix.
 
-use std::time::Duration;
-
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use streamhouse_metadata::{AgentRegistration, ConnectOptions, connect};
+use streamhouse_metadata::{ConnectOptions, connect};
 
-use crate::environment::ClusterTestEnvironment;
+use crate::environment::{ClusterTestEnvironment, agent_registration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
@@ -360,17 +358,14 @@ async fn the_life_of_an_agent_whose_pod_has_ended_is_ended() {
     let store = connect(&world.database, &ConnectOptions::default())
         .await
         .unwrap();
-    let register = |agent_id: &str| AgentRegistration {
-        agent_id: agent_id.to_owned(),
-        grpc_address: "127.0.0.1:1".to_owned(),
-        http_address: String::new(),
-        kafka_address: String::new(),
-        zone: String::new(),
-        version: String::new(),
-        lease_ttl: Duration::from_secs(3600),
-    };
-    store.register_agent(&register(&pod.name_any())).await.unwrap();
-    let other = store.register_agent(&register("elsewhere")).await.unwrap();
+    store
+        .register_agent(&agent_registration(&pod.name_any()))
+        .await
+        .unwrap();
+    let other = store
+        .register_agent(&agent_registration("elsewhere"))
+        .await
+        .unwrap();
     let status = json!({ "status": { "phase": "Failed", "reason": "Evicted" } });
     world
         .api_of::<Pod>()

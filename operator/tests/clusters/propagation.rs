@@ -9,35 +9,12 @@ use k8s_openapi::api::{
 };
 use kube::{
     ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::json;
 use streamhouse_operator::crd::StreamHouseCluster;
 
 use crate::environment::{self, ClusterTestEnvironment};
-
-/// Creates a cluster whose deletion with its data is confirmed, and waits for its agents.
-async fn create_confirmed(world: &ClusterTestEnvironment) {
-    world.create(json!({ "deletionPolicy": "Delete" })).await;
-    world
-        .condition("MetadataReachable", "True", "MetadataMigrated")
-        .await;
-    world.deployment().await;
-    let confirm = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": "main" } } });
-    world
-        .api_of::<StreamHouseCluster>()
-        .patch("main", &PatchParams::default(), &Patch::Merge(&confirm))
-        .await
-        .unwrap();
-}
-
-async fn delete(world: &ClusterTestEnvironment, parameters: &DeleteParams) {
-    world
-        .api_of::<StreamHouseCluster>()
-        .delete("main", parameters)
-        .await
-        .unwrap();
-}
 
 /// Waits until the purge has a pod, for which its service account must exist, and returns its Job.
 async fn purge_with_pod(world: &ClusterTestEnvironment) -> Job {
@@ -79,9 +56,9 @@ async fn until_nothing_is_left(world: &ClusterTestEnvironment) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreground_deletion_ends_after_the_purge_though_kubernetes_deletes_its_helpers_first() {
     let world = ClusterTestEnvironment::new().await;
-    create_confirmed(&world).await;
+    world.create_confirmed().await;
     let account = world.object::<ServiceAccount>("main-agent").await;
-    delete(&world, &DeleteParams::foreground()).await;
+    world.delete(&DeleteParams::foreground()).await;
     let purge = purge_with_pod(&world).await;
     assert!(purge.owner_references().is_empty(), "{purge:?}");
     // The garbage collector has had its turn when it has removed its own finalizer.
@@ -112,8 +89,8 @@ async fn a_foreground_deletion_ends_after_the_purge_though_kubernetes_deletes_it
 #[tokio::test(flavor = "multi_thread")]
 async fn a_background_deletion_leaves_nothing_of_the_purge() {
     let world = ClusterTestEnvironment::new().await;
-    create_confirmed(&world).await;
-    delete(&world, &DeleteParams::background()).await;
+    world.create_confirmed().await;
+    world.delete(&DeleteParams::background()).await;
     purge_with_pod(&world).await;
     world.end_job("main-purge", true, "").await;
     world.until_gone::<StreamHouseCluster>("main").await;
@@ -123,9 +100,9 @@ async fn a_background_deletion_leaves_nothing_of_the_purge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orphaning_deletion_keeps_agents_and_data_and_another_cluster_takes_them_over() {
     let world = ClusterTestEnvironment::new().await;
-    create_confirmed(&world).await;
+    world.create_confirmed().await;
     let before = world.deployment().await;
-    delete(&world, &DeleteParams::orphan()).await;
+    world.delete(&DeleteParams::orphan()).await;
     world.until_gone::<StreamHouseCluster>("main").await;
     let kept = world
         .until("an event", || async {
@@ -159,7 +136,7 @@ async fn a_reconciliation_that_began_before_does_not_take_orphans_back() {
         world
             .patch_spec(json!({ "agents": { "replicas": 3 + round } }))
             .await;
-        delete(&world, &DeleteParams::orphan()).await;
+        world.delete(&DeleteParams::orphan()).await;
         world.until_gone::<StreamHouseCluster>("main").await;
         // Running reconciliations finish.
         world.stop().await;
@@ -177,8 +154,8 @@ async fn a_reconciliation_that_began_before_does_not_take_orphans_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_that_cannot_start_is_made_again_with_a_corrected_image() {
     let world = ClusterTestEnvironment::new().await;
-    create_confirmed(&world).await;
-    delete(&world, &DeleteParams::background()).await;
+    world.create_confirmed().await;
+    world.delete(&DeleteParams::background()).await;
     let wrong = purge_with_pod(&world).await;
     world
         .patch_spec(json!({ "image": { "tag": "1.2.3-corrected" } }))
@@ -198,15 +175,12 @@ async fn a_purge_that_cannot_start_is_made_again_with_a_corrected_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_is_kept_after_all_is_kept_and_the_purge_is_removed() {
     let world = ClusterTestEnvironment::new().await;
-    create_confirmed(&world).await;
-    delete(&world, &DeleteParams::background()).await;
+    world.create_confirmed().await;
+    world.delete(&DeleteParams::background()).await;
     purge_with_pod(&world).await;
-    let withdraw = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": null } } });
     world
-        .api_of::<StreamHouseCluster>()
-        .patch("main", &PatchParams::default(), &Patch::Merge(&withdraw))
-        .await
-        .unwrap();
+        .annotate(json!({ "streamhouse.io/confirm-deletion": null }))
+        .await;
     world.until_gone::<StreamHouseCluster>("main").await;
     until_nothing_is_left(&world).await;
     assert_eq!(world.events("DataRetained").await.len(), 1);
@@ -258,8 +232,8 @@ async fn an_operator_that_may_not_read_namespaces_deletes_the_data_all_the_same(
     let kubeconfig = world.api.kubeconfig_for(&world.namespace, &[]).unwrap();
     world.context.client = environment::client(&kubeconfig).await;
     world.start();
-    create_confirmed(&world).await;
-    delete(&world, &DeleteParams::background()).await;
+    world.create_confirmed().await;
+    world.delete(&DeleteParams::background()).await;
     purge_with_pod(&world).await;
     world.end_job("main-purge", true, "").await;
     world.until_gone::<StreamHouseCluster>("main").await;

@@ -1,20 +1,15 @@
 //! Upgrades of the metadata schema: what is migrated, what is waited for, and what is refused.
 
-use std::time::Duration;
-
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{
-    ResourceExt,
-    api::{Patch, PatchParams},
-};
-use serde_json::{Value, json};
+use kube::ResourceExt;
+use serde_json::json;
 use streamhouse_metadata::{
     AgentRegistration, ConnectOptions, Incarnation, MetadataStore, MigrationRequest, SCHEMA_WINDOW,
     SchemaWindow, connect, migrate_to,
 };
 use streamhouse_operator::metadata_stores::{ClusterKey, StoreAccess};
 
-use crate::environment::ClusterTestEnvironment;
+use crate::environment::{ClusterTestEnvironment, agent_registration};
 
 const OLDEST: i64 = SCHEMA_WINDOW.min;
 
@@ -42,25 +37,12 @@ impl ClusterTestEnvironment {
         let store = connect(&self.database, &old).await.unwrap();
         let registered = store
             .register_agent(&AgentRegistration {
-                agent_id: "agent-old".to_owned(),
-                grpc_address: "127.0.0.1:1".to_owned(),
-                http_address: String::new(),
-                kafka_address: String::new(),
-                zone: String::new(),
                 version: "0.0.9".to_owned(),
-                lease_ttl: Duration::from_secs(3600),
+                ..agent_registration("agent-old")
             })
             .await
             .unwrap();
         registered.incarnation
-    }
-
-    async fn annotate(&self, annotations: Value) {
-        let patch = json!({ "metadata": { "annotations": annotations } });
-        self.api_of::<streamhouse_operator::crd::StreamHouseCluster>()
-            .patch("main", &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-            .unwrap();
     }
 
     /// Waits until the status has this version of the schema.

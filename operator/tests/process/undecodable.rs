@@ -20,12 +20,12 @@ fn newer_crds() -> String {
     newer.collect::<Vec<_>>().join("\n---\n")
 }
 
-struct World<'a> {
+struct UndecodableSetup<'a> {
     api: &'a KubeApi,
     namespace: String,
 }
 
-impl World<'_> {
+impl UndecodableSetup<'_> {
     fn kubectl(&self, args: &[&str]) -> String {
         self.api
             .kubectl(&[args, &["-n", &self.namespace]].concat())
@@ -68,7 +68,7 @@ fn what_cannot_be_decoded_is_reported_and_let_go_and_all_else_goes_on() {
     let api = KubeApi::start().unwrap();
     api.start_controller_manager().unwrap();
     api.apply(&newer_crds()).unwrap();
-    let world = World {
+    let world = UndecodableSetup {
         api: &api,
         namespace: fixtures::namespace(&api),
     };

@@ -4,6 +4,9 @@
 
 #![allow(clippy::needless_update)] // messages get new fields
 
+mod changes;
+mod groups;
+
 use std::collections::BTreeSet;
 
 use streamhouse_core::protocol::v1::{
@@ -289,6 +292,17 @@ async fn a_client_that_can_reach_the_leader_is_told_its_address() {
     }
 }
 
+/// Returns the name of a group that `agent` coordinates.
+fn group_of(both: &TwoAgents, agent: &Agent) -> String {
+    let view = both.one.node.directory.view();
+    let coordinates = |group: &String| {
+        let slot = streamhouse_core::murmur2::group_slot(group, streamhouse_metadata::GROUP_SLOTS);
+        let record = view.partition(streamhouse_metadata::GROUP_SLOT_TOPIC, slot);
+        record.unwrap().holder == incarnation(agent)
+    };
+    (0..).map(|n| format!("group-{n}")).find(coordinates).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forwarded_request_is_not_forwarded_again() {
     let both = TwoAgents::start(&[], &[]).await;
@@ -328,117 +342,6 @@ async fn a_forwarded_request_is_not_forwarded_again() {
         scrape_values(&both.one, ["forwarded_requests_total{kind=\"call\"}"]),
         [0.0]
     );
-}
-
-/// Returns the name of a group that `agent` coordinates.
-fn group_of(both: &TwoAgents, agent: &Agent) -> String {
-    let view = both.one.node.directory.view();
-    let coordinates = |group: &String| {
-        let slot = streamhouse_core::murmur2::group_slot(group, streamhouse_metadata::GROUP_SLOTS);
-        let record = view.partition(streamhouse_metadata::GROUP_SLOT_TOPIC, slot);
-        record.unwrap().holder == incarnation(agent)
-    };
-    (0..).map(|n| format!("group-{n}")).find(coordinates).unwrap()
-}
-
-/// Joins a group as its only member. Returns generation and member id.
-async fn join_alone(groups: &mut GroupServiceClient<Channel>, group_id: &str) -> (i32, String) {
-    let joined = groups
-        .join_group(v1::JoinGroupRequest {
-            group_id: group_id.to_owned(),
-            client_id: "test".to_owned(),
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![v1::GroupProtocol {
-                name: "range".to_owned(),
-                metadata: vec![1].into(),
-            }],
-            session_timeout_ms: 30_000,
-            ..Default::default()
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    let (generation, member_id) = (joined.generation, joined.member_id.clone());
-    let synced = groups.sync_group(v1::SyncGroupRequest {
-        group_id: group_id.to_owned(),
-        generation,
-        member_id: member_id.clone(),
-        assignments: vec![v1::MemberAssignment {
-            member_id: member_id.clone(),
-            assignment: vec![7].into(),
-        }],
-        ..Default::default()
-    });
-    assert_eq!(synced.await.unwrap().into_inner().assignment, vec![7]);
-    (generation, member_id)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_works_through_an_agent_that_does_not_coordinate_it() {
-    let both = TwoAgents::start(&[], &[]).await;
-    let group_id = group_of(&both, &both.one);
-    let mut groups = GroupServiceClient::new(connect(&both.two, "forward").await);
-    let (generation, member_id) = join_alone(&mut groups, &group_id).await;
-    let beat = v1::HeartbeatRequest {
-        group_id: group_id.clone(),
-        generation,
-        member_id: member_id.clone(),
-        ..Default::default()
-    };
-    groups.heartbeat(beat.clone()).await.unwrap();
-    let committed = groups.commit_offsets(v1::CommitOffsetsRequest {
-        group_id: group_id.clone(),
-        generation,
-        member_id: member_id.clone(),
-        offsets: vec![v1::CommitOffset {
-            topic: "orders".to_owned(),
-            partition: 1,
-            offset: 0,
-            ..Default::default()
-        }],
-        ..Default::default()
-    });
-    assert_eq!(committed.await.unwrap().into_inner().offsets[0].error, None);
-    let fetched = groups.fetch_offsets(v1::FetchOffsetsRequest {
-        group_id: group_id.clone(),
-        ..Default::default()
-    });
-    let fetched = fetched.await.unwrap().into_inner().offsets;
-    assert_eq!(
-        (fetched.len(), fetched[0].partition, fetched[0].offset),
-        (1, 1, 0)
-    );
-    let described = groups.describe_group(v1::DescribeGroupRequest {
-        group_id: group_id.clone(),
-    });
-    let described = described.await.unwrap().into_inner();
-    assert_eq!(described.state, "Stable");
-    assert_eq!(described.members[0].client_host, "127.0.0.1", "of the client");
-    let coordinator = described.coordinator.unwrap();
-    assert_eq!(
-        (coordinator.agent_id.as_str(), coordinator.address.as_str()),
-        ("one", CLIENT_ADDRESS)
-    );
-    // The coordinator's errors keep their codes.
-    let deleted = groups.delete_group(v1::DeleteGroupRequest {
-        group_id: group_id.clone(),
-    });
-    let error = streamhouse_core::Error::from(deleted.await.unwrap_err());
-    assert_eq!(error.code(), ErrorCode::NonEmptyGroup);
-    let left = groups.leave_group(v1::LeaveGroupRequest {
-        group_id: group_id.clone(),
-        member_id: member_id.clone(),
-        ..Default::default()
-    });
-    left.await.unwrap();
-    let error = streamhouse_core::Error::from(groups.heartbeat(beat).await.unwrap_err());
-    assert_eq!(error.code(), ErrorCode::UnknownMemberId);
-    let deleted = groups.delete_group(v1::DeleteGroupRequest { group_id });
-    deleted.await.unwrap();
-    let [calls] = scrape_values(&both.two, ["forwarded_requests_total{kind=\"call\"}"]);
-    assert_eq!(calls, 9.0, "any agent can answer which offsets are committed");
-    let used = || both.two.node.request_memory.used();
-    wait_until("the memory is free again", || used() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -506,112 +409,6 @@ async fn a_batch_that_is_too_large_for_the_leader_fails_alone() {
             })
             .collect();
     }
-}
-
-/// Sends numbered records of one idempotent producer through `channel`, each until it is
-/// acknowledged, until `stop`. Returns the offsets.
-async fn produce_through_changes(
-    channel: Channel,
-    partition: i32,
-    producer: i64,
-    stop: CancellationToken,
-) -> Vec<i64> {
-    let mut stream = ProducerStream::open(channel.clone()).await;
-    let mut offsets = Vec::new();
-    let deadline = Instant::now() + 2 * EVENT_TIMEOUT;
-    for sequence in 0.. {
-        loop {
-            let sent = part(partition, &sequence.to_string(), Some((producer, sequence)));
-            match stream.produce(sent).await {
-                Ok(offset) => {
-                    offsets.push(offset);
-                    break;
-                }
-                Err(error) => {
-                    assert!(error.is_retryable(), "{error}");
-                    assert!(Instant::now() < deadline, "{error}");
-                    sleep(Duration::from_millis(20)).await;
-                }
-            }
-        }
-        if stop.is_cancelled() {
-            break;
-        }
-    }
-    offsets
-}
-
-/// Starts a producer for every partition that reaches only `agent`. Returns how to stop them, and
-/// their tasks.
-async fn start_producers(agent: &Agent) -> (CancellationToken, Vec<JoinHandle<Vec<i64>>>) {
-    let stop = CancellationToken::new();
-    let mut producers = Vec::new();
-    for partition in 0..PARTITIONS {
-        let channel = connect(agent, "forward").await;
-        let id = agent.node.metadata.allocate_producer_id().await.unwrap();
-        let producer = produce_through_changes(channel, partition, id, stop.clone());
-        producers.push(tokio::spawn(producer));
-    }
-    (stop, producers)
-}
-
-/// Waits until some more requests are forwarded by `agent`.
-async fn wait_forwarded(agent: &Agent) {
-    let forwarded = || scrape_values(agent, ["forwarded_requests_total{kind=\"produce\"}"])[0];
-    let before = forwarded();
-    wait_until("records are forwarded", || forwarded() > before + 40.0).await;
-}
-
-/// Checks that a partition holds the records of [`produce_through_changes`], each once, in order.
-async fn check_log(stores: &FaultyStores, node: &AgentNode, partition: i32, acked: &[i64]) {
-    let log = user_partition(stores, "orders", partition).await;
-    let mut values = Vec::new();
-    while values.len() < acked.len() {
-        let next = values.len() as i64;
-        let more = fetch_values(node, &log, next, 1 << 20).await.unwrap();
-        assert!(!more.is_empty(), "partition {partition} ends at {next}");
-        values.extend(more);
-    }
-    let expected = (0..)
-        .zip(0..acked.len())
-        .map(|(offset, n)| (offset, n.to_string()));
-    assert_eq!(values, expected.collect::<Vec<_>>(), "partition {partition}");
-    assert_eq!(acked, (0..acked.len() as i64).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_stored_twice_when_the_leader_crashes() {
-    let TwoAgents { stores, one, two } = TwoAgents::start(&[], &[]).await;
-    let (stop, producers) = start_producers(&two).await;
-    wait_forwarded(&two).await;
-    one.crash().await;
-    wait_until("the survivor leads all", || led_count(&two) == 4).await;
-    stop.cancel();
-    for (partition, producer) in (0..).zip(producers) {
-        let acked = producer.await.unwrap();
-        check_log(&stores, &two.node, partition, &acked).await;
-    }
-    two.drain().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_stored_twice_while_leaders_come_and_go() {
-    let TwoAgents { stores, one, two } = TwoAgents::start(&[], &[]).await;
-    let (stop, producers) = start_producers(&two).await;
-    let mut leaving = one;
-    for n in 0..3 {
-        wait_forwarded(&two).await;
-        let next = stores.start_ready_agent(&format!("next-{n}"), &[FORWARD]).await;
-        leaving.drain().await;
-        leaving = next;
-    }
-    stop.cancel();
-    for (partition, producer) in (0..).zip(producers) {
-        let acked = producer.await.unwrap();
-        check_log(&stores, &two.node, partition, &acked).await;
-    }
-    leaving.drain().await;
-    two.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 //! real API server: what it accepts, what it rejects, and what `kubectl` shows. Each test has its
 //! own namespace.
 
+mod listeners;
+
 use serde_json::{Value, json};
 use streamhouse_operator::{
     cluster::{
@@ -17,7 +19,7 @@ use streamhouse_testkit::KubeApi;
 
 type Result = anyhow::Result<()>;
 
-const EVERYTHING: &str = include_str!("clusters/everything.yaml");
+const EVERYTHING: &str = include_str!("../clusters/everything.yaml");
 
 /// Returns the shared API server with the definitions installed.
 fn server() -> anyhow::Result<&'static KubeApi> {
@@ -196,103 +198,6 @@ fn what_contradicts_itself_is_refused_before_it_is_stored() -> Result {
             dry_run(server, &cluster(&namespace, name, "{}")?).is_err(),
             "{name}"
         );
-    }
-    Ok(())
-}
-
-/// Additional listeners and what their rejection must contain.
-const REFUSED_LISTENERS: &[(&str, &str)] = &[
-    (
-        "{name: http, type: internal, port: 9094}",
-        "names of other listeners",
-    ),
-    ("{name: Upper, type: internal, port: 9094}", "additional[0].name"),
-    (
-        "{name: a, type: route, port: 9094}",
-        "Unsupported value: \"route\"",
-    ),
-    (
-        "{name: a, type: internal, port: 80}",
-        "should be greater than or equal to 1024",
-    ),
-    (
-        "{name: a, type: internal, port: 50051}",
-        "ports other than those of grpc and http",
-    ),
-    (
-        "{name: a, type: internal, port: 8080}",
-        "ports other than those of grpc and http",
-    ),
-    (
-        "{name: a, type: internal, port: 9094}, {name: b, type: internal, port: 9094}",
-        "must have different ports",
-    ),
-    (
-        "{name: a, type: internal, port: 9094}, {name: a, type: internal, port: 9095}",
-        "duplicate entries for key",
-    ),
-    (
-        "{name: a, type: gateway, port: 9094, bootstrap: {host: a.example.com}}",
-        "gateway is required",
-    ),
-    (
-        "{name: a, type: gateway, port: 9094, gateway: {parentRefs: [{name: web}]}}",
-        "need bootstrap.host",
-    ),
-    ("{name: a, type: ingress, port: 9094}", "need bootstrap.host"),
-    (
-        "{name: a, type: nodeport, port: 9094, ingress: {className: nginx}}",
-        "ingress applies to type ingress only",
-    ),
-    (
-        "{name: a, type: nodeport, port: 9094, bootstrap: {host: a.example.com}}",
-        "set advertisedHost",
-    ),
-    (
-        "{name: a, type: ingress, port: 9094, mode: perAgent, bootstrap: {host: a.example.com}}",
-        "needs agents.host",
-    ),
-    (
-        "{name: a, type: ingress, port: 9094, mode: perAgent, bootstrap: {host: a.example.com}, agents: {host: b.example.com}}",
-        "agents.host",
-    ),
-    (
-        "{name: a, type: nodeport, port: 9094, mode: shared, agents: {nodePort: 31000}}",
-        "agents applies to mode perAgent only",
-    ),
-    (
-        "{name: a, type: nodeport, port: 9094, loadBalancerClass: nlb}",
-        "apply to type loadbalancer only",
-    ),
-    (
-        "{name: a, type: internal, port: 9094, bootstrap: {nodePort: 31000}}",
-        "apply to types nodeport and loadbalancer only",
-    ),
-    (
-        "{name: a, type: internal, port: 9094, nodeAddressType: ExternalIP}",
-        "nodeAddressType applies to type nodeport only",
-    ),
-    (
-        "{name: a, type: gateway, port: 9094, gateway: {parentRefs: [{name: web}], routeKind: TLSRoute}, bootstrap: {host: a.example.com}}",
-        "set tls",
-    ),
-];
-
-#[test]
-fn listeners_that_contradict_themselves_are_refused_by_the_schema_and_by_the_operator() -> Result {
-    let server = server()?;
-    let namespace = server.create_namespace("listeners")?;
-    for (listeners, part) in REFUSED_LISTENERS {
-        let manifest = cluster(
-            &namespace,
-            "events",
-            &format!("listeners: {{additional: [{listeners}]}}"),
-        )?;
-        let refusal = dry_run(server, &manifest).expect_err(listeners).to_string();
-        assert!(refusal.contains(part), "{listeners}: {refusal}");
-        if let Ok(stored) = serde_json::from_str::<StreamHouseCluster>(&manifest) {
-            validate(&stored, &defaults()).expect_err(listeners);
-        }
     }
     Ok(())
 }
