@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the files for Prometheus, Alertmanager and Grafana: alert rules and their tests, runbooks, the settings of the dev stack,
-# routing examples, the dashboard. Starts no server and needs no port. Takes half a minute.
+# routing examples, the dashboard, the values of kube-prometheus-stack. Starts no server and needs no port. Takes half a minute.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ $# = 0 ] || fail "hack/check-observability.sh takes no arguments"
@@ -49,5 +49,8 @@ check "Grafana knows its fields, and the conventions hold" "$PYTHON" tests/obser
 
 say "the dev stack in containers"
 check "the compose file has the services, on the ports that users rely on" "$PYTHON" tests/observability/check_compose.py
+
+say "kube-prometheus-stack"
+check "documents and scripts name values of that chart, and its defaults" "$PYTHON" tests/observability/check_stack_values.py
 
 [ "$failed" = 0 ] || fail "$failed checks failed"
