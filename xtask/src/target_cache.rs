@@ -1,10 +1,12 @@
 //! What dependencies were compiled to, kept between clean checkouts.
 //!
-//! Owns folders `target-KEY` in the cache folder: the release profile's artifacts of the registry's
-//! crates, and nothing of the workspace's own. The key is a digest of the toolchain, of Cargo.lock
-//! and of all that decides how a dependency is compiled. A clean checkout copies such a folder and
-//! works on the copy, so several runs never share a file; a run that compiled more dependencies
-//! than the folder has puts another one in its place. `STREAMHOUSE_TARGET_CACHE=off` turns it off.
+//! Owns folders `target-COMPILER-KEY` in the cache folder: the release profile's artifacts of the
+//! registry's crates, and nothing of the workspace's own. COMPILER is a digest of the toolchain and
+//! its flags, KEY one of Cargo.lock and of all else that decides how a dependency is compiled. A
+//! clean checkout copies such a folder and works on the copy, so several runs never share a file; a
+//! run that compiled more dependencies than the folder has puts another one in its place. Without a
+//! folder of its own key a checkout starts from the latest of the same compiler, and compiles only
+//! what differs. `STREAMHOUSE_TARGET_CACHE=off` turns the cache off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -17,6 +19,11 @@ use serde_json::Value;
 
 /// Folders that are kept: one for the last lock file, one for the one before.
 const KEPT: usize = 2;
+/// How many lock files in a row may start from the folder of the one before. Each leaves what only
+/// its predecessors use; after the last, everything is compiled anew.
+const MAX_GENERATION: u32 = 8;
+/// Holds the number of lock files whose artifacts may be in the folder beside those of its own.
+const GENERATION_FILE: &str = "dependencies-generation";
 /// What lies in a profile's target folder by package or crate. Cargo writes a fingerprint when
 /// everything else is there, so they are copied first: a copy that is made while another cargo
 /// compiles has no fingerprint of what is not complete.
@@ -26,10 +33,23 @@ const PARTS: &[&str] = &[".fingerprint", "build", "deps"];
 #[derive(Debug)]
 pub(crate) struct TargetCache {
     cache: PathBuf,
+    /// What the names of all folders of this compiler begin with.
+    prefix: String,
     cached: PathBuf,
     profile: PathBuf,
     /// Names of the workspace's packages and of all that they are compiled to.
     own: BTreeSet<String>,
+}
+
+/// What [`TargetCache::restore`] copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RestoredDependencies {
+    /// Nothing: there is no folder, or the checkout was built before.
+    Nothing,
+    /// The artifacts of this lock file.
+    SameLock,
+    /// Those of another lock file.
+    OtherLock,
 }
 
 impl TargetCache {
@@ -39,31 +59,55 @@ impl TargetCache {
             return Ok(None);
         }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let prefix = format!("target-{:016x}-", digest(&compiler(root)?));
         Ok(Some(TargetCache {
             cache: cache.to_owned(),
-            cached: cache.join(format!("target-{:016x}", digest(&inputs(root)?))),
+            cached: cache.join(format!("{prefix}{:016x}", digest(&inputs(root)?))),
+            prefix,
             profile: target.join("release"),
             own: own_names(&metadata(root)?),
         }))
     }
 
-    /// Copies the cached artifacts into a target folder that has none. Says whether it did.
-    pub(crate) fn restore(&self) -> anyhow::Result<bool> {
+    /// Copies the cached artifacts into a target folder that has none.
+    pub(crate) fn restore(&self) -> anyhow::Result<RestoredDependencies> {
         if self.profile.join("deps").exists() {
-            return Ok(false);
+            return Ok(RestoredDependencies::Nothing);
         }
         let lock = self.lock_file()?;
         lock.lock_shared()?;
-        if !self.cached.exists() {
-            return Ok(false);
-        }
+        let (from, generation) = if self.cached.exists() {
+            (self.cached.clone(), generation(&self.cached))
+        } else {
+            match self.latest() {
+                Some(other) => (other.clone(), generation(&other) + 1),
+                None => return Ok(RestoredDependencies::Nothing),
+            }
+        };
         // Used last, for whoever removes the oldest.
-        File::create(self.cached.join("used"))?;
+        File::create(from.join("used"))?;
         for part in PARTS {
-            copy(&self.cached.join(part), &self.profile.join(part), &|_| true)
-                .with_context(|| format!("cannot copy {}", self.cached.display()))?;
+            copy(&from.join(part), &self.profile.join(part), &|_| true)
+                .with_context(|| format!("cannot copy {}", from.display()))?;
         }
-        Ok(true)
+        fs::write(self.profile.join(GENERATION_FILE), generation.to_string())?;
+        Ok(if from == self.cached {
+            RestoredDependencies::SameLock
+        } else {
+            RestoredDependencies::OtherLock
+        })
+    }
+
+    /// Returns the folder of this compiler that was used last, if it may serve another lock file.
+    fn latest(&self) -> Option<PathBuf> {
+        let mut folders = self.folders().ok()?.into_iter().rev();
+        let latest = folders.find(|folder| self.is_of_compiler(folder));
+        latest.filter(|latest| generation(latest) < MAX_GENERATION)
+    }
+
+    fn is_of_compiler(&self, folder: &Path) -> bool {
+        let name = folder.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(&self.prefix)
     }
 
     /// Keeps the artifacts of this checkout's dependencies, if one of them is not cached or was
@@ -93,6 +137,7 @@ impl TargetCache {
             return Err(error).context("cannot keep the artifacts of the dependencies");
         }
         File::create(new.join("used"))?;
+        fs::write(new.join(GENERATION_FILE), generation(&self.profile).to_string())?;
         if self.cached.exists() {
             fs::remove_dir_all(&self.cached)?;
         }
@@ -130,6 +175,15 @@ impl TargetCache {
     }
 
     fn remove_oldest(&self) -> anyhow::Result<()> {
+        let folders = self.folders()?;
+        for folder in folders.iter().take(folders.len().saturating_sub(KEPT)) {
+            fs::remove_dir_all(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the folders of the cache; the one that was used last comes last.
+    fn folders(&self) -> io::Result<Vec<PathBuf>> {
         let used = |folder: &Path| {
             folder
                 .join("used")
@@ -143,27 +197,33 @@ impl TargetCache {
             .map(|entry| entry.path())
             .collect();
         folders.sort_by_key(|folder| used(folder));
-        for folder in folders.iter().take(folders.len().saturating_sub(KEPT)) {
-            fs::remove_dir_all(folder)?;
-        }
-        Ok(())
+        Ok(folders)
     }
 }
 
-/// All that decides how a dependency is compiled.
-fn inputs(root: &Path) -> anyhow::Result<String> {
+/// Returns how many other lock files may have left artifacts in a folder.
+fn generation(folder: &Path) -> u32 {
+    let text = fs::read_to_string(folder.join(GENERATION_FILE)).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
+/// What compiles: nothing that another one compiled can be used.
+fn compiler(root: &Path) -> anyhow::Result<String> {
     let toolchain = Command::new("rustc").arg("-vV").current_dir(root).output()?;
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    Ok([String::from_utf8_lossy(&toolchain.stdout).into_owned(), flags].join("\0"))
+}
+
+/// What else decides how a dependency is compiled.
+fn inputs(root: &Path) -> anyhow::Result<String> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let manifest: toml::Table = read("Cargo.toml").parse()?;
     let profile = manifest.get("profile").map(|profile| format!("{profile:?}"));
-    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     Ok([
-        String::from_utf8_lossy(&toolchain.stdout).into_owned(),
         read("Cargo.lock"),
         read("workspace-hack/Cargo.toml"),
         read(".cargo/config.toml"),
         profile.unwrap_or_default(),
-        flags,
     ]
     .join("\0"))
 }
@@ -257,7 +317,8 @@ mod tests {
             let metadata = json!({ "packages": [{ "name": "streamhouse-core", "targets": [{ "name": "streamhouse_core" }, { "name": "fuzz-like" }] }] });
             let cache = TargetCache {
                 cache: folder.join("cache"),
-                cached: folder.join("cache/target-1"),
+                prefix: "target-1-".to_owned(),
+                cached: folder.join("cache/target-1-1"),
                 profile: folder.join("one/release"),
                 own: own_names(&metadata),
             };
@@ -307,7 +368,7 @@ mod tests {
         let mut test = built("clean");
         assert!(test.cache.save().unwrap());
         test.check_out("two");
-        assert!(test.cache.restore().unwrap());
+        assert_eq!(test.cache.restore().unwrap(), RestoredDependencies::SameLock);
         let kept = [
             ".fingerprint/bytes-1/lib",
             "build/libc-3/out/made",
@@ -331,7 +392,7 @@ mod tests {
         file.set_modified(time).unwrap();
         assert!(test.cache.save().unwrap());
         test.check_out("two");
-        assert!(test.cache.restore().unwrap());
+        assert_eq!(test.cache.restore().unwrap(), RestoredDependencies::SameLock);
         let copied = test.cache.profile.join("deps/libbytes-1.rlib");
         assert_eq!(copied.metadata().unwrap().modified().unwrap(), time);
     }
@@ -341,7 +402,7 @@ mod tests {
         let test = built("built");
         assert!(test.cache.save().unwrap());
         test.write("deps/libbytes-1.rlib");
-        assert!(!test.cache.restore().unwrap());
+        assert_eq!(test.cache.restore().unwrap(), RestoredDependencies::Nothing);
     }
 
     #[test]
@@ -369,7 +430,7 @@ mod tests {
     fn the_oldest_folders_are_removed() {
         let mut test = built("oldest");
         for number in 1..=4 {
-            test.cache.cached = test.cache.cache.join(format!("target-{number}"));
+            test.cache.cached = test.cache.cache.join(format!("target-1-{number}"));
             assert!(test.cache.save().unwrap());
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(number);
             File::open(test.cache.cached.join("used"))
@@ -381,8 +442,54 @@ mod tests {
         let left: BTreeSet<String> = left
             .map(|entry| entry.file_name().into_string().unwrap())
             .collect();
-        let expected = ["target-3", "target-4", "target.lock"].map(str::to_owned);
+        let expected = ["target-1-3", "target-1-4", "target.lock"].map(str::to_owned);
         assert_eq!(left, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn another_lock_file_starts_from_the_latest_folder_of_the_compiler() {
+        let mut test = built("latest");
+        assert!(test.cache.save().unwrap());
+        test.check_out("two");
+        test.cache.cached = test.folder.join("cache/target-1-2");
+        assert_eq!(test.cache.restore().unwrap(), RestoredDependencies::OtherLock);
+        assert!(test.has("deps/libbytes-1.rlib"));
+        test.write(".fingerprint/either-6/lib");
+        assert!(test.cache.save().unwrap());
+        test.check_out("three");
+        assert_eq!(test.cache.restore().unwrap(), RestoredDependencies::SameLock);
+        assert!(test.has("deps/libbytes-1.rlib") && test.has(".fingerprint/either-6/lib"));
+        assert_eq!(generation(&test.cache.profile), 1);
+    }
+
+    #[test]
+    fn artifacts_of_another_compiler_are_not_used() {
+        let mut test = built("compiler");
+        assert!(test.cache.save().unwrap());
+        test.check_out("two");
+        test.cache.prefix = "target-2-".to_owned();
+        test.cache.cached = test.folder.join("cache/target-2-1");
+        assert_eq!(test.cache.restore().unwrap(), RestoredDependencies::Nothing);
+    }
+
+    #[test]
+    fn artifacts_of_old_lock_files_go_after_some_generations() {
+        let mut test = built("generations");
+        assert!(test.cache.save().unwrap());
+        let mut restored = Vec::new();
+        for number in 2..=MAX_GENERATION + 3 {
+            test.check_out(&number.to_string());
+            test.cache.cached = test.folder.join(format!("cache/target-1-{number}"));
+            restored.push(test.cache.restore().unwrap());
+            for part in PARTS {
+                test.write(&format!("{part}/new-{number}/lib"));
+            }
+            assert!(test.cache.save().unwrap());
+        }
+        let cold = restored
+            .iter()
+            .filter(|one| **one == RestoredDependencies::Nothing);
+        assert_eq!(cold.count(), 1, "{restored:?}");
     }
 
     #[test]

@@ -10,14 +10,18 @@ mod stage;
 mod summary;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
 use self::plan::{QUICK, STAGES, StageSpec};
-use crate::target_cache::TargetCache;
+use crate::target_cache::{RestoredDependencies, TargetCache};
 use crate::tools::{self, ToolContext, ToolName};
+
+/// The folder of programs that take the place of others in every stage.
+const TEST_PROGRAMS: &str = "hack/test-bin";
 
 const USAGE: &str = "\
 usage: hack/test.sh [--quick] [--only STAGE]... [--one-by-one] [-- TEST-ARGUMENTS...]
@@ -33,8 +37,9 @@ const OPTIONS: &str = "
   --one-by-one  no two stages side by side
   --            what follows goes to cargo test, such as: hack/test.sh --only tests -- -p streamhouse-metadata
 
-All stages use the release profile, so that dependencies are built once. What they were compiled to is kept in the cache for the next
-clean checkout (STREAMHOUSE_TARGET_CACHE=off: not). The servers run on free ports of 127.0.0.1 with their data in temporary folders, and
+All stages use the release profile, so that dependencies are built once, with the project's own crates unoptimised
+(config/cargo-tests.toml). What dependencies were compiled to is kept in the cache for the next clean checkout, also for one with other
+dependencies (STREAMHOUSE_TARGET_CACHE=off: not). The servers run on free ports of 127.0.0.1 with their data in temporary folders, and
 end with the tests; several runs may go on at the same time.
 ";
 
@@ -65,8 +70,12 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<ExitCode> {
     println!("    {}", describe_machine(cache));
     let target_cache = TargetCache::open(root, cache)?;
     match target_cache.as_ref().map(TargetCache::restore) {
-        Some(Ok(true)) => println!(
+        Some(Ok(RestoredDependencies::SameLock)) => println!(
             "    dependencies as they were compiled before, from {}",
+            cache.display()
+        ),
+        Some(Ok(RestoredDependencies::OtherLock)) => println!(
+            "    dependencies as they were compiled for another Cargo.lock, from {}; what differs is compiled",
             cache.display()
         ),
         // They are compiled then.
@@ -152,12 +161,25 @@ fn install(
     let all: Vec<ToolName> = stages.iter().flat_map(|stage| stage.needs).copied().collect();
     // Together, so that apt-get runs once and before everything that takes long.
     tools::install(context, &all).context("what the stages need could not be installed")?;
+    let path = stage_path(&context.root, std::env::var_os("PATH"))?;
     let mut environments = BTreeMap::new();
     for stage in stages {
         let exports = tools::install(context, stage.needs)?;
-        environments.insert(stage.name, exports.to_environment(std::env::var_os("PATH"))?);
+        let mut environment = exports.to_environment(Some(path.clone().into()))?;
+        environment.entry("PATH".to_owned()).or_insert(path.clone());
+        environments.insert(stage.name, environment);
     }
     Ok(environments)
+}
+
+/// Returns PATH with the cargo of the test command before all others.
+fn stage_path(root: &Path, path: Option<OsString>) -> anyhow::Result<String> {
+    let path = path.unwrap_or_default();
+    let folders = [root.join(TEST_PROGRAMS)]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(folders)?;
+    Ok(path.to_string_lossy().into_owned())
 }
 
 /// What the log of a run should say about the machine.

@@ -60,3 +60,42 @@ fn the_help_names_every_stage() {
             .all(|stage| text.contains(&format!("\n  {} ", stage.name)))
     );
 }
+
+#[test]
+fn stages_get_the_cargo_of_the_test_command() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let path = stage_path(root, std::env::var_os("PATH")).unwrap();
+    let run = |arguments: &[&str]| {
+        // Found in the PATH of the stage, as bash finds it.
+        let output = Command::new("bash")
+            .args(["-c", "cargo \"$@\"", "cargo"])
+            .args(arguments)
+            .env("PATH", &path)
+            .current_dir(root)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(run(&["--version"]).starts_with("cargo "));
+    let table: toml::Table = std::fs::read_to_string(root.join("config/cargo-tests.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let packages = table["profile"]["release"]["package"].as_table().unwrap();
+    let metadata: serde_json::Value =
+        serde_json::from_str(&run(&["metadata", "--no-deps", "--format-version", "1"])).unwrap();
+    let members: Vec<&str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| package["name"].as_str().unwrap())
+        .collect();
+    // A crate of another name would be compiled with optimisation, and nobody would notice.
+    assert!(packages.keys().all(|name| members.contains(&name.as_str())));
+    assert!(packages.contains_key("streamhouse-agent"));
+}
