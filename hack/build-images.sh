@@ -80,6 +80,7 @@ postgresql_image() {
   for module in sh rm mv; do options+=(--program "/bin/$module=/bin/$module"); done
   image postgresql localhost/streamhouse-dev/postgresql "${options[@]}" --tree "$share=$share" --tree /usr/share/zoneinfo=/usr/share/zoneinfo \
     --tree "$(locale_folder)=$(locale_folder)" --file hack/images/postgresql.sh=/usr/local/bin/entrypoint \
+    --folder /var/lib/postgresql/data=999:999 --env PGDATA=/var/lib/postgresql/data/pgdata --env PGHOST=/tmp \
     --entrypoint /usr/local/bin/entrypoint --user 999:999 --port 5432/tcp
 }
 

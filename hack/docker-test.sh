@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Builds docker/Dockerfile where nothing can be pulled: with a compiler that only hands out the programs in target/release, so that
-# everything but the compilation is real; its frontend is that of this Docker. Run by hack/test.sh as a part of the stage `cluster`:
+# What users do with Docker, where nothing can be pulled. Builds docker/Dockerfile with a compiler that only hands out the programs in
+# target/release, so that everything but the compilation is real; its frontend is that of this Docker. Starts docker-compose.yml with
+# images of this machine's programs (hack/lib-compose.sh). Run by hack/test.sh as a part of the stage `cluster`:
 # cargo xtask kind lab hack/docker-test.sh.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ -n "${STREAMHOUSE_LAB:-}" ] || fail "run it in a Docker of its own: cargo xtask kind lab hack/docker-test.sh"
-need busybox python
+need busybox python dev-servers minio docker-compose
+. hack/lib-compose.sh
 WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
+trap '[ $? = 0 ] || compose_explain; rm -rf "$WORK"' EXIT
 
 # An image of the Dockerfile's compiler, with a cargo that has compiled already.
 compiler_image() {
@@ -59,3 +61,5 @@ dockerfile_builds() {
 say "docker/Dockerfile"
 compiler_image
 dockerfile_builds
+say "docker-compose.yml"
+compose_runs

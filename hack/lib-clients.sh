@@ -23,16 +23,6 @@ CLIENT_LIMIT=180
 
 in_sample() { kubectl --namespace "$SAMPLE_NAMESPACE" "$@"; }
 
-# eventually SECONDS WHAT COMMAND...: repeats the command until it succeeds.
-eventually() {
-  local end=$((SECONDS + $1)) what=$2
-  shift 2
-  until "$@"; do
-    [ "$SECONDS" -lt "$end" ] || fail "$what did not happen in time"
-    sleep 0.3
-  done
-}
-
 # The head of a pod that meets the restricted Pod Security Standard; its containers follow.
 pod_head() {
   cat <<YAML

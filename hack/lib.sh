@@ -33,6 +33,16 @@ quietly() {
   fi
 }
 
+# eventually SECONDS WHAT COMMAND...: repeats the command until it succeeds.
+eventually() {
+  local end=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@"; do
+    [ "$SECONDS" -lt "$end" ] || fail "$what did not happen in time"
+    sleep 0.3
+  done
+}
+
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"

@@ -3,7 +3,7 @@
 
 Called by hack/build-images.sh. The file is an OCI layout and a `docker save` archive at once, so that `ctr images import`,
 `docker load` and `kind load image-archive` take it. The same files make the same image, byte for byte: entries are sorted and
-belong to root, times are fixed. Programs bring along the shared libraries that ldd names for them.
+belong to root but for folders that are given to others, times are fixed. Programs bring along the shared libraries that ldd names for them.
 """
 
 import argparse
@@ -36,12 +36,17 @@ class Root:
         self.files = {}
         self.links = {}
         self.folders = {"": 0o755}
+        self.owners = {}
 
     def folder(self, path, mode=0o755):
         path = path.strip("/")
         if path not in self.folders:
             self.parents(path)
             self.folders[path] = mode
+
+    def owned_folder(self, path, owner):
+        self.folder(path)
+        self.owners[path.strip("/")] = owner
 
     def parents(self, path):
         parent = os.path.dirname(path.strip("/"))
@@ -75,6 +80,7 @@ class Root:
         with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for path in sorted(filter(None, {*self.folders, *self.files, *self.links})):
                 entry = tarfile.TarInfo(path)
+                entry.uid, entry.gid = self.owners.get(path, (0, 0))
                 content = b""
                 if path in self.folders:
                     entry.type, entry.mode = tarfile.DIRTYPE, self.folders[path]
@@ -148,6 +154,13 @@ def pair(text):
     return source, target
 
 
+def owned(text):
+    path, owner = pair(text)
+    if not re.fullmatch(r"\d+:\d+", owner):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form PATH=USER:GROUP, with numbers")
+    return path, tuple(map(int, owner.split(":")))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="the tar file to write")
@@ -155,6 +168,8 @@ def main():
     parser.add_argument("--program", action="append", default=[], type=pair, metavar="SOURCE=PATH", help="with its libraries")
     parser.add_argument("--file", action="append", default=[], type=pair, metavar="SOURCE=PATH")
     parser.add_argument("--tree", action="append", default=[], type=pair, metavar="SOURCE=PATH", help="a whole folder")
+    parser.add_argument("--folder", action="append", default=[], type=owned, metavar="PATH=USER:GROUP",
+                        help="an empty folder that belongs to this user; a volume of Docker that is mounted there will too")
     parser.add_argument("--link", action="append", default=[], type=pair, metavar="PATH=TARGET", help="a symbolic link")
     parser.add_argument("--entrypoint", action="append", required=True, help="a word of the command; given once for each word")
     parser.add_argument("--user", default="65532:65532")
@@ -175,6 +190,8 @@ def main():
     for path, target in arguments.link:
         root.parents(path)
         root.links[path.strip("/")] = target
+    for path, owner in arguments.folder:
+        root.owned_folder(path, owner)
     layer = root.layer()
     config = {
         "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),

@@ -22,6 +22,7 @@ const KEPT: &[&str] = &[
     "PATH",
     "STREAMHOUSE_CACHE",
     "STREAMHOUSE_MINIO",
+    "STREAMHOUSE_DOCKER_COMPOSE",
     "CARGO_TARGET_DIR",
     "CARGO_HOME",
     "RUSTUP_HOME",

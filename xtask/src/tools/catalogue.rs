@@ -43,6 +43,7 @@ catalogue! {
     DashboardPython => python::DASHBOARD,
     Browser => python::BROWSER,
     Docker => kind::DOCKER,
+    DockerCompose => kind::DOCKER_COMPOSE,
     Kind => kind::KIND,
     KindNodeImage => kind::NODE_IMAGE,
     LocalPathProvisioner => kind::PROVISIONER,

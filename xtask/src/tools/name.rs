@@ -16,6 +16,7 @@ pub(crate) enum ToolName {
     DashboardPython,
     Browser,
     Docker,
+    DockerCompose,
     Kind,
     KindNodeImage,
     LocalPathProvisioner,

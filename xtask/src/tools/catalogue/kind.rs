@@ -4,8 +4,8 @@
 use super::servers::{IPROUTE2, UTIL_LINUX};
 use crate::tools::name::ToolName;
 use crate::tools::spec::{
-    AptPackage, BuildSteps, CachedTool, DigestInput, FolderName, GoModule, PackageEvidence, ToolContent,
-    ToolSource, ToolSpec, ToolVariable,
+    AptPackage, BuildSteps, CachedTool, DigestInput, FolderName, GoModule, LinkValue, PackageEvidence,
+    ToolContent, ToolSource, ToolSpec, ToolVariable,
 };
 
 /// The user's own Docker is as good, if dockerd is among it.
@@ -25,6 +25,37 @@ pub(super) const DOCKER: ToolSpec = ToolSpec {
         IPROUTE2,
         UTIL_LINUX,
     ],
+    ..ToolSpec::EMPTY
+};
+
+/// Debian packages none. The docker command finds it by a link in a folder of its plugins.
+pub(super) const DOCKER_COMPOSE: ToolSpec = ToolSpec {
+    name: "docker-compose",
+    what: "Docker Compose, a plugin of the docker command",
+    needs: &[ToolName::Docker],
+    cached: Some(CachedTool {
+        title: "Docker Compose {version}",
+        takes: "about 3 minutes",
+        folder: FolderName::VersionAndDigest(
+            "docker-compose",
+            "DOCKER_COMPOSE_VERSION",
+            &[DigestInput::Files("hack/docker-compose/go.*")],
+        ),
+        // The program of the package github.com/docker/compose/v2/cmd is cmd.
+        contents: &[ToolContent::Program("cmd")],
+        source: ToolSource::GoModule(GoModule {
+            folder: "hack/docker-compose",
+            pin: Some(("github.com/docker/compose/v2", "DOCKER_COMPOSE_VERSION")),
+            packages: &["github.com/docker/compose/v2/cmd"],
+            link: &[(
+                "github.com/docker/compose/v2/internal.Version",
+                LinkValue::Version("DOCKER_COMPOSE_VERSION"),
+            )],
+            then: None,
+        }),
+    }),
+    variables: &[ToolVariable::Path("STREAMHOUSE_DOCKER_COMPOSE", "cmd")],
+    substitute: Some("STREAMHOUSE_DOCKER_COMPOSE"),
     ..ToolSpec::EMPTY
 };
 
