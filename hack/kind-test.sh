@@ -7,6 +7,7 @@
 . hack/lib-install.sh
 . hack/lib-clients.sh
 . hack/lib-watch.sh
+. hack/lib-listeners.sh
 export LC_ALL=C
 
 [ -n "${STREAMHOUSE_LAB:-}" ] || fail "run it in a Docker of its own: cargo xtask kind lab hack/kind-test.sh"
@@ -333,7 +334,7 @@ roll() {
 
 failover() {
   numbers_start payments "$RATE"
-  meanwhile "$WHEN_PLANNED" "scaled from 2 agents to 1" scale 1
+  meanwhile "$WHEN_PLANNED" "scaled from 3 agents to 1, first" scale 1
   meanwhile "$WHEN_PLANNED" "scaled from 1 agent to 3" scale 3
   meanwhile "$AFTER_A_KILL" "a leader killed, which comes back" kill_a_leader 3
   meanwhile "$AFTER_A_KILL" "a leader killed, its pod deleted by force" delete_a_leader 3
@@ -439,6 +440,8 @@ in_sample scale streamhousecluster "$CLUSTER" --replicas=2 >/dev/null
 eventually 180 "the cluster's being ready with 2 agents" settled 2
 say "$RECORDS records from inside the cluster"
 real_input
+say "an address of its own for each agent, by the nodes' ports"
+per_agent_listener 2
 say "$RATE records a second, while agents come and go"
 failover
 say "what was acknowledged, and what is stored"
