@@ -8,6 +8,7 @@
 . hack/lib-clients.sh
 . hack/lib-watch.sh
 . hack/lib-listeners.sh
+. hack/lib-backup.sh
 export LC_ALL=C
 
 [ -n "${STREAMHOUSE_LAB:-}" ] || fail "run it in a Docker of its own: cargo xtask kind lab hack/kind-test.sh"
@@ -427,7 +428,7 @@ by_hand() {
     images_are "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent "registry.example.com/streamhouse/streamhouse-agent:$VERSION"
 }
 
-need kind-lab prometheus-operator kubernetes-discovery dev-servers minio
+need kind-lab prometheus-operator kubernetes-discovery dev-servers minio cloudnative-pg barman-plugin barman
 WORK=$(mktemp -d)
 export KIND_KUBECONFIG=$KUBECONFIG
 trap 'finish "$?" "$BASH_COMMAND"' EXIT
@@ -459,8 +460,13 @@ say "a topic that goes with its resource"
 topic_is_deleted
 say "the operator uninstalled"
 uninstalled
+# It starts while the tutorial's servers do.
+cloudnative_pg_start
 say "the tutorial's commands for an existing cluster"
 by_hand
+database
+say "backup and restore with CloudNativePG"
+backup_and_restore
 say "hack/kind-down.sh"
 quietly hack/kind-down.sh --name "$KIND_NAME"
 [ -z "$(docker ps --all --quiet)" ] || fail "containers are left: $(docker ps --all)"

@@ -136,8 +136,9 @@ pub(crate) const STAGES: &[StageSpec] = &[
         what: &[
             "hack/kind-up.sh on a real kind cluster of two nodes, as root, in a Docker of its own: the operator by its chart and the",
             "tutorial's commands, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
-            "and a real Prometheus, set up by the Prometheus Operator, that watches all of it; before that, the Dockerfile with a compiler that",
-            "hands out built programs, and docker-compose.yml by Docker Compose, with an agent on it",
+            "and a real Prometheus, set up by the Prometheus Operator, that watches all of it; a listener with an address for each agent, used from",
+            "outside; the metadata by CloudNativePG, backed up and restored to a moment; before that, the Dockerfile with a compiler that hands out",
+            "built programs, and docker-compose.yml by Docker Compose, with an agent on it",
         ],
         lane: StageLane::Main,
         nice: false,
@@ -150,6 +151,9 @@ pub(crate) const STAGES: &[StageSpec] = &[
             ToolName::Words,
             ToolName::DevServers,
             ToolName::Minio,
+            ToolName::CloudNativePg,
+            ToolName::BarmanPlugin,
+            ToolName::Barman,
         ],
         // The programs first, also when this is the only stage, because the images contain them.
         command: "build_programs && cargo xtask kind lab hack/docker-test.sh && cargo xtask kind lab hack/kind-test.sh",

@@ -66,6 +66,7 @@ fn run_steps(build: &ToolBuild<'_>, steps: BuildSteps) -> anyhow::Result<()> {
         BuildSteps::KubernetesPause => kubernetes::build_pause(build),
         BuildSteps::KubernetesSchemas => kubernetes::generate_schemas(build),
         BuildSteps::MonitoringDefinitions => kubernetes::generate_monitoring_definitions(build),
+        BuildSteps::ModuleFile(file) => go::copy_module_file(build, file),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A tool is a name in `name`, a line here, and a [`ToolSpec`] in a module below. Used by the
 //! installer, and by the test command, whose stages name the tools that they need.
 
+mod cloudnative_pg;
 mod kind;
 mod kubernetes;
 mod programs;
@@ -55,6 +56,9 @@ catalogue! {
     KubernetesSchemas => kubernetes::SCHEMAS,
     KubernetesDiscovery => kubernetes::DISCOVERY,
     PrometheusOperator => kubernetes::PROMETHEUS_OPERATOR,
+    CloudNativePg => cloudnative_pg::OPERATOR,
+    BarmanPlugin => cloudnative_pg::PLUGIN,
+    Barman => cloudnative_pg::BARMAN,
 }
 
 impl ToolName {

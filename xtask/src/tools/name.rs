@@ -28,4 +28,7 @@ pub(crate) enum ToolName {
     KubernetesSchemas,
     KubernetesDiscovery,
     PrometheusOperator,
+    CloudNativePg,
+    BarmanPlugin,
+    Barman,
 }

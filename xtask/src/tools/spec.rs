@@ -171,6 +171,22 @@ pub(crate) enum BuildSteps {
     KubernetesSchemas,
     /// Generates the resource definitions of the Prometheus Operator from its types.
     MonitoringDefinitions,
+    /// Copies a file of a Go module that the tool is built from.
+    ModuleFile(&'static ModuleFile),
+}
+
+/// A file of a Go module that a module of this repository requires.
+#[derive(Debug)]
+pub(crate) struct ModuleFile {
+    /// The folder of the module of this repository.
+    pub(crate) folder: &'static str,
+    pub(crate) module: &'static str,
+    /// Its path in the module, in which `{version}` is the version without its `v` that
+    /// hack/versions.sh has under `key`.
+    pub(crate) path: &'static str,
+    pub(crate) key: &'static str,
+    /// Its name in the cache.
+    pub(crate) file: &'static str,
 }
 
 /// A string that the linker sets, with keys of hack/versions.sh.
@@ -192,6 +208,8 @@ pub(crate) struct PythonPackages {
     pub(crate) requirements: &'static str,
     /// The oldest Python that will do: its major and minor version.
     pub(crate) minimum: Option<(u32, u32)>,
+    /// Whether the file names all packages, so that pip adds none that they ask for.
+    pub(crate) complete: bool,
 }
 
 /// A file of a package of Debian and Ubuntu.

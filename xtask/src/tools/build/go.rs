@@ -9,7 +9,7 @@ use crate::tools::cache;
 use crate::tools::command::{note, read_output, run_quietly};
 use crate::tools::context::{ToolBuild, ToolContext};
 use crate::tools::machine::is_program;
-use crate::tools::spec::{GoModule, LinkValue};
+use crate::tools::spec::{GoModule, LinkValue, ModuleFile};
 use crate::tools::versions::{PinnedVersions, ensure_required, is_at_least};
 
 /// The oldest Go that downloads the toolchain that a module requires.
@@ -50,6 +50,35 @@ pub(super) fn install(build: &ToolBuild<'_>, package: &str, key: &str) -> anyhow
             .env("GOFLAGS", "-trimpath"),
     )
     .with_context(|| format!("{} could not be built", build.title))
+}
+
+/// Returns the folder with the sources of a module that a module of this repository requires. Go
+/// downloads them if need be.
+pub(super) fn module_folder(context: &ToolContext, folder: &str, module: &str) -> anyhow::Result<PathBuf> {
+    let folder = context.root.join(folder);
+    let mut list = Command::new(command(context)?);
+    list.args(["list", "-m", "-f", "{{.Dir}}", module])
+        .current_dir(&folder);
+    let found = read_output(&mut list)?;
+    if !found.is_empty() {
+        return Ok(PathBuf::from(found));
+    }
+    run_quietly(
+        Command::new(command(context)?)
+            .args(["mod", "download", module])
+            .current_dir(&folder),
+    )
+    .with_context(|| format!("the sources of {module} could not be downloaded"))?;
+    Ok(PathBuf::from(read_output(&mut list)?))
+}
+
+/// Copies a file of a module, whose files in Go's cache are read-only.
+pub(super) fn copy_module_file(build: &ToolBuild<'_>, file: &ModuleFile) -> anyhow::Result<()> {
+    let version = build.context.versions.version(file.key)?;
+    let path = file.path.replace("{version}", version.trim_start_matches('v'));
+    let source = module_folder(build.context, file.folder, file.module)?.join(path);
+    let text = std::fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    std::fs::write(build.new.join(file.file), text).with_context(|| format!("cannot write {}", file.file))
 }
 
 pub(super) fn linker_flags(

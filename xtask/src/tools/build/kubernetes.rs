@@ -8,28 +8,14 @@ use anyhow::Context;
 
 use super::go;
 use crate::tools::cache;
-use crate::tools::command::{read_output, run_quietly};
+use crate::tools::command::run_quietly;
 use crate::tools::context::{ToolBuild, ToolContext};
 use crate::tools::machine::find_files;
 use crate::tools::name::ToolName;
 
 /// Returns the folder with the sources of Kubernetes, which Go downloads if need be.
 fn sources(context: &ToolContext) -> anyhow::Result<PathBuf> {
-    let mut list = Command::new(go::command(context)?);
-    list.args(["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"])
-        .current_dir(context.root.join("hack/kubernetes"));
-    let folder = read_output(&mut list)?;
-    if folder.is_empty() {
-        // It is not downloaded yet.
-        run_quietly(
-            Command::new(go::command(context)?)
-                .args(["mod", "download", "k8s.io/kubernetes"])
-                .current_dir(context.root.join("hack/kubernetes")),
-        )
-        .context("the sources of Kubernetes could not be downloaded")?;
-        return Ok(PathBuf::from(read_output(&mut list)?));
-    }
-    Ok(PathBuf::from(folder))
+    go::module_folder(context, "hack/kubernetes", "k8s.io/kubernetes")
 }
 
 /// Compiles Kubernetes' pause program.

@@ -22,9 +22,12 @@ pub(super) fn install(build: &ToolBuild<'_>, packages: &PythonPackages) -> anyho
     cache::remove(&build.folder)?;
     run_quietly(Command::new("python3").args(["-m", "venv"]).arg(&build.folder))
         .context("python3 could not create a virtual environment")?;
+    let complete = packages.complete.then_some("--no-deps");
     run_quietly(
         Command::new(build.folder.join("bin/pip"))
-            .args(["install", "--disable-pip-version-check", "-r"])
+            .args(["install", "--disable-pip-version-check"])
+            .args(complete)
+            .arg("-r")
             .arg(requirements),
     )
     .with_context(failed)?;

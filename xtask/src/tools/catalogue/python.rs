@@ -24,6 +24,7 @@ pub(super) const KAFKA: ToolSpec = ToolSpec {
         source: ToolSource::PythonPackages(PythonPackages {
             requirements: "core/tests/requirements.txt",
             minimum: None,
+            complete: false,
         }),
     }),
     variables: &[ToolVariable::Path("STREAMHOUSE_PYTHON", "bin/python")],
@@ -49,6 +50,7 @@ pub(super) const DASHBOARD: ToolSpec = ToolSpec {
         source: ToolSource::PythonPackages(PythonPackages {
             requirements: "tests/observability/requirements.txt",
             minimum: Some((3, 11)),
+            complete: false,
         }),
     }),
     variables: &[ToolVariable::Path("PYTHON", "bin/python")],
@@ -81,6 +83,7 @@ pub(super) const BROWSER: ToolSpec = ToolSpec {
         source: ToolSource::PythonPackages(PythonPackages {
             requirements: "tests/console/requirements.txt",
             minimum: None,
+            complete: false,
         }),
     }),
     variables: &[ToolVariable::Path("PYTHON", "bin/python")],
