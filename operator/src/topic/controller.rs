@@ -3,10 +3,7 @@
 //! No pass starts before its namespace has been listed, since an object that has not been listed
 //! would be considered deleted.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use futures::StreamExt as _;
 use kube::runtime::watcher::{self, Event};
@@ -21,6 +18,7 @@ use super::{
     backoff::TopicFingerprint,
     pass::{ClusterPresence, PassInput, PassReport, PassState, run_pass},
     refresh::RefreshTurn,
+    report_schedule::ReportSchedule,
     schedule::{DuePass, PassSchedule},
     watches::{ClusterMetadata, GuardedTopic, TopicWatches, WatchedKind},
 };
@@ -33,9 +31,6 @@ use crate::{
     undecodable,
 };
 
-/// Delay of the report of Topics that cannot be decoded, after a change.
-const REPORT_DEBOUNCE: Duration = Duration::from_millis(500);
-
 /// Reconciles all Topics in the scope until `stop` is cancelled.
 pub async fn run(context: OperatorContext, stop: CancellationToken) {
     let (watches, mut topics, mut clusters) = TopicWatches::start(&context);
@@ -43,10 +38,12 @@ pub async fn run(context: OperatorContext, stop: CancellationToken) {
     let mut wakes = controller.context.stores.subscribe();
     loop {
         let next = controller.next_pass_at();
-        let report = controller.report_at;
+        let report = controller.reports.next_due();
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
+            // Before the events, of which there may always be one more.
+            () = tokio::time::sleep_until(report.unwrap_or_else(Instant::now)), if report.is_some() => controller.report_undecodable(),
             Some((watch, event)) = topics.next() => controller.handle_topic_event(watch, event),
             Some((watch, event)) = clusters.next() => controller.handle_cluster_event(watch, event),
             wake = wakes.recv() => match wake {
@@ -56,7 +53,6 @@ pub async fn run(context: OperatorContext, stop: CancellationToken) {
                 Err(RecvError::Closed) => return,
             },
             Some(ended) = controller.running.join_next_with_id() => controller.finish_pass(ended),
-            () = tokio::time::sleep_until(report.unwrap_or_else(Instant::now)), if report.is_some() => controller.report_undecodable(),
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => controller.start_passes(),
         }
     }
@@ -74,7 +70,7 @@ struct TopicController {
     running: JoinSet<FinishedPass>,
     passes: HashMap<Id, ClusterKey>,
     /// When Topics that cannot be decoded are reported next.
-    report_at: Option<Instant>,
+    reports: ReportSchedule,
     /// The last such report.
     reporting: Option<AbortOnDropHandle<()>>,
 }
@@ -88,7 +84,7 @@ impl TopicController {
             fingerprints: HashMap::new(),
             running: JoinSet::new(),
             passes: HashMap::new(),
-            report_at: None,
+            reports: ReportSchedule::default(),
             reporting: None,
         }
     }
@@ -98,10 +94,11 @@ impl TopicController {
             Ok(event) => event,
             Err(error) => return self.watches.mark_failed(WatchedKind::Topics, watch, &error),
         };
+        let invalid = is_undecodable(&event);
         let before = self.watches.undecodable_count();
         let event = self.watches.store_topic_event(watch, event);
-        if before + self.watches.undecodable_count() > 0 {
-            self.report_at = Some(Instant::now() + REPORT_DEBOUNCE);
+        if invalid || before != self.watches.undecodable_count() {
+            self.reports.request(Instant::now());
         }
         match event {
             Some(Event::Apply(topic) | Event::InitApply(topic)) => {
@@ -231,20 +228,21 @@ impl TopicController {
     /// server may refuse an attempt.
     fn report_undecodable(&mut self) {
         self.publish_counts();
-        self.report_at = None;
+        self.reports.clear();
         if self
             .reporting
             .as_ref()
             .is_some_and(|running| !running.is_finished())
         {
-            self.report_at = Some(Instant::now() + REPORT_DEBOUNCE);
+            self.reports.request(Instant::now());
             return;
         }
         let all = self.watches.undecodable();
         if all.is_empty() {
             return;
         }
-        self.report_at = Some(Instant::now() + undecodable::RETRY_INTERVAL);
+        self.reports
+            .schedule(Instant::now() + undecodable::RETRY_INTERVAL);
         let context = self.context.clone();
         let task = tokio::spawn(async move {
             let events = EventPublisher::new(context.client.clone(), context.instance.clone());
@@ -261,6 +259,14 @@ impl TopicController {
             }
         });
         self.reporting = Some(AbortOnDropHandle::new(task));
+    }
+}
+
+/// Returns whether the event is that of a Topic that cannot be decoded.
+fn is_undecodable(event: &Event<GuardedTopic>) -> bool {
+    match event {
+        Event::Apply(topic) | Event::InitApply(topic) | Event::Delete(topic) => topic.0.is_err(),
+        Event::Init | Event::InitDone => false,
     }
 }
 

@@ -24,6 +24,7 @@ mod pending_events;
 pub mod plan;
 mod reconciler;
 pub mod refresh;
+mod report_schedule;
 mod schedule;
 mod status;
 pub mod validate;
