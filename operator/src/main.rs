@@ -137,7 +137,7 @@ impl ShutdownSignals {
 
 fn init_logging(settings: &OperatorSettings) {
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&settings.log_level))
+        .with_env_filter(EnvFilter::new(settings.log_filter()))
         .with_writer(io::stderr);
     match settings.log_format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),

@@ -68,6 +68,16 @@ pub struct OperatorSettings {
 }
 
 impl OperatorSettings {
+    /// Returns the filter of the log. At a plain level the watches of kube-runtime log errors only:
+    /// each watch of a namespace that the operator may not read would warn at every attempt, and
+    /// the operator logs such a namespace once and has a metric of it.
+    pub fn log_filter(&self) -> String {
+        match self.log_level.to_ascii_lowercase().as_str() {
+            "info" | "warn" => format!("{},kube_runtime=error", self.log_level),
+            _ => self.log_level.clone(),
+        }
+    }
+
     /// Returns the namespace of the Lease, if set.
     pub fn lease_namespace(&self) -> Option<&str> {
         self.lease_namespace.as_ref().and_then(|name| name.0.as_deref())
@@ -294,6 +304,19 @@ mod tests {
             assert!(error.contains(says), "{arguments:?}: {error}");
         }
         assert!(parse(&["--default-image", "localhost:5000/agent"]).is_ok());
+    }
+
+    #[test]
+    fn a_plain_level_leaves_the_warnings_of_the_watches_out() {
+        for (level, filter) in [
+            ("info", "info,kube_runtime=error"),
+            ("warn", "warn,kube_runtime=error"),
+            ("error", "error"),
+            ("debug", "debug"),
+            ("info,kube=debug", "info,kube=debug"),
+        ] {
+            assert_eq!(parse(&["--log-level", level]).unwrap().log_filter(), filter);
+        }
     }
 
     #[test]

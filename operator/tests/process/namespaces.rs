@@ -121,4 +121,9 @@ fn a_namespace_that_is_lost_is_named_and_stops_nothing_elsewhere() {
     );
     operator.until("/ready", 200, |_| true);
     assert_eq!(operator.stop().code(), Some(0));
+    // Not once per watch and attempt.
+    let log = operator.process.stderr();
+    let told = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    assert!((2..10).contains(&told("may not read this namespace")), "{log}");
+    assert_eq!(told("kube_runtime"), 0, "{log}");
 }

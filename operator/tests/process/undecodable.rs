@@ -146,3 +146,46 @@ fn what_cannot_be_decoded_is_reported_and_let_go_and_all_else_goes_on() {
     .unwrap();
     assert_eq!(operator.stop().code(), Some(0));
 }
+
+#[test]
+fn in_watched_namespaces_each_is_reported_once_and_logged_once() {
+    let api = KubeApi::start().unwrap();
+    api.apply(&newer_crds()).unwrap();
+    let (first, second) = (fixtures::namespace(&api), fixtures::namespace(&api));
+    let watched = format!("{first},{second}");
+    let more = ["--watch-namespaces", &watched, "--drift-interval", "5s"];
+    let worlds = [&first, &second].map(|namespace| UndecodableSetup {
+        api: &api,
+        namespace: namespace.clone(),
+    });
+    for world in &worlds {
+        world.apply_topic("strange", "Archive");
+        let strange = fixtures::cluster(&world.namespace, "  deletionPolicy: Archive\n");
+        api.apply(&strange).unwrap();
+    }
+    let mut operator = OperatorProcess::start(api.kubeconfig(), "op-0", &more);
+    for world in &worlds {
+        world.until_undecodable("topic/strange");
+        world.until_undecodable("streamhousecluster/main");
+    }
+    operator.until("/metrics", 200, |page| {
+        ["Topic", "StreamHouseCluster"].iter().all(|kind| {
+            page.contains(&format!(
+                "streamhouse_operator_undecodable_resources{{kind=\"{kind}\"}} 2"
+            ))
+        })
+    });
+    // One that is mended in one namespace goes on, while another in the next stays as it is.
+    api.apply(&fixtures::cluster(&first, "")).unwrap();
+    worlds[0].apply_topic("strange", "Retain");
+    worlds[0].until_ready("topic/strange");
+    operator.until("/metrics", 200, |page| {
+        page.contains("streamhouse_operator_undecodable_resources{kind=\"Topic\"} 1")
+    });
+    worlds[1].until_undecodable("topic/strange");
+    assert_eq!(operator.stop().code(), Some(0));
+    let log = operator.process.stderr();
+    let told = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(told("cannot decode a resource"), 4, "{log}");
+    assert_eq!(told("kube_runtime"), 0, "{log}");
+}
