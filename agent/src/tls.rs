@@ -178,6 +178,7 @@ impl ListenerCertificate {
         let provider = Arc::new(ring::default_provider());
         let files = CertificateFiles::read(&directory).await?;
         let (key, expires) = files.parse_certified_key(&provider)?;
+        check_authority(name, &files)?;
         metrics.set_certificate_expiry(name, expires);
         Ok(Arc::new(Self {
             name: name.to_owned(),
@@ -243,8 +244,17 @@ impl ListenerCertificate {
             return Ok(None);
         }
         let (key, expires) = files.parse_certified_key(&self.provider)?;
+        check_authority(&self.name, &files)?;
         Ok(Some((LoadedCertificate { files, key }, expires)))
     }
+}
+
+/// Checks the authority of the agents, which is only that of the listener by which they connect.
+fn check_authority(listener: &str, files: &CertificateFiles) -> Result<(), TlsError> {
+    if listener == ListenerKind::Grpc.name() {
+        files.authority_certificates()?;
+    }
+    Ok(())
 }
 
 impl ResolvesServerCert for ListenerCertificate {

@@ -54,10 +54,33 @@ impl CertificateFiles {
         )))
     }
 
-    /// Returns the certificates of the authority; empty if there are none or they cannot be parsed.
-    pub(super) fn authority_certificates(&self) -> Vec<CertificateDer<'static>> {
+    /// Returns the certificates of the authority; none if there is no file or an empty one, which
+    /// some issuers write.
+    ///
+    /// # Errors
+    /// If the file has anything but certificates: to trust the listener's own instead would be a
+    /// choice that nobody made.
+    pub(super) fn authority_certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let refuse = |why: &str| {
+            TlsError(format!(
+                "tls-dir: {AUTHORITY_FILE} cannot be used ({why}); give the PEM certificates of the authority, or \
+                 remove the file to trust {CERTIFICATE_FILE}"
+            ))
+        };
+        if self.authority.trim_ascii().is_empty() {
+            return Ok(Vec::new());
+        }
         let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.authority).collect();
-        parsed.unwrap_or_default()
+        // The parser's error may quote its input, which may be a key by mistake.
+        let certificates = parsed.map_err(|_| refuse("it is damaged"))?;
+        if certificates.is_empty() {
+            return Err(refuse("it holds no certificate"));
+        }
+        let is_damaged = |certificate: &CertificateDer<'_>| X509Certificate::from_der(certificate).is_err();
+        if certificates.iter().any(is_damaged) {
+            return Err(refuse("it is damaged"));
+        }
+        Ok(certificates)
     }
 
     /// Returns the certificate with its key, and the earliest expiry in the chain, in seconds since

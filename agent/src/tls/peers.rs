@@ -40,7 +40,7 @@ impl ListenerCertificate {
     fn peer_verifier(&self) -> Result<PeerVerifier, TlsError> {
         let loaded = self.loaded.load();
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(loaded.files.authority_certificates());
+        roots.add_parsable_certificates(loaded.files.authority_certificates()?);
         if roots.is_empty() {
             roots.add_parsable_certificates(loaded.key.cert.iter().cloned());
         }

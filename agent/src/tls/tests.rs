@@ -173,6 +173,45 @@ async fn a_new_pair_is_taken_up_and_a_bad_one_is_not() {
     assert!(http.problem.lock().is_some());
 }
 
+#[tokio::test]
+async fn an_authority_that_is_no_certificate_is_refused_and_not_told() {
+    let authority = TestAuthority::new();
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let key = KeyPair::generate().unwrap().serialize_pem();
+    for wrong in ["hunter2", key.as_str(), damaged] {
+        let dir = TempDir::new().unwrap();
+        authority.write(dir.path(), ListenerKind::Grpc, "agents");
+        fs::write(dir.path().join("grpc/ca.crt"), wrong).unwrap();
+        let error = load_certificates(dir.path()).await.map(drop).unwrap_err();
+        assert!(
+            error.starts_with("tls-dir: ca.crt cannot be used") && !error.contains(wrong),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn agents_keep_the_authority_in_use_when_another_cannot_be_used() {
+    let (dir, authority) = (TempDir::new().unwrap(), TestAuthority::new());
+    for listener in [ListenerKind::Grpc, ListenerKind::Http] {
+        authority.write(dir.path(), listener, "agents");
+    }
+    let authorities = dir.path().join("grpc/ca.crt");
+    fs::write(&authorities, &authority.pem).unwrap();
+    // That of HTTP is for clients only.
+    fs::write(dir.path().join("http/ca.crt"), "none").unwrap();
+    let (tls, _) = load_certificates(dir.path()).await.unwrap();
+    let grpc = tls.certificate(ListenerKind::Grpc).unwrap();
+    fs::write(&authorities, "none").unwrap();
+    assert!(!grpc.reload().await);
+    let problem = grpc.problem.lock().clone().unwrap().to_string();
+    assert!(problem.contains("ca.crt"), "{problem}");
+    let kept = grpc.loaded.load().files.authority_certificates().unwrap();
+    assert_eq!(kept.len(), 1);
+    fs::remove_file(&authorities).unwrap();
+    assert!(grpc.reload().await, "without one, the own certificate is trusted");
+}
+
 /// A mounted Secret: `tls.crt -> ..data/tls.crt`, where `..data` is replaced by a folder with the
 /// new files.
 #[tokio::test]
