@@ -91,7 +91,7 @@ enum AgentCommand {
     Check(check::CheckedStores),
     Migrate(migrate::MigrateOptions),
     Objects(inspect::InspectOptions),
-    Purge,
+    Purge(purge::PurgeOptions),
     Recover { confirmed: bool },
     Tables(inspect::InspectOptions),
 }
@@ -107,7 +107,7 @@ impl AgentCommand {
             "check" => check::CheckedStores::parse(arguments).map(Self::Check),
             "migrate" => migrate::MigrateOptions::parse(arguments).map(Self::Migrate),
             "objects" => inspect::InspectOptions::parse(name, arguments).map(Self::Objects),
-            "purge" => purge::require_confirmation(arguments).map(|()| Self::Purge),
+            "purge" => purge::PurgeOptions::parse(arguments).map(Self::Purge),
             "recover" => {
                 recover::parse_confirmation(arguments).map(|meant| Self::Recover { confirmed: meant })
             }
@@ -125,7 +125,7 @@ impl AgentCommand {
             Self::Objects(options) => inspect::list_objects(&settings, &options)
                 .await
                 .map(|text| print_line(&text)),
-            Self::Purge => purge::run(&settings, print_line).await,
+            Self::Purge(options) => purge::run(&settings, &options, print_line).await,
             Self::Recover { confirmed: meant } => recover::run(&settings, meant, print_line).await,
             Self::Tables(options) => inspect::show_tables(&settings, &options)
                 .await
@@ -253,7 +253,7 @@ fn help() -> String {
         check    check that the stores can be used with these settings [metadata|object-store]\n  \
         migrate  migrate the metadata schema [--to VERSION] [--dry-run] [--ignore-agents]\n  \
         objects  list the objects in the object store [--prefix TEXT] [-o table|json]\n  \
-        purge    permanently delete all objects and metadata of the cluster; no agent may be running --yes\n  \
+        purge    permanently delete all objects and metadata of the cluster; no agent may be running --yes [--cluster-id ID]\n  \
         recover  report objects that restored metadata does not know, and continue without them [--yes]\n  \
         tables   show the metadata store's tables [-o table|json]\n\n\
         settings (each also an environment variable: --flush-interval is STREAMHOUSE_FLUSH_INTERVAL):\n{}  \

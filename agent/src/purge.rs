@@ -15,12 +15,14 @@ use tokio::time::{Duration, Instant};
 
 use crate::{
     assembly,
-    ownership::identity,
+    ownership::identity::{self, ClusterIdentity},
     store::{self, DELETE_BATCH, ObjectMeta, ObjectStore, RetryPolicy, StoreError},
 };
 
 /// The argument that confirms the command.
 const CONFIRM_FLAG: &str = "--yes";
+/// The argument with the id of the only cluster that may be deleted.
+const CLUSTER_ID_FLAG: &str = "--cluster-id";
 /// Pages of objects between two progress lines.
 const PAGES_PER_REPORT: u64 = 10;
 /// Maximum number of foreign keys that are named.
@@ -28,55 +30,74 @@ const MAX_NAMED_KEYS: usize = 5;
 /// How long one request is retried.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Verifies that the arguments confirm the purge.
-///
-/// # Errors
-/// A usage message otherwise.
-pub fn require_confirmation(arguments: &[String]) -> Result<(), String> {
-    match arguments {
-        [meant] if meant == CONFIRM_FLAG => Ok(()),
-        [] => Err(format!(
+/// Arguments of a confirmed purge.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PurgeOptions {
+    /// The only cluster whose data may be deleted; any if `None`.
+    pub cluster_id: Option<String>,
+}
+
+impl PurgeOptions {
+    /// Parses `--yes`, which confirms the purge, and `--cluster-id ID`.
+    ///
+    /// # Errors
+    /// A usage message for any other arguments, and without the confirmation.
+    pub fn parse(arguments: &[String]) -> Result<Self, String> {
+        let refuse = || {
+            format!(
+                "purge: {:?} is not understood; it takes {CONFIRM_FLAG} and {CLUSTER_ID_FLAG} ID",
+                arguments.join(" ")
+            )
+        };
+        let (mut options, mut confirmed) = (Self::default(), false);
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let id = match argument.strip_prefix(CLUSTER_ID_FLAG) {
+                _ if argument == CONFIRM_FLAG && !confirmed => {
+                    confirmed = true;
+                    continue;
+                }
+                Some("") => rest.next().map(String::as_str),
+                Some(joined) => joined.strip_prefix('='),
+                None => None,
+            };
+            let id = id.filter(|id| !id.is_empty() && options.cluster_id.is_none());
+            options.cluster_id = Some(id.ok_or_else(refuse)?.to_owned());
+        }
+        if confirmed {
+            return Ok(options);
+        }
+        Err(format!(
             "purge permanently deletes all records and metadata of the cluster; stop all agents and add {CONFIRM_FLAG} to confirm"
-        )),
-        _ => Err(format!(
-            "purge: {:?} is not understood; it takes {CONFIRM_FLAG}",
-            arguments.join(" ")
-        )),
+        ))
     }
 }
 
 /// Deletes everything; calls `say` with each progress line. May be run again after any failure.
 ///
 /// # Errors
-/// If a store fails, the stores do not belong together, or an agent is running.
-pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result<()> {
+/// If a store fails, the stores do not belong together or are of another cluster than that of the
+/// options, or an agent is running.
+pub async fn run(settings: &AgentSettings, options: &PurgeOptions, say: impl Fn(&str)) -> anyhow::Result<()> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty() && !settings.object_store.is_empty(),
         "metadata-url and object-store are needed: they name the stores to delete"
     );
-    let (url, options) = (
+    let (url, connect) = (
         settings.metadata_url.expose(),
         assembly::connect_options(settings),
     );
     let store = store::open_store(&assembly::store_settings(settings)).await?;
     // Refuses a schema that is newer than this build, before anything is deleted: its agents may
     // have objects that this build does not know.
-    let cluster_id = metadata::cluster_id(url, &options).await?;
+    let cluster_id = metadata::cluster_id(url, &connect).await?;
     let marker = identity::read_identity(store.as_ref()).await?;
-    match (&cluster_id, &marker) {
-        (Some(ours), marker) => identity::check_cluster(store.as_ref(), marker.as_ref(), ours)?,
-        (None, Some(marker)) => anyhow::bail!(
-            "{} belongs to cluster {}, and the metadata store is empty: correct metadata-url or object-store",
-            store.describe(),
-            marker.cluster_id
-        ),
-        (None, None) => {}
-    }
+    check_owner(store.as_ref(), cluster_id.as_deref(), marker.as_ref(), options)?;
     let (mut deleted, mut foreign, mut pages) = (0, ForeignObjects::default(), 0_u64);
     let mut after: Option<String> = None;
     loop {
         // An agent that starts meanwhile would write to what is being deleted.
-        if let Some(agent) = metadata::live_agent(url, &options).await? {
+        if let Some(agent) = metadata::live_agent(url, &connect).await? {
             anyhow::bail!(
                 "the agent {agent:?} is running; stop every agent of the cluster, then run this again"
             );
@@ -111,13 +132,38 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
         deleted += 1;
     }
     say(&format!("object store: deleted {deleted} objects{foreign}"));
-    let dropped = metadata::drop_schema(url, &options).await?;
+    let dropped = metadata::drop_schema(url, &connect).await?;
     say(if dropped {
         "metadata store: dropped the schema"
     } else {
         "metadata store: there was no schema"
     });
     Ok(())
+}
+
+/// Checks that both stores belong to one cluster, and to the one that is meant.
+fn check_owner(
+    store: &dyn ObjectStore,
+    cluster_id: Option<&str>,
+    marker: Option<&ClusterIdentity>,
+    options: &PurgeOptions,
+) -> anyhow::Result<()> {
+    if let (Some(found), Some(meant)) = (cluster_id, &options.cluster_id) {
+        anyhow::ensure!(
+            found == meant,
+            "the metadata store belongs to cluster {found}, and {CLUSTER_ID_FLAG} is {meant}: correct metadata-url; \
+             nothing was deleted"
+        );
+    }
+    match (cluster_id, marker) {
+        (Some(ours), marker) => Ok(identity::check_cluster(store, marker, ours)?),
+        (None, Some(marker)) => anyhow::bail!(
+            "{} belongs to cluster {}, and the metadata store is empty: correct metadata-url or object-store",
+            store.describe(),
+            marker.cluster_id
+        ),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Foreign objects: how many, and the first keys.
@@ -215,13 +261,30 @@ mod tests {
 
     #[test]
     fn it_has_to_be_meant() {
-        let given = |arguments: &[&str]| {
-            require_confirmation(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+        let parse = |arguments: &[&str]| {
+            PurgeOptions::parse(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
-        assert_eq!(given(&["--yes"]), Ok(()));
-        assert!(given(&[]).unwrap_err().contains("--yes"));
-        for other in [&["--yes", "--yes"] as &[&str], &["yes"], &["--force"]] {
-            assert!(given(other).is_err(), "{other:?}");
+        let options = |id: Option<&str>| {
+            Ok(PurgeOptions {
+                cluster_id: id.map(str::to_owned),
+            })
+        };
+        assert_eq!(parse(&["--yes"]), options(None));
+        assert_eq!(parse(&["--yes", "--cluster-id", "a1"]), options(Some("a1")));
+        assert_eq!(parse(&["--cluster-id=a1", "--yes"]), options(Some("a1")));
+        for unconfirmed in [&[] as &[&str], &["--cluster-id", "a1"]] {
+            assert!(parse(unconfirmed).unwrap_err().contains("add --yes"));
+        }
+        for other in [
+            &["--yes", "--yes"] as &[&str],
+            &["yes"],
+            &["--force"],
+            &["--yes", "--cluster-id"],
+            &["--yes", "--cluster-id="],
+            &["--yes", "--cluster-ids=a1"],
+            &["--yes", "--cluster-id=a1", "--cluster-id=a2"],
+        ] {
+            assert!(parse(other).unwrap_err().contains("--cluster-id ID"), "{other:?}");
         }
     }
 }

@@ -261,14 +261,26 @@ async fn no_command_writes_to_or_deletes_from_a_bucket_that_is_anothers() {
         let error = check::run(theirs, stores, |_| {}).await.unwrap_err().to_string();
         assert!(error.contains(&id) && !error.contains("hunter2"), "{error}");
     }
-    let error = purge::run(&other, |_| {}).await.unwrap_err().to_string();
+    let any = purge::PurgeOptions::default();
+    let error = purge::run(&other, &any, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains(&id), "{error}");
+    let another = purge::PurgeOptions {
+        cluster_id: Some("another".to_owned()),
+    };
+    let error = purge::run(&ours, &another, |_| {}).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&id) && error.contains("--cluster-id is another"),
+        "{error}"
+    );
     assert_eq!(stored().await, before);
 
     check::run(&ours, both, |_| {}).await.unwrap();
     fs::write(dir.path().join("objects/notes.txt"), "not ours").unwrap();
     let said = std::cell::RefCell::new(Vec::new());
-    purge::run(&ours, |line| said.borrow_mut().push(line.to_owned()))
+    let same = purge::PurgeOptions {
+        cluster_id: Some(id.clone()),
+    };
+    purge::run(&ours, &same, |line| said.borrow_mut().push(line.to_owned()))
         .await
         .unwrap();
     let said = said.into_inner();
