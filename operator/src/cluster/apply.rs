@@ -303,27 +303,23 @@ fn fields_of(child: &ChildObject, object: &DynamicObject) -> serde_json::Value {
     ])
 }
 
-/// Deletes children of this cluster that are no longer desired. A namespace other than the
-/// cluster's that the operator may not read is left as it is.
+/// Deletes children of this cluster that are no longer desired, except those that are `kept`. A
+/// namespace other than the cluster's that the operator may not read is left as it is.
 pub(super) async fn delete_unwanted_children(
     context: &OperatorContext,
     key: &ClusterKey,
     uid: &str,
     wanted: &[ChildObject],
-    kept: &[ManagedKind],
+    kept: impl Fn(ManagedKind, &DynamicObject) -> bool,
 ) -> kube::Result<()> {
     let wanted: BTreeSet<(ManagedKind, String, String)> = wanted
         .iter()
         .map(|child| (child.kind, child.namespace().to_owned(), child.name().to_owned()))
         .collect();
-    for kind in ManagedKind::ALL
-        .iter()
-        .copied()
-        .filter(|kind| !kept.contains(kind))
-    {
+    for kind in ManagedKind::ALL.iter().copied() {
         for object in list_children(context, kind, key, uid).await?.objects {
             let place = (kind, object.namespace().unwrap_or_default(), object.name_any());
-            if !wanted.contains(&place) {
+            if !wanted.contains(&place) && !kept(kind, &object) {
                 delete_listed(context, kind, key, &object).await?;
             }
         }

@@ -19,6 +19,7 @@ use super::{
     apply,
     children::ManagedKind,
     desired::DesiredCluster,
+    problem::ClusterProblem,
     purge::{self, PurgeProgress},
 };
 use crate::{
@@ -82,8 +83,8 @@ pub(super) async fn set_finalizer(
 pub(super) enum DeletionProgress {
     /// The finalizer has been removed.
     Done,
-    /// The deletion waits for this and is checked again after the duration.
-    Pending(String, Duration),
+    /// The deletion waits for what these problems say, and is checked again after the duration.
+    Pending(Vec<ClusterProblem>, Duration),
 }
 
 /// Executes one step of the deletion.
@@ -107,11 +108,22 @@ pub(super) async fn advance_deletion(
     let kept = match (reason, desired) {
         (Some(why), _) => Some(why),
         (None, None) => Some("the spec is invalid, so the data cannot be located".to_owned()),
-        (None, Some(desired)) => match purge::advance_purge(context, key, desired).await? {
-            PurgeProgress::Done => None,
-            PurgeProgress::NamespaceEnding => Some(NAMESPACE_ENDING.to_owned()),
-            PurgeProgress::Pending(what) => return Ok(DeletionProgress::Pending(what, POLL_INTERVAL)),
-        },
+        (None, Some(desired)) => {
+            let status = cluster.status.as_ref();
+            let cluster_id = status.and_then(|status| status.cluster_id.as_deref());
+            match purge::advance_purge(context, key, desired, cluster_id).await? {
+                PurgeProgress::Done => None,
+                PurgeProgress::NamespaceEnding => Some(NAMESPACE_ENDING.to_owned()),
+                PurgeProgress::Pending(what) => {
+                    let problems = vec![pending_problem(&what)];
+                    return Ok(DeletionProgress::Pending(problems, POLL_INTERVAL));
+                }
+                PurgeProgress::Refused(problem) => {
+                    let problems = vec![pending_problem(&problem.message), problem];
+                    return Ok(DeletionProgress::Pending(problems, POLL_INTERVAL));
+                }
+            }
+        }
     };
     let uid = cluster.uid().unwrap_or_default();
     purge::delete_purge_objects(context, key, &uid).await?;
@@ -191,8 +203,8 @@ async fn retention_reason(
 }
 
 /// Returns the problem that the status shows meanwhile.
-pub(super) fn pending_problem(what: &str) -> super::problem::ClusterProblem {
-    super::problem::ClusterProblem {
+fn pending_problem(what: &str) -> ClusterProblem {
+    ClusterProblem {
         condition: ConditionType::Ready,
         reason: ConditionReason::DeletePending,
         message: what.to_owned(),

@@ -3,6 +3,8 @@
 //! interval. The first reading step of a reconciliation. A missing Secret is reported as a
 //! [`ClusterProblem`] that names the Secret and the key, never a value.
 
+mod authorities;
+
 use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -82,8 +84,11 @@ pub(super) async fn dereference(
     let malformed = malformed_credentials(desired, &secrets);
     hold |= !malformed.is_empty();
     problems.extend(malformed);
+    let authorities = authorities::malformed_authorities(desired, &secrets);
+    hold |= authorities.iter().any(|problem| problem.restarts);
+    problems.extend(authorities.into_iter().map(|found| found.problem));
     let http = desired.http.certificate.as_ref();
-    let http_authority = http.is_some_and(|http| secrets.value(&http.secret, CA_KEY).is_some());
+    let http_authority = http.and_then(|http| secrets.value(&http.secret, CA_KEY));
     Ok(ResolvedReferences {
         connection: parse_connection(desired, &secrets),
         problems,
@@ -92,7 +97,7 @@ pub(super) async fn dereference(
             secret_hash: secrets.startup_hash(&needed),
             monitoring_api: context.apis.has(OptionalApi::Monitoring),
             cert_manager_api: context.apis.has(OptionalApi::CertManager),
-            http_authority,
+            http_authority: http_authority.is_some_and(|pem| !pem.trim_ascii().is_empty()),
             openshift: context.apis.is_openshift(),
             preflight: !hold,
             route_versions: [OptionalApi::GrpcRoute, OptionalApi::TlsRoute]
@@ -210,7 +215,11 @@ fn parse_connection(
             return refuse("TLS is configured here and in spec.postgresql.tls: configure it in one place");
         }
         let ca_pem = match &tls.authority {
-            Some(authority) => Some(secrets.text(authority)?.as_bytes().to_vec()),
+            Some(authority) => {
+                let pem = secrets.text(authority)?.as_bytes().to_vec();
+                authorities::check_authority(ConditionType::MetadataReachable, authority, &pem)?;
+                Some(pem)
+            }
             None => None,
         };
         fingerprint.update(tls.mode.as_str());

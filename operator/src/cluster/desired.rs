@@ -36,8 +36,8 @@ pub struct DesiredCluster {
     pub resources: Value,
     /// How strictly agents are spread over zones.
     pub zone_spread: ZoneSpread,
-    /// `STREAMHOUSE_` variables of the agents, without those that contain secrets or differ between
-    /// pods.
+    /// `STREAMHOUSE_` variables of the agents, without those that contain secrets, differ between
+    /// pods or name a mounted file.
     pub variables: BTreeMap<String, String>,
     /// How long a stopping agent may take.
     pub drain_timeout: Duration,

@@ -18,6 +18,8 @@ const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 pub(super) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Component of the objects by which a cluster is monitored.
 pub(super) const MONITORING_COMPONENT: &str = "monitoring";
+/// Component of the objects of additional listeners, which monitoring does not select.
+pub(super) const LISTENER_COMPONENT: &str = "listener";
 const VERSION_LABEL: &str = "app.kubernetes.io/version";
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 

@@ -6,18 +6,19 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use streamhouse_metadata::{
-    ClusterSnapshot, Error, MetadataStore, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview,
+    ClusterSnapshot, ConnectOptions, Error, MetadataStore, MigrationOutcome, MigrationRequest, SchemaState,
+    StoreOverview,
 };
 
 use super::{
     dereference::MetadataConnection,
     problem::ClusterProblem,
-    schema_plan::{SchemaFacts, SchemaPlan, plan_schema},
+    schema_plan::{SchemaFacts, SchemaPlan, SchemaRefusal, check_release, plan_schema},
 };
 use crate::{
     conditions::find_condition,
     context::OperatorContext,
-    crd::{ClusterStatus, ConditionReason, ConditionType},
+    crd::{CONFIRM_DELETION_ANNOTATION, ClusterStatus, ConditionReason, ConditionType},
     metadata_stores::{ClusterKey, StoreAccess},
 };
 
@@ -88,7 +89,7 @@ pub(super) struct ReachedMetadata {
     /// State of the store, if it can be used.
     pub(super) state: Option<MetadataState>,
     /// What is wrong, also with a store that can be used.
-    pub(super) problem: Option<ClusterProblem>,
+    pub(super) problems: Vec<ClusterProblem>,
     /// Whether agents must not be replaced.
     pub(super) hold_agents: bool,
 }
@@ -101,8 +102,28 @@ impl From<ClusterProblem> for ReachedMetadata {
                 problem.reason,
                 ConditionReason::SchemaTooNew | ConditionReason::ClusterIdMismatch
             ),
-            problem: Some(problem),
+            problems: vec![problem],
         }
+    }
+}
+
+impl ReachedMetadata {
+    /// Adds a refusal of the release, unless it is known already.
+    fn add_refusal(&mut self, refusal: SchemaRefusal) {
+        self.hold_agents |= refusal.hold_agents;
+        if self
+            .problems
+            .iter()
+            .any(|problem| problem.reason == refusal.reason)
+        {
+            return;
+        }
+        let problem = ClusterProblem {
+            condition: ConditionType::Degraded,
+            reason: refusal.reason,
+            message: refusal.message,
+        };
+        self.problems.insert(0, problem);
     }
 }
 
@@ -122,7 +143,8 @@ pub(super) fn was_held(status: Option<&ClusterStatus>) -> bool {
 }
 
 impl OpenStores {
-    /// Opens the store, migrates its schema if the agents allow it, and publishes the result.
+    /// Opens the store, migrates its schema if the agents allow it, and publishes the result. A
+    /// release that this operator cannot run is refused also without a store.
     ///
     /// A store of a cluster other than the expected one is rejected before anything in it is
     /// changed. One whose schema fits is opened even if the agents of the spec do not.
@@ -142,11 +164,15 @@ impl OpenStores {
                 context.stores.publish(key, StoreAccess::Open(store));
                 reached
             }
-            Err(reached) => {
-                let why = reached.problem.as_ref().map(|problem| problem.message.clone());
+            Err(mut reached) => {
+                let why = reached.problems.first().map(|problem| problem.message.clone());
                 context
                     .stores
                     .publish(key, StoreAccess::Closed(why.unwrap_or_default()));
+                let (operator, window) = (&context.defaults.version, ConnectOptions::default().schema);
+                if let Err(refusal) = check_release(operator, window, request.release) {
+                    reached.add_refusal(refusal);
+                }
                 reached
             }
         }
@@ -199,7 +225,7 @@ impl OpenStores {
             SchemaPlan::Wait(what) => state.waiting = Some(what),
             SchemaPlan::Refused(refusal) => {
                 reached.hold_agents = refusal.hold_agents;
-                reached.problem = Some(ClusterProblem {
+                reached.problems.push(ClusterProblem {
                     // Without a schema there is nothing that could serve.
                     condition: if found == 0 {
                         ConditionType::MetadataReachable
@@ -282,6 +308,40 @@ fn check_cluster_id(overview: &StoreOverview, expected: Option<&str>) -> Result<
     })
 }
 
+/// Checks that the database is that of the cluster with this id, before its data is deleted. An
+/// empty one has no data.
+///
+/// # Errors
+///
+/// Returns what is wrong, also if the database does not answer.
+pub(super) async fn check_purge(
+    connection: Result<&MetadataConnection, &ClusterProblem>,
+    expected: Option<&str>,
+) -> Result<(), ClusterProblem> {
+    let connection = connection.map_err(Clone::clone)?;
+    let overview = streamhouse_metadata::overview(&connection.url, &connection.options).await;
+    let overview = overview.map_err(|error| metadata_problem(&error))?;
+    match &overview.cluster_id {
+        Some(found) if expected != Some(found) => Err(foreign_purge(found, expected)),
+        _ => Ok(()),
+    }
+}
+
+fn foreign_purge(found: &str, expected: Option<&str>) -> ClusterProblem {
+    let own = match expected {
+        Some(expected) => format!("status.clusterId of this resource is {expected}"),
+        None => "this resource has never used it (it has no status.clusterId)".to_owned(),
+    };
+    ClusterProblem {
+        condition: ConditionType::MetadataReachable,
+        reason: ConditionReason::ClusterIdMismatch,
+        message: format!(
+            "nothing is deleted: the database belongs to cluster {found}, but {own}: correct the connection string in \
+             spec.postgresql, or remove the annotation {CONFIRM_DELETION_ANNOTATION} to delete the resource only"
+        ),
+    }
+}
+
 fn metadata_problem(error: &Error) -> ClusterProblem {
     let reason = match error {
         Error::SchemaMismatch(_) => ConditionReason::SchemaTooNew,
@@ -293,5 +353,55 @@ fn metadata_problem(error: &Error) -> ClusterProblem {
         condition: ConditionType::MetadataReachable,
         reason,
         message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_purge_names_the_clusters_and_both_ways_out() {
+        for (expected, own) in [
+            (Some("a1"), "status.clusterId of this resource is a1"),
+            (None, "has never used it"),
+        ] {
+            let problem = foreign_purge("b2", expected);
+            assert_eq!(problem.reason, ConditionReason::ClusterIdMismatch);
+            for part in [
+                own,
+                "belongs to cluster b2",
+                "spec.postgresql",
+                CONFIRM_DELETION_ANNOTATION,
+            ] {
+                assert!(problem.message.contains(part), "{problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_release_is_told_once_and_before_an_unreachable_database() {
+        let refusal = || SchemaRefusal {
+            reason: ConditionReason::VersionTooNew,
+            message: "upgrade the operator".to_owned(),
+            hold_agents: true,
+        };
+        let mut reached = ReachedMetadata::from(ClusterProblem {
+            condition: ConditionType::MetadataReachable,
+            reason: ConditionReason::MetadataUnreachable,
+            message: "refused".to_owned(),
+        });
+        assert!(!reached.hold_agents);
+        reached.add_refusal(refusal());
+        reached.add_refusal(refusal());
+        let reasons: Vec<_> = reached.problems.iter().map(|problem| problem.reason).collect();
+        assert_eq!(
+            reasons,
+            [
+                ConditionReason::VersionTooNew,
+                ConditionReason::MetadataUnreachable
+            ]
+        );
+        assert!(reached.hold_agents);
     }
 }

@@ -11,8 +11,8 @@
 //! 7. `status`: writes the status, also after a failed step.
 //!
 //! A valid spec is applied regardless of the health of the agents, so that a fix is never blocked.
-//! The one exception are agents that cannot work with the schema: they must not replace those that
-//! can.
+//! The one exception are agents that could not work: they must not replace those that can. Then
+//! `hold` decides what of the children is applied all the same.
 
 pub mod alerts;
 mod applied;
@@ -24,6 +24,7 @@ mod dereference;
 pub mod desired;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod hold;
 mod incarnations;
 pub mod inputs;
 pub mod labels;
@@ -45,21 +46,24 @@ mod rollout;
 mod run;
 mod schema_plan;
 mod status;
+mod unreadable;
 pub mod validate;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{ResourceExt, api::DynamicObject, core::error_boundary::InvalidObject};
+use kube::{ResourceExt, api::DynamicObject};
 
 pub use self::run::run;
 use self::{
     applied::AppliedHashes,
+    build::ChildObject,
     children::ManagedKind,
     deletion::DeletionProgress,
     dereference::ResolvedReferences,
     desired::DesiredCluster,
+    hold::HeldRollout,
     listeners::SlotPools,
     memory::{ClusterMemory, ReconcileResult},
     metadata::{OpenStores, StoreRequest},
@@ -71,13 +75,11 @@ use self::{
 };
 use crate::{
     apis::OptionalApi,
-    conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, ConditionType, MAX_SCHEMA_VERSION_ANNOTATION, StreamHouseCluster},
     events::EventPublisher,
     metadata_stores::ClusterKey,
     metrics::ReconcileOutcome,
-    undecodable,
 };
 
 /// Interval of the checks while a change is pending that no watch reports.
@@ -169,42 +171,6 @@ impl ClusterReconciler {
         self.schedule(&key, &result)
     }
 
-    /// Handles a cluster that cannot be decoded. Its agents and its Topics are left as they are.
-    pub(crate) async fn handle_undecodable(&self, invalid: &InvalidObject) -> ReconcileAction {
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let key = ClusterKey::new(text(&invalid.metadata.namespace), text(&invalid.metadata.name));
-        let handled = if undecodable::is_held(&invalid.metadata) {
-            self.release_undecodable(&key, invalid).await
-        } else {
-            let conditions = [
-                (ConditionType::Ready, ConditionStatus::False),
-                (ConditionType::Stalled, ConditionStatus::True),
-            ];
-            let (context, events) = (&self.context, &self.events);
-            undecodable::report::<StreamHouseCluster>(context, events, invalid, &conditions).await
-        };
-        if let Err(error) = &handled {
-            tracing::warn!(cluster = %key, %error, "cannot handle a cluster that cannot be decoded; retrying");
-        }
-        let result = ReconcileResult {
-            outcome: match handled {
-                Ok(()) => ReconcileOutcome::Blocked,
-                Err(_) => ReconcileOutcome::Error,
-            },
-            reasons: vec![ConditionReason::Undecodable],
-            poll: POLL_INTERVAL,
-        };
-        self.schedule(&key, &result)
-    }
-
-    async fn release_undecodable(&self, key: &ClusterKey, invalid: &InvalidObject) -> kube::Result<()> {
-        let context = &self.context;
-        let uid = invalid.metadata.uid.as_deref().unwrap_or_default();
-        apply::delete_children_elsewhere(context, key, uid).await?;
-        let reason = ConditionReason::DataRetained;
-        undecodable::release::<StreamHouseCluster>(context, &self.events, invalid, reason).await
-    }
-
     fn schedule(&self, key: &ClusterKey, result: &ReconcileResult) -> ReconcileAction {
         let context = &self.context;
         let after = self
@@ -242,8 +208,8 @@ impl ClusterReconciler {
                 .await?
             {
                 DeletionProgress::Done => Ok(NextReconcile::Gone),
-                DeletionProgress::Pending(what, after) => {
-                    findings.problems.push(deletion::pending_problem(&what));
+                DeletionProgress::Pending(problems, after) => {
+                    findings.problems.extend(problems);
                     self.observe_agents(key, findings).await?;
                     Ok(NextReconcile::Poll(after))
                 }
@@ -314,7 +280,7 @@ impl ClusterReconciler {
                 .is_held(key)
                 .unwrap_or_else(|| metadata::was_held(status))
         };
-        findings.problems.extend(reached.problem);
+        findings.problems.extend(reached.problems);
         findings.metadata = reached.state;
     }
 
@@ -332,14 +298,14 @@ impl ClusterReconciler {
         findings
             .problems
             .extend(desired.refused_monitoring.iter().cloned());
-        findings.bootstrap = Some(desired.bootstrap_address());
         findings.problems.extend(missing_apis(context, desired));
-        let mut kept = Vec::new();
-        let held = findings.hold_agents || read.hold_rollout;
-        if held {
-            // Running agents are kept: none is replaced by one that cannot work.
-            kept.extend([ManagedKind::Deployment, ManagedKind::Job]);
-            children.retain(|child| !kept.contains(&child.kind));
+        let held = if findings.hold_agents || read.hold_rollout {
+            Some(hold::hold_rollout(context, key, desired, &mut children).await?)
+        } else {
+            None
+        };
+        if !held.is_some_and(HeldRollout::protects_agents) {
+            findings.bootstrap = Some(desired.bootstrap_address());
         }
         let applied = apply::apply_children(context, key, &children, Some(&self.applied)).await?;
         // That of the agents only if their Deployment has it.
@@ -352,23 +318,17 @@ impl ClusterReconciler {
         }
         let (of_listeners, problems) = listeners::separate(applied.problems);
         findings.problems.extend(problems);
-        findings.listeners = Some(listeners::report(desired, &read.inputs, of_listeners));
-        let uid = cluster.uid().unwrap_or_default();
-        let wanted = children
-            .iter()
-            .map(|child| (child.kind, child.namespace(), child.name()));
-        let wanted = wanted.map(|(kind, namespace, name)| format!("{kind} {namespace}/{name}"));
-        let wanted: BTreeSet<String> = wanted.chain(kept.iter().map(ToString::to_string)).collect();
-        let (interval, now_ms) = (context.drift_interval * SEARCH_EVERY, context.clock.now_ms());
-        if self.memory.search_due(key, &wanted, interval, now_ms) {
-            apply::delete_unwanted_children(context, key, &uid, &children, &kept).await?;
-            self.memory.record_search(key, wanted, now_ms);
+        if held.is_none_or(HeldRollout::has_spec_listeners) {
+            findings.listeners = Some(listeners::report(desired, &read.inputs, of_listeners));
+        } else {
+            listeners::renew_slots(context, key).await?;
         }
+        self.delete_unwanted(cluster, key, &children, held).await?;
         self.applied.retain(key, &children);
         if !deletion::needs_finalizer(cluster, uses_other_namespaces(cluster, key)) {
             deletion::set_finalizer(context, cluster, false).await?;
         }
-        if !held {
+        if held.is_none() {
             let check = preflight::read_bucket_check(context, key, applied.preflight.as_ref()).await?;
             findings.bucket = Some(check);
         }
@@ -376,26 +336,30 @@ impl ClusterReconciler {
             Some(deployment) => self.inspect_rollout(key, deployment, findings).await?,
             None => self.observe_agents(key, findings).await?,
         }
-        let settled = findings.agents.rollout().is_some_and(RolloutState::is_complete);
-        let checked = matches!(findings.bucket, Some(BucketCheck::Verified));
-        let led = findings
-            .metadata
-            .as_ref()
-            .is_none_or(|reached| reached.leadership.leaderless == 0);
-        let bound = findings
-            .listeners
-            .as_ref()
-            .is_none_or(|report| !report.waits_for_slot);
-        let migrates_later = findings
-            .metadata
-            .as_ref()
-            .is_some_and(|state| state.waiting.is_some());
-        let calm = settled && checked && bound && !migrates_later;
-        Ok(if calm && (led || findings.stopped) {
-            NextReconcile::Settled
-        } else {
-            NextReconcile::Poll(POLL_INTERVAL)
-        })
+        Ok(next_reconcile(findings))
+    }
+
+    /// Deletes the children that are no longer desired, when they have changed and now and then.
+    async fn delete_unwanted(
+        &self,
+        cluster: &StreamHouseCluster,
+        key: &ClusterKey,
+        children: &[ChildObject],
+        held: Option<HeldRollout>,
+    ) -> kube::Result<()> {
+        let context = &self.context;
+        let names = children
+            .iter()
+            .map(|child| format!("{} {}/{}", child.kind, child.namespace(), child.name()));
+        let wanted: BTreeSet<String> = names.chain(held.map(|held| format!("{held:?}"))).collect();
+        let (interval, now_ms) = (context.drift_interval * SEARCH_EVERY, context.clock.now_ms());
+        if self.memory.search_due(key, &wanted, interval, now_ms) {
+            let uid = cluster.uid().unwrap_or_default();
+            let kept = |kind, object: &DynamicObject| held.is_some_and(|held| held.keeps(kind, object));
+            apply::delete_unwanted_children(context, key, &uid, children, kept).await?;
+            self.memory.record_search(key, wanted, now_ms);
+        }
+        Ok(())
     }
 
     /// Reads the state of the agents without changing anything.
@@ -437,6 +401,23 @@ impl ClusterReconciler {
         }
         findings.agents = ObservedAgents::Present(Box::new(deployment));
         Ok(())
+    }
+}
+
+/// Returns whether something is under way after the children were applied.
+fn next_reconcile(findings: &ReconcileFindings) -> NextReconcile {
+    let settled = findings.agents.rollout().is_some_and(RolloutState::is_complete);
+    let checked = matches!(findings.bucket, Some(BucketCheck::Verified));
+    let metadata = findings.metadata.as_ref();
+    let led = metadata.is_none_or(|reached| reached.leadership.leaderless == 0);
+    let migrates_later = metadata.is_some_and(|state| state.waiting.is_some());
+    let listeners = findings.listeners.as_ref();
+    let bound = listeners.is_none_or(|report| !report.waits_for_slot);
+    let calm = settled && checked && bound && !migrates_later;
+    if calm && (led || findings.stopped) {
+        NextReconcile::Settled
+    } else {
+        NextReconcile::Poll(POLL_INTERVAL)
     }
 }
 

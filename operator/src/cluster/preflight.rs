@@ -55,6 +55,16 @@ pub(super) async fn read_bucket_check(
     })
 }
 
+/// Returns whether a Job has succeeded.
+pub(super) fn is_complete(object: &DynamicObject) -> bool {
+    let conditions = object.data.pointer("/status/conditions");
+    let mut conditions = conditions
+        .and_then(|found| found.as_array())
+        .into_iter()
+        .flatten();
+    conditions.any(|condition| condition["type"] == "Complete" && condition["status"] == "True")
+}
+
 /// Reads the result of a Job. A Job that failed some time ago is deleted, so that the next
 /// reconciliation creates it again.
 pub(super) async fn read_job(
@@ -75,7 +85,7 @@ pub(super) async fn read_job(
             .iter()
             .find(|condition| condition.type_ == kind && condition.status == "True")
     };
-    if is("Complete").is_some() {
+    if is_complete(object) {
         return Ok(JobState::Complete);
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);

@@ -9,7 +9,7 @@ use kube::{
     ResourceExt,
     api::{DynamicObject, Patch, PatchParams},
 };
-use streamhouse_metadata::MetadataStore;
+use streamhouse_metadata::{ConnectOptions, MetadataStore};
 
 use super::{
     apply,
@@ -17,7 +17,9 @@ use super::{
     children::ManagedKind,
     dereference::{ResolvedReferences, dereference},
     desired::DesiredCluster,
+    hold::{self, HeldRollout},
     listeners,
+    schema_plan::check_release,
     validate::validate,
 };
 use crate::{
@@ -51,7 +53,7 @@ pub(crate) async fn preview_cluster(
     let desired = validate_cluster(context, cluster)?;
     let ResolvedReferences {
         problems,
-        hold_rollout: hold,
+        hold_rollout: hold_secrets,
         mut inputs,
         ..
     } = dereference(context, &desired)
@@ -87,15 +89,26 @@ pub(crate) async fn preview_cluster(
             .problems
             .push(format!("{}: {}", problem.reason, problem.message));
     }
+    let refused = check_release(
+        &context.defaults.version,
+        ConnectOptions::default().schema,
+        desired.release.as_deref(),
+    );
+    if let Err(refusal) = &refused {
+        preview
+            .problems
+            .push(format!("{}: {}", refusal.reason, refusal.message));
+    }
     let key = ClusterKey::new(&desired.namespace, &desired.name);
-    let children = build::build(&desired, &inputs);
+    let mut children = build::build(&desired, &inputs);
+    let mut held = None;
+    if hold_secrets || refused.is_err() {
+        held = Some(hold::withhold_children(context, &key, &desired, &mut children).await?);
+        preview
+            .problems
+            .push("agents are neither replaced nor restarted until then".to_owned());
+    }
     for child in &children {
-        if hold && child.kind == ManagedKind::Deployment {
-            preview
-                .problems
-                .push("agents are not restarted while a Secret is missing".to_owned());
-            continue;
-        }
         match preview_child(context, &key, child).await? {
             Ok(changed) => preview.objects.push(changed),
             Err(problem) => preview.problems.push(problem),
@@ -104,7 +117,7 @@ pub(crate) async fn preview_cluster(
     let uid = cluster.uid().unwrap_or_default();
     preview
         .objects
-        .extend(unwanted_objects(context, &key, &uid, &children).await?);
+        .extend(unwanted_objects(context, &key, &uid, &children, held).await?);
     Ok(preview)
 }
 
@@ -143,6 +156,7 @@ async fn unwanted_objects(
     key: &ClusterKey,
     uid: &str,
     children: &[ChildObject],
+    held: Option<HeldRollout>,
 ) -> anyhow::Result<Vec<PreviewedObject>> {
     let wanted: BTreeSet<(ManagedKind, &str, &str)> = children
         .iter()
@@ -152,7 +166,8 @@ async fn unwanted_objects(
     for kind in ManagedKind::ALL {
         for object in apply::list_children(context, *kind, key, uid).await?.objects {
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-            if !wanted.contains(&(*kind, namespace.as_str(), name.as_str())) {
+            let kept = held.is_some_and(|held| held.keeps(*kind, &object));
+            if !kept && !wanted.contains(&(*kind, namespace.as_str(), name.as_str())) {
                 orphans.push(PreviewedObject {
                     kind: *kind,
                     before: Some(object),

@@ -1,7 +1,9 @@
 //! Deletes the data of a cluster: stops the agents, then runs the Job that deletes objects and
 //! metadata. Called by `deletion`, again and again until it is done. A foreground deletion has
 //! Kubernetes delete every object that the cluster owns, so the Job and what its pods need have no
-//! owner: they are applied until the Job has ended, and then deleted here.
+//! owner: they are applied until the Job has ended, and then deleted here. Only the data of the
+//! cluster in the status is deleted: the operator compares it with the database before the Job
+//! starts, and the Job with database and bucket.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
@@ -10,12 +12,18 @@ use super::{
     apply,
     build::{self, ChildObject},
     children::{ANNOTATION_OWNER_UID, ManagedKind},
+    dereference,
     desired::DesiredCluster,
     inputs::BuildInputs,
-    labels,
+    labels, metadata,
     preflight::{self, JobState},
+    problem::ClusterProblem,
 };
-use crate::{context::OperatorContext, crd::CONFIRM_DELETION_ANNOTATION, metadata_stores::ClusterKey};
+use crate::{
+    context::OperatorContext,
+    crd::{CONFIRM_DELETION_ANNOTATION, ConditionReason},
+    metadata_stores::ClusterKey,
+};
 
 /// What the API server says when it refuses an object in a namespace that is being deleted.
 const NAMESPACE_ENDING: &str = "because it is being terminated";
@@ -26,16 +34,35 @@ pub(super) enum PurgeProgress {
     Done,
     /// It waits for this.
     Pending(String),
+    /// It is not begun, or no longer goes on, before a user has changed something.
+    Refused(ClusterProblem),
     /// The namespace is being deleted, so the Job cannot run.
     NamespaceEnding,
 }
 
-/// Executes one step.
+/// Executes one step. `cluster_id` is the cluster that the resource was for.
 pub(super) async fn advance_purge(
     context: &OperatorContext,
     key: &ClusterKey,
     desired: &DesiredCluster,
+    cluster_id: Option<&str>,
 ) -> kube::Result<PurgeProgress> {
+    let inputs = BuildInputs {
+        openshift: context.apis.is_openshift(),
+        ..BuildInputs::default()
+    };
+    let objects = build::purge_objects(desired, &inputs, cluster_id);
+    if is_complete(context, key, &objects).await? {
+        return Ok(PurgeProgress::Done);
+    }
+    let read = dereference::dereference(context, desired).await?;
+    let checked = metadata::check_purge(read.connection.as_ref(), cluster_id).await;
+    if let Err(problem) = &checked
+        && problem.reason == ConditionReason::ClusterIdMismatch
+    {
+        delete_other_jobs(context, key, &[]).await?;
+        return Ok(PurgeProgress::Refused(problem.clone()));
+    }
     let deployments = apply::api_for(context, ManagedKind::Deployment, &key.namespace);
     if let Some(deployment) = deployments.get_opt(&desired.agent_name()).await? {
         apply::delete_object(context, ManagedKind::Deployment, &deployment).await?;
@@ -46,13 +73,39 @@ pub(super) async fn advance_purge(
             "waiting for {agents} agents to stop"
         )));
     }
-    let inputs = BuildInputs {
-        openshift: context.apis.is_openshift(),
-        ..BuildInputs::default()
+    match checked {
+        Ok(()) => run_purge_job(context, key, &objects).await,
+        Err(problem) if problem.reason.needs_user() => Ok(PurgeProgress::Refused(problem)),
+        Err(problem) => Ok(PurgeProgress::Pending(format!(
+            "cannot compare the database with status.clusterId before it is deleted, retrying: {problem}; to keep the \
+             data, remove the annotation {CONFIRM_DELETION_ANNOTATION}"
+        ))),
+    }
+}
+
+/// Returns whether the Job has deleted everything. The database may be gone since.
+async fn is_complete(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    objects: &[ChildObject],
+) -> kube::Result<bool> {
+    let Some(job) = objects.iter().find(|child| child.kind == ManagedKind::Job) else {
+        return Ok(false);
     };
-    let objects = build::purge_objects(desired, &inputs);
-    delete_other_jobs(context, key, &objects).await?;
-    let applied = apply::apply_children(context, key, &objects, None).await?;
+    let jobs = apply::api_for(context, ManagedKind::Job, &key.namespace);
+    let stored = jobs.get_opt(job.name()).await?;
+    let stored = stored.filter(|stored| apply::is_managed_for(stored, key));
+    Ok(stored.is_some_and(|stored| preflight::is_complete(&stored)))
+}
+
+/// Applies the Job and what its pods need, and returns its progress.
+async fn run_purge_job(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    objects: &[ChildObject],
+) -> kube::Result<PurgeProgress> {
+    delete_other_jobs(context, key, objects).await?;
+    let applied = apply::apply_children(context, key, objects, None).await?;
     if let Some(problem) = applied.problems.first() {
         return Ok(if problem.message.contains(NAMESPACE_ENDING) {
             PurgeProgress::NamespaceEnding

@@ -1,8 +1,9 @@
-//! Transfers the number of agents to the autoscaler. With server-side apply, a field that its only
-//! manager no longer specifies is removed, and a Deployment without `replicas` has one: five agents
-//! would become one until the autoscaler reacts. So before the operator drops the field, another
-//! field manager takes it over with its present value; the autoscaler then changes it freely.
-//! Called before a Deployment is applied.
+//! Sets the number of agents apart from the rest of their Deployment, and transfers it to the
+//! autoscaler. With server-side apply, a field that its only manager no longer specifies is
+//! removed, and a Deployment without `replicas` has one: five agents would become one until the
+//! autoscaler reacts. So before the operator drops the field, another field manager takes it over
+//! with its present value; the autoscaler then changes it freely. Called before a Deployment is
+//! applied, and while its rollout is held.
 
 use kube::{
     Api,
@@ -17,7 +18,8 @@ use crate::crd::FIELD_MANAGER;
 const REPLICAS_MANAGER: &str = "streamhouse-operator-replicas";
 
 /// Keeps the stored number of replicas if `child` no longer specifies one and only the operator
-/// did.
+/// did. Zero becomes one: the cluster was stopped, and an autoscaler does nothing for a Deployment
+/// with no replicas.
 pub(super) async fn keep_replicas(
     api: &Api<DynamicObject>,
     child: &ChildObject,
@@ -30,18 +32,21 @@ pub(super) async fn keep_replicas(
         .data
         .pointer("/spec/replicas")
         .and_then(serde_json::Value::as_i64);
-    // A stopped cluster has zero replicas, with which an autoscaler does nothing: the API server's
-    // default of one is right then.
-    let Some(replicas) = replicas.filter(|replicas| *replicas > 0 && owns_replicas(before)) else {
-        return Ok(());
-    };
+    match replicas {
+        Some(0) => set_replicas(api, child.name(), 1).await,
+        Some(replicas) if owns_replicas(before) => set_replicas(api, child.name(), replicas).await,
+        _ => Ok(()),
+    }
+}
+
+/// Sets the number of replicas of an existing Deployment, and nothing else.
+pub(super) async fn set_replicas(api: &Api<DynamicObject>, name: &str, replicas: i64) -> kube::Result<()> {
     let number = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": { "name": child.name() }, "spec": { "replicas": replicas },
+        "metadata": { "name": name }, "spec": { "replicas": replicas },
     });
     let parameters = PatchParams::apply(REPLICAS_MANAGER).force();
-    api.patch(child.name(), &parameters, &Patch::Apply(&number))
-        .await?;
+    api.patch(name, &parameters, &Patch::Apply(&number)).await?;
     Ok(())
 }
 

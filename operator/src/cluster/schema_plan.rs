@@ -41,7 +41,7 @@ pub(super) enum SchemaPlan {
     Refused(SchemaRefusal),
 }
 
-/// Why nothing is migrated, and what to do.
+/// Why nothing is migrated or rolled out, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SchemaRefusal {
     pub(super) reason: ConditionReason,
@@ -51,21 +51,11 @@ pub(super) struct SchemaRefusal {
     pub(super) hold_agents: bool,
 }
 
-impl SchemaPlan {
-    fn refuse(reason: ConditionReason, hold_agents: bool, message: String) -> Self {
-        Self::Refused(SchemaRefusal {
-            reason,
-            message,
-            hold_agents,
-        })
-    }
-}
-
 /// Decides about the migration. The schema is not newer than the operator.
 pub(super) fn plan_schema(facts: &SchemaFacts<'_>) -> SchemaPlan {
     let known = match spec_window(facts) {
         Ok(known) => known,
-        Err(refusal) => return refusal,
+        Err(refusal) => return SchemaPlan::Refused(refusal),
     };
     let (found, window) = (facts.found, facts.window);
     let agents = known.unwrap_or(window);
@@ -106,13 +96,25 @@ pub(super) fn plan_schema(facts: &SchemaFacts<'_>) -> SchemaPlan {
              agents with spec.stopped"
         )
     };
-    SchemaPlan::refuse(ConditionReason::SchemaMigrationBlocked, hold_agents, message)
+    SchemaPlan::Refused(SchemaRefusal {
+        reason: ConditionReason::SchemaMigrationBlocked,
+        message,
+        hold_agents,
+    })
 }
 
-/// Returns the versions that the agents of the spec run on; `None` if their release is not known.
-fn spec_window(facts: &SchemaFacts<'_>) -> Result<Option<SchemaWindow>, SchemaPlan> {
-    let (operator, window) = (facts.operator, facts.window);
-    let Some(release) = facts.release else {
+/// Returns the versions that the agents of a release run on; `None` if the release is not known.
+/// Depends on no database, so that a refusal is reported also while it does not answer.
+///
+/// # Errors
+///
+/// Returns a refusal of a release that this operator cannot run.
+pub(super) fn check_release(
+    operator: &str,
+    window: SchemaWindow,
+    release: Option<&str>,
+) -> Result<Option<SchemaWindow>, SchemaRefusal> {
+    let Some(release) = release else {
         return Ok(None);
     };
     match compare_releases(release, operator) {
@@ -120,45 +122,54 @@ fn spec_window(facts: &SchemaFacts<'_>) -> Result<Option<SchemaWindow>, SchemaPl
         None => return Ok(None),
         Some(Ordering::Equal) => return Ok(Some(window)),
         Some(Ordering::Greater) => {
-            return Err(SchemaPlan::refuse(
-                ConditionReason::VersionTooNew,
-                true,
-                format!(
+            return Err(SchemaRefusal {
+                reason: ConditionReason::VersionTooNew,
+                hold_agents: true,
+                message: format!(
                     "spec.version {release} is newer than this operator, {operator}: upgrade the operator first, or set \
                      spec.version to {operator} or an older release; nothing is rolled out or migrated"
                 ),
-            ));
+            });
         }
         Some(Ordering::Less) => {}
     }
-    let refuse = |why: String| {
-        SchemaPlan::refuse(
-            ConditionReason::VersionNotSupported,
-            true,
-            format!(
-                "spec.version {release} {why}: set spec.version to a newer release, at most {operator}; nothing is rolled \
-                 out or migrated"
-            ),
-        )
-    };
     let Some(agents) = release_window(release) else {
-        return Err(refuse(format!(
-            "is older than the oldest release that this operator ({operator}) knows"
-        )));
+        let why = format!("is older than the oldest release that this operator ({operator}) knows");
+        return Err(not_supported(operator, release, &why));
     };
     if agents.max < window.min || agents.min > window.max {
-        return Err(refuse(format!(
-            "runs on metadata schema {agents}, this operator ({operator}) on {window}"
-        )));
-    }
-    if facts.found > agents.max {
-        return Err(refuse(format!(
-            "runs on metadata schema {agents}, and the database was migrated to version {} and cannot be migrated back \
-             (restore a backup of the metadata to go back)",
-            facts.found
-        )));
+        let why = format!("runs on metadata schema {agents}, this operator ({operator}) on {window}");
+        return Err(not_supported(operator, release, &why));
     }
     Ok(Some(agents))
+}
+
+fn not_supported(operator: &str, release: &str, why: &str) -> SchemaRefusal {
+    SchemaRefusal {
+        reason: ConditionReason::VersionNotSupported,
+        hold_agents: true,
+        message: format!(
+            "spec.version {release} {why}: set spec.version to a newer release, at most {operator}; nothing is rolled \
+             out or migrated"
+        ),
+    }
+}
+
+/// Returns the versions that the agents of the spec run on, which include that of the database or
+/// newer ones; `None` if their release is not known.
+fn spec_window(facts: &SchemaFacts<'_>) -> Result<Option<SchemaWindow>, SchemaRefusal> {
+    let agents = check_release(facts.operator, facts.window, facts.release)?;
+    match (facts.release, agents) {
+        (Some(release), Some(agents)) if facts.found > agents.max => {
+            let why = format!(
+                "runs on metadata schema {agents}, and the database was migrated to version {} and cannot be migrated back \
+                 (restore a backup of the metadata to go back)",
+                facts.found
+            );
+            Err(not_supported(facts.operator, release, &why))
+        }
+        _ => Ok(agents),
+    }
 }
 
 /// Returns the limit in the annotation's value. One that is no number holds nothing up: the spec is
@@ -331,6 +342,22 @@ mod tests {
             true,
             &["versions 5 to 6", "versions 7 to 8"],
         );
+    }
+
+    #[test]
+    fn a_release_is_judged_without_a_database() {
+        let judge = |release| check_release("0.3.0", LATER, Some(release));
+        for (release, reason) in [
+            ("0.4.0", ConditionReason::VersionTooNew),
+            ("0.0.9", ConditionReason::VersionNotSupported),
+        ] {
+            let refusal = judge(release).unwrap_err();
+            assert_eq!((refusal.reason, refusal.hold_agents), (reason, true), "{release}");
+        }
+        assert_eq!(judge("0.3.0"), Ok(Some(LATER)));
+        assert_eq!(judge("0.1.0"), Ok(Some(FIRST)));
+        assert_eq!(judge("main-3f2a1c0"), Ok(None));
+        assert_eq!(check_release("0.3.0", LATER, None), Ok(None));
     }
 
     #[test]

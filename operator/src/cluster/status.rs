@@ -317,7 +317,9 @@ fn set_degraded(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Opt
 fn set_stalled(c: &mut ConditionSet, findings: &ReconcileFindings) {
     let kind = ConditionType::Stalled;
     let blocking = |problem: &&ClusterProblem| is_grave(problem) && problem.reason.needs_user();
-    match findings.problems.iter().find(blocking) {
+    let listeners = findings.listeners.as_ref();
+    let of_listeners = listeners.and_then(|report| report.problem.as_ref());
+    match findings.problems.iter().chain(of_listeners).find(blocking) {
         Some(problem) => set_problem(c, kind, ConditionStatus::True, problem),
         None if findings.aborted.is_some() => set_unchecked(c, kind),
         None => c.set(kind, ConditionStatus::False, ConditionReason::NotStalled, ""),

@@ -184,7 +184,8 @@ fn bucket(spec: &ClusterSpec) -> Result<StorageBucket, ClusterProblem> {
     })
 }
 
-/// Returns the variables of the agents, and all their settings as the agents will parse them.
+/// Returns the variables of the agents, without those of the pod template, and all their settings
+/// as the agents will parse them.
 fn settings(
     spec: &ClusterSpec,
     grpc: &ListenerPort,
@@ -208,28 +209,15 @@ fn settings(
         .as_ref()
         .map(|prefix| format!("/{}", prefix.trim_end_matches('/')));
     let store = format!("s3://{}{}", storage.bucket, prefix.unwrap_or_default());
-    let has_tls = grpc.has_tls() || http.has_tls() || further.iter().any(|listener| listener.port.has_tls());
     let ours = [
         // Every interface, of IPv6 and IPv4.
         ("grpc-listen", Some(format!("[::]:{}", grpc.number))),
         ("http-listen", Some(format!("[::]:{}", http.number))),
         ("grpc-forward-listen", Some(format!("[::]:{forward_port}"))),
-        (
-            "listeners-file",
-            (!further.is_empty()).then(|| paths::LISTENERS_FILE.to_owned()),
-        ),
-        ("tls-dir", has_tls.then(|| paths::TLS_DIR.to_owned())),
         ("object-store", Some(store)),
         ("s3-endpoint", storage.endpoint.clone()),
         ("s3-region", storage.region.clone()),
         ("s3-path-style", storage.path_style.then(|| "true".to_owned())),
-        (
-            "s3-ca-file",
-            storage
-                .ca_secret
-                .as_ref()
-                .map(|_| paths::STORE_CA_FILE.to_owned()),
-        ),
     ];
     for (name, value) in ours {
         if let Some(value) = value {
@@ -240,11 +228,26 @@ fn settings(
         .variables()
         .map(|(name, value)| (name, value.to_owned()))
         .collect();
-    // Only agents read the connection string; any valid one allows checking the combination of the
-    // other settings.
-    overrides
-        .set("metadata-url", "postgres://postgresql/streamhouse")
-        .map_err(refuse)?;
+    // The rest is in the pod template, and allows checking the combination of all settings. Any
+    // valid connection string does; only agents read theirs.
+    let has_tls = grpc.has_tls() || http.has_tls() || further.iter().any(|listener| listener.port.has_tls());
+    let of_pods = [
+        ("metadata-url", Some("postgres://postgresql/streamhouse")),
+        (
+            "listeners-file",
+            (!further.is_empty()).then_some(paths::LISTENERS_FILE),
+        ),
+        ("tls-dir", has_tls.then_some(paths::TLS_DIR)),
+        (
+            "s3-ca-file",
+            storage.ca_secret.as_ref().map(|_| paths::STORE_CA_FILE),
+        ),
+    ];
+    for (name, value) in of_pods {
+        if let Some(value) = value {
+            overrides.set(name, value).map_err(refuse)?;
+        }
+    }
     let settings = overrides.resolve(false).map_err(refuse)?;
     Ok((variables, settings))
 }

@@ -70,7 +70,7 @@ documented_enum! {
         NotStalled: "nothing waits for a user",
         NotChecked: "not checked yet",
         SecretMissing: "a Secret in the spec, or a key in it, does not exist",
-        InvalidSecret: "the value in a Secret is not a valid connection string or access key",
+        InvalidSecret: "the value in a Secret is not a valid connection string, access key or CA certificate",
         MetadataMigrated: "PostgreSQL is reachable and has the schema version that the agents require",
         MetadataUnreachable: "PostgreSQL does not answer or rejects the connection",
         SchemaTooNew: "the schema is of a newer version: agents of this version must not be started",

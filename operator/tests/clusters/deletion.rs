@@ -3,7 +3,7 @@
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Namespace};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::json;
 use streamhouse_operator::{
@@ -69,7 +69,7 @@ async fn a_confirmed_deletion_stops_the_agents_and_waits_for_the_purge() {
         .until("the purge", || async {
             let jobs = world
                 .api_of::<Job>()
-                .list(&kube::api::ListParams::default())
+                .list(&ListParams::default())
                 .await
                 .unwrap()
                 .items;
@@ -141,4 +141,43 @@ async fn a_namespace_ends_in_time_also_when_the_operator_was_down() {
         })
         .await;
     assert_eq!(world.sql("SELECT count(*) FROM cluster").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_of_another_cluster_is_not_deleted() {
+    let world = ClusterTestEnvironment::new().await;
+    world.create_confirmed().await;
+    let ours = world.sql("SELECT cluster_id FROM cluster").await;
+    world.sql("UPDATE cluster SET cluster_id = 'another'").await;
+    world.delete(&DeleteParams::default()).await;
+    let message = world.condition("Ready", "False", "DeletePending").await;
+    assert!(
+        message.contains(&ours) && message.contains("another") && message.contains("nothing is deleted"),
+        "{message}"
+    );
+    world.condition("Stalled", "True", "ClusterIdMismatch").await;
+    world
+        .condition("MetadataReachable", "False", "ClusterIdMismatch")
+        .await;
+    world.wait_for_reconciles(1).await;
+    let purges = || async {
+        let all = world.api_of::<Job>().list(&ListParams::default()).await.unwrap();
+        let mut jobs = all.items;
+        jobs.retain(|job| job.name_any().starts_with("main-purge"));
+        jobs
+    };
+    assert!(purges().await.is_empty());
+    world.deployment().await;
+
+    world
+        .sql(&format!("UPDATE cluster SET cluster_id = '{ours}'"))
+        .await;
+    let job = world
+        .until("the purge", || async { purges().await.into_iter().next() })
+        .await;
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    let arguments = pod.containers[0].args.clone().unwrap();
+    assert_eq!(arguments, ["purge", "--yes", "--cluster-id", &ours]);
+    world.end_job("main-purge", true, "").await;
+    world.until_gone::<StreamHouseCluster>("main").await;
 }

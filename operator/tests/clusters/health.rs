@@ -210,6 +210,29 @@ async fn a_missing_secret_is_named_and_noticed_when_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_no_certificate_is_named_and_keeps_agents_from_starting() {
+    let world = ClusterTestEnvironment::new().await;
+    world.write_secret("authority", &[("ca.crt", "hunter2")]).await;
+    let storage = json!({ "caSecret": { "name": "authority" } });
+    world.create(json!({ "objectStorage": storage })).await;
+    let message = world
+        .condition("StorageReachable", "False", "InvalidSecret")
+        .await;
+    assert!(
+        message.contains("Secret authority, key ca.crt") && !message.contains("hunter2"),
+        "{message}"
+    );
+    world.condition("Stalled", "True", "InvalidSecret").await;
+    world.wait_for_reconciles(1).await;
+    let agents = world.api_of::<Deployment>().get_opt("main-agent").await;
+    assert!(agents.unwrap().is_none());
+    world
+        .patch_spec(json!({ "objectStorage": { "caSecret": null } }))
+        .await;
+    world.deployment().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_database_is_told_without_its_password() {
     let world = ClusterTestEnvironment::new().await;
     world

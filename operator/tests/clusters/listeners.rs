@@ -37,7 +37,7 @@ async fn agents(world: &ClusterTestEnvironment) -> Vec<Pod> {
 }
 
 /// Waits until this many agents have slots, and returns them by pod.
-async fn slots(world: &ClusterTestEnvironment, count: usize) -> BTreeMap<String, String> {
+pub(crate) async fn slots(world: &ClusterTestEnvironment, count: usize) -> BTreeMap<String, String> {
     world
         .until("slots of all agents", || async {
             let pods = agents(world).await;
@@ -51,7 +51,7 @@ async fn slots(world: &ClusterTestEnvironment, count: usize) -> BTreeMap<String,
 }
 
 /// Ends an agent as a kubelet does, and waits until it is gone.
-async fn end_agent(world: &ClusterTestEnvironment, pod: &str) {
+pub(crate) async fn end_agent(world: &ClusterTestEnvironment, pod: &str) {
     let now = DeleteParams {
         grace_period_seconds: Some(0),
         ..DeleteParams::default()
@@ -309,6 +309,7 @@ async fn a_service_of_somebody_else_is_left_alone_and_the_cluster_is_not_degrade
     world.make_agents_ready().await;
     world.condition("Ready", "True", "AgentsReady").await;
     world.condition("Degraded", "False", "Healthy").await;
+    world.condition("Stalled", "True", "ObjectConflict").await;
 
     services
         .delete("main-external-bootstrap", &DeleteParams::default())
@@ -319,6 +320,7 @@ async fn a_service_of_somebody_else_is_left_alone_and_the_cluster_is_not_degrade
             service.labels().contains_key("streamhouse.io/listener")
         })
         .await;
+    world.condition("Stalled", "False", "NotStalled").await;
 }
 
 /// Returns the definition of a kind of the Gateway API, as far as the operator uses it.

@@ -8,6 +8,7 @@ mod changes;
 mod deletion;
 mod environment;
 mod health;
+mod holds;
 mod listeners;
 mod monitoring;
 mod propagation;

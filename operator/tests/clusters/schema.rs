@@ -138,6 +138,29 @@ async fn a_refused_version_is_not_rolled_out_when_the_database_goes_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_refused_also_while_the_database_is_down() {
+    let world = ClusterTestEnvironment::new().await;
+    world
+        .write_secret("metadata", &[("uri", "postgres://streamhouse@127.0.0.1:1/none")])
+        .await;
+    for (version, reason) in [("1.3.0", "VersionTooNew"), ("0.0.9", "VersionNotSupported")] {
+        if version == "1.3.0" {
+            world.create(json!({ "version": version })).await;
+        } else {
+            world.patch_spec(json!({ "version": version })).await;
+        }
+        world.condition("Degraded", "True", reason).await;
+        world.condition("Stalled", "True", reason).await;
+        world
+            .condition("MetadataReachable", "False", "MetadataUnreachable")
+            .await;
+        world.wait_for_reconciles(1).await;
+        let agents = world.api_of::<Deployment>().get_opt("main-agent").await;
+        assert!(agents.unwrap().is_none(), "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_no_schema_suits_migrates_nothing() {
     let world = ClusterTestEnvironment::new().await;
     world.create(json!({ "version": "0.0.9" })).await;

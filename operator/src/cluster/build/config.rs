@@ -33,8 +33,8 @@ fn build_service_account(draft: ObjectBuilder<'_>) -> ChildObject {
     draft.build(json!({ "automountServiceAccountToken": false }))
 }
 
-/// Builds the ConfigMap of the settings. Values that are secret or differ between pods are in the
-/// pod template.
+/// Builds the ConfigMap of the settings. Values that are secret, differ between pods or name a
+/// mounted file are in the pod template.
 pub(super) fn config_map(desired: &DesiredCluster) -> ChildObject {
     new_config_map(desired).build(json!({ "data": desired.variables }))
 }
@@ -54,6 +54,6 @@ fn new_config_map(desired: &DesiredCluster) -> ObjectBuilder<'_> {
 /// read again.
 pub(super) fn config_hash(desired: &DesiredCluster, inputs: &BuildInputs) -> String {
     let mut parts = vec![json!(desired.variables), json!(inputs.secret_hash)];
-    parts.extend(desired.listeners.iter().map(listeners::structure));
+    parts.extend(listeners::desired_listeners(desired));
     short_hash(&json!(parts).to_string())
 }

@@ -1,6 +1,6 @@
-//! Environment variables and files of a container: variables that differ between pods, and
-//! variables and files from Secrets. Used by the pod builder. Contains only names and keys of
-//! Secrets; Kubernetes puts their contents into the container.
+//! Environment variables and files of a container: variables that differ between pods or name a
+//! mounted file, and variables and files from Secrets. Used by the pod builder. Contains only names
+//! and keys of Secrets; Kubernetes puts their contents into the container.
 
 use serde_json::{Value, json};
 
@@ -36,6 +36,19 @@ pub(super) fn identity_variables(desired: &DesiredCluster) -> Vec<Value> {
     ]
 }
 
+/// Returns the variables that name the mounted files of the listeners. They are in the pod template
+/// beside the mounts: a pod of an earlier template, which restarts, must not look for the files.
+pub(super) fn listener_variables(desired: &DesiredCluster) -> Vec<Value> {
+    let mut variables = Vec::new();
+    if !desired.listeners.is_empty() {
+        variables.push(text_variable("STREAMHOUSE_LISTENERS_FILE", paths::LISTENERS_FILE));
+    }
+    if desired.ports().any(|(_, port)| port.has_tls()) {
+        variables.push(text_variable("STREAMHOUSE_TLS_DIR", paths::TLS_DIR));
+    }
+    variables
+}
+
 /// Returns the variables for the access to the database and the object store.
 pub(super) fn access_variables(desired: &DesiredCluster) -> Vec<Value> {
     let mut variables = vec![secret_variable(
@@ -47,6 +60,9 @@ pub(super) fn access_variables(desired: &DesiredCluster) -> Vec<Value> {
         if tls.authority.is_some() {
             variables.push(text_variable("PGSSLROOTCERT", paths::DATABASE_CA_FILE));
         }
+    }
+    if desired.storage.authority.is_some() {
+        variables.push(text_variable("STREAMHOUSE_S3_CA_FILE", paths::STORE_CA_FILE));
     }
     if let Some(credentials) = &desired.storage.credentials {
         variables.push(secret_variable("AWS_ACCESS_KEY_ID", &credentials.access_key_id));

@@ -34,9 +34,16 @@ pub(in crate::cluster) const PURGE_COMPONENT: &str = "purge";
 /// any point, also by another Job: its name contains a hash of its template, which is immutable, so
 /// that a corrected image or setting takes effect. The garbage collector must not delete it during
 /// a foreground deletion of the cluster, so it has no owner.
-pub(super) fn purge_job(desired: &DesiredCluster, inputs: &BuildInputs) -> ChildObject {
+pub(super) fn purge_job(
+    desired: &DesiredCluster,
+    inputs: &BuildInputs,
+    cluster_id: Option<&str>,
+) -> ChildObject {
+    let mut arguments = vec!["purge", "--yes"];
+    // The Secret may name other stores by the time a pod starts.
+    arguments.extend(cluster_id.into_iter().flat_map(|id| ["--cluster-id", id]));
     let spec = json!({
-        "template": pod::job_template(desired, inputs, PURGE_COMPONENT, &["purge", "--yes"]),
+        "template": pod::job_template(desired, inputs, PURGE_COMPONENT, &arguments),
         "backoffLimit": 20,
     });
     let depends_on = json!([spec, desired.variables]).to_string();

@@ -18,8 +18,6 @@ use crate::{
     crd::{ListenerType, RouteKind},
 };
 
-/// Component of the objects of listeners, which monitoring does not select.
-const LISTENER_COMPONENT: &str = "listener";
 /// File of the listeners in the ConfigMap.
 const LISTENERS_FILE: &str = "listeners.yaml";
 /// Volume of the ConfigMap.
@@ -44,8 +42,8 @@ pub(super) fn listeners_config(desired: &DesiredCluster, inputs: &BuildInputs) -
         entry
     };
     let file = json!({ "listeners": desired.listeners.iter().map(entry).collect::<Vec<_>>() });
-    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, config_name(desired))
-        .component(LISTENER_COMPONENT);
+    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, listeners_config_name(desired))
+        .component(labels::LISTENER_COMPONENT);
     // JSON is YAML too.
     Some(draft.build(json!({ "data": { LISTENERS_FILE: format!("{file:#}\n") } })))
 }
@@ -60,7 +58,7 @@ pub(super) fn add_to_pod(desired: &DesiredCluster, spec: &mut Value) {
         |listener: &DesiredListener| json!({ "containerPort": listener.port.number, "protocol": "TCP" });
     let ports: Vec<Value> = desired.listeners.iter().map(port).collect();
     let mount = json!({ "name": LISTENERS_VOLUME, "mountPath": paths::LISTENERS_DIR, "readOnly": true });
-    let config = json!({ "name": config_name(desired) });
+    let config = json!({ "name": listeners_config_name(desired) });
     let further = json!({
         "containers": [{ "name": CONTAINER_NAME, "ports": ports, "volumeMounts": [mount] }],
         "volumes": [{ "name": LISTENERS_VOLUME, "configMap": config }],
@@ -68,12 +66,34 @@ pub(super) fn add_to_pod(desired: &DesiredCluster, spec: &mut Value) {
     merge(spec, &further);
 }
 
-fn config_name(desired: &DesiredCluster) -> String {
+/// Returns the name of the ConfigMap of the listeners.
+pub(in crate::cluster) fn listeners_config_name(desired: &DesiredCluster) -> String {
     format!("{}-listeners", desired.name)
 }
 
+/// Returns what agents read only at start of the listeners in the spec.
+pub(in crate::cluster) fn desired_listeners(desired: &DesiredCluster) -> Vec<Value> {
+    desired.listeners.iter().map(structure).collect()
+}
+
+/// Returns what agents read only at start of the listeners in the data of a stored ConfigMap; empty
+/// if there are none.
+pub(in crate::cluster) fn stored_listeners(data: Option<&BTreeMap<String, String>>) -> Vec<Value> {
+    let file = data.and_then(|data| data.get(LISTENERS_FILE));
+    let file: Option<Value> = file.and_then(|text| serde_json::from_str(text).ok());
+    let listeners = file.as_ref().and_then(|file| file.get("listeners")?.as_array());
+    let mut listeners = listeners.cloned().unwrap_or_default();
+    for fields in listeners.iter_mut().filter_map(Value::as_object_mut) {
+        fields.retain(|name, _| STRUCTURE.contains(&name.as_str()));
+    }
+    listeners
+}
+
+/// The fields of a listener that agents read only at start.
+const STRUCTURE: [&str; 3] = ["name", "listen", "tls"];
+
 /// Returns what agents read of a listener only at start.
-pub(super) fn structure(listener: &DesiredListener) -> Value {
+fn structure(listener: &DesiredListener) -> Value {
     json!({
         "name": listener.name,
         "listen": format!("[::]:{}", listener.port.number),
@@ -137,7 +157,7 @@ impl<'a> ListenerEndpoint<'a> {
             labels.insert(LABEL_AGENT_SLOT.to_owned(), slot.to_string());
         }
         ObjectBuilder::new(self.desired, kind, self.name())
-            .component(LISTENER_COMPONENT)
+            .component(labels::LISTENER_COMPONENT)
             .labels(&labels)
             .annotations(annotations)
     }

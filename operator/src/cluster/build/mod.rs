@@ -16,7 +16,10 @@ mod scaling;
 
 use kube::core::DynamicObject;
 
-pub(super) use self::jobs::PURGE_COMPONENT;
+pub(super) use self::{
+    jobs::PURGE_COMPONENT,
+    listeners::{desired_listeners, listeners_config_name, stored_listeners},
+};
 use super::{children::ManagedKind, desired::DesiredCluster, inputs::BuildInputs};
 
 /// Name of the agents' container, by which a user's pod template refers to it.
@@ -86,12 +89,17 @@ fn set_served_version(child: &mut ChildObject, inputs: &BuildInputs) {
 
 /// Builds the Job that deletes all records and the metadata, after what its pods need. Only for a
 /// cluster whose deletion with its data was confirmed. None of the objects has an owner: they must
-/// survive a foreground deletion of the cluster, so whoever applies them deletes them.
-pub fn purge_objects(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject> {
+/// survive a foreground deletion of the cluster, so whoever applies them deletes them. The Job
+/// refuses stores of another cluster than `cluster_id`.
+pub fn purge_objects(
+    desired: &DesiredCluster,
+    inputs: &BuildInputs,
+    cluster_id: Option<&str>,
+) -> Vec<ChildObject> {
     let objects = [
         config::service_account_of_purge(desired),
         Some(config::config_map_of_purge(desired)),
-        Some(jobs::purge_job(desired, inputs)),
+        Some(jobs::purge_job(desired, inputs, cluster_id)),
     ];
     objects.into_iter().flatten().collect()
 }

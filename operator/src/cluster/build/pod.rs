@@ -24,6 +24,7 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
     .concat();
     let environment = [
         environment::identity_variables(desired),
+        environment::listener_variables(desired),
         environment::access_variables(desired),
     ]
     .concat();

@@ -143,7 +143,7 @@ fn pods_on_openshift_have_no_ids_and_keep_the_rest_of_the_standard() {
     };
     let desired = desired_with("{}");
     let mut children = build(&desired, &inputs);
-    children.extend(purge_objects(&desired, &inputs));
+    children.extend(purge_objects(&desired, &inputs, None));
     let pods = children
         .iter()
         .filter_map(|child| child.object.data.pointer("/spec/template/spec"));
@@ -266,7 +266,7 @@ fn no_job_is_found_by_the_selector_of_agents() {
     let desired = desired_with("{}");
     for job in [
         jobs::preflight_job(&desired, &inputs()),
-        jobs::purge_job(&desired, &inputs()),
+        jobs::purge_job(&desired, &inputs(), None),
     ] {
         let labels = &serde_json::to_value(&job.object).unwrap()["spec"]["template"]["metadata"]["labels"];
         assert!(
@@ -333,7 +333,7 @@ fn assert_known(child: &ChildObject) {
 
 #[test]
 fn the_purge_runs_the_agents_program_with_its_rights_and_nothing_of_it_has_an_owner() {
-    let objects = purge_objects(&desired_with(EVERYTHING), &inputs());
+    let objects = purge_objects(&desired_with(EVERYTHING), &inputs(), Some("a1"));
     let kinds: Vec<ManagedKind> = objects.iter().map(|child| child.kind).collect();
     assert_eq!(
         kinds,
@@ -351,7 +351,8 @@ fn the_purge_runs_the_agents_program_with_its_rights_and_nothing_of_it_has_an_ow
     }
     let purge = &objects[2];
     let spec = &purge.object.data["spec"]["template"]["spec"];
-    assert_eq!(spec["containers"][0]["args"], json!(["purge", "--yes"]));
+    let arguments = json!(["purge", "--yes", "--cluster-id", "a1"]);
+    assert_eq!(spec["containers"][0]["args"], arguments);
     assert_eq!(spec["serviceAccountName"], objects[0].name());
     let settings = &spec["containers"][0]["envFrom"][0]["configMapRef"]["name"];
     assert_eq!(settings, objects[1].name());
@@ -360,7 +361,11 @@ fn the_purge_runs_the_agents_program_with_its_rights_and_nothing_of_it_has_an_ow
 
 #[test]
 fn a_corrected_image_or_setting_is_another_purge() {
-    let name = |spec: &str| jobs::purge_job(&desired_with(spec), &inputs()).name().to_owned();
+    let name = |spec: &str| {
+        jobs::purge_job(&desired_with(spec), &inputs(), None)
+            .name()
+            .to_owned()
+    };
     assert_ne!(name("image: {tag: 1.2.3}"), name("{}"));
     assert_ne!(
         name("objectStorage: {bucket: streamhouse-data, region: eu-central-1}"),

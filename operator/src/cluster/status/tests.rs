@@ -392,3 +392,25 @@ fn a_database_that_stays_unreachable_makes_a_cluster_unready_and_is_named() {
         );
     }
 }
+
+#[test]
+fn a_listener_that_waits_for_a_user_stalls_the_cluster_and_does_not_degrade_it() {
+    for (reason, stalled) in [
+        (ConditionReason::NodeAccessForbidden, "True NodeAccessForbidden"),
+        (ConditionReason::ObjectConflict, "True ObjectConflict"),
+        (ConditionReason::AddressPending, "False NotStalled"),
+        (ConditionReason::ApplyFailed, "False NotStalled"),
+    ] {
+        let findings = ReconcileFindings {
+            listeners: Some(ListenersReport {
+                problem: Some(problem(ConditionType::ListenersAvailable, reason)),
+                ..ListenersReport::default()
+            }),
+            ..healthy_findings()
+        };
+        let status = status_of(&findings);
+        assert_eq!(condition_text(&status, ConditionType::Stalled), stalled);
+        assert_eq!(condition_text(&status, ConditionType::Degraded), "False Healthy");
+        assert_eq!(condition_text(&status, ConditionType::Ready), "True AgentsReady");
+    }
+}

@@ -53,10 +53,11 @@ fn what_is_set_is_taken() {
         desired.variables["STREAMHOUSE_OBJECT_STORE"],
         "s3://streamhouse-data/team-a"
     );
-    assert_eq!(
-        desired.variables["STREAMHOUSE_S3_CA_FILE"],
-        "/etc/streamhouse/object-storage/ca.crt"
-    );
+    // Files are named beside their mounts, in the pod template.
+    for of_pods in ["S3_CA_FILE", "TLS_DIR", "LISTENERS_FILE", "METADATA_URL"] {
+        let name = format!("STREAMHOUSE_{of_pods}");
+        assert!(!desired.variables.contains_key(&name), "{name}");
+    }
     assert_eq!(desired.resources["requests"]["memory"], "1073741824");
     assert_eq!(desired.max_unavailable, Some(json!("25%")));
 }

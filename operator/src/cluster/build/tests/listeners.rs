@@ -1,5 +1,7 @@
 //! The objects of additional listeners.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::*;
@@ -180,11 +182,22 @@ fn agents_read_the_file_from_a_directory_that_is_updated() {
         build_listener("{name: external, type: internal, port: 50052, tls: {secretName: certificate}}");
     let settings = find_kind(&children, ManagedKind::ConfigMap);
     let file = "/etc/streamhouse/listeners/listeners.yaml";
-    assert_eq!(settings["data"]["STREAMHOUSE_LISTENERS_FILE"], file);
     // The usual port is taken.
     assert_eq!(settings["data"]["STREAMHOUSE_GRPC_FORWARD_LISTEN"], "[::]:50053");
     let deployment = find_kind(&children, ManagedKind::Deployment);
     let pod = &deployment["spec"]["template"]["spec"];
+    // A pod of an earlier template has neither the mounts nor their names.
+    let environment = pod["containers"][0]["env"].as_array().unwrap();
+    for (name, value) in [
+        ("STREAMHOUSE_LISTENERS_FILE", file),
+        ("STREAMHOUSE_TLS_DIR", "/etc/streamhouse/tls"),
+    ] {
+        assert!(
+            environment.contains(&json!({ "name": name, "value": value })),
+            "{name}"
+        );
+        assert!(settings["data"].get(name).is_none(), "{name}");
+    }
     let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
     let of_name = |name: &str| mounts.iter().find(|mount| mount["name"] == name).unwrap();
     assert_eq!(of_name("listeners")["mountPath"], "/etc/streamhouse/listeners");
@@ -200,4 +213,34 @@ fn agents_read_the_file_from_a_directory_that_is_updated() {
             .iter()
             .any(|port| port["name"] == "grpc-forward" && port["containerPort"] == 50053)
     );
+}
+
+#[test]
+fn the_listeners_of_running_agents_are_known_from_their_file() {
+    let spec = |listener: &str| desired_with(&format!("{{listeners: {{additional: [{listener}]}}}}"));
+    let desired = spec(NODE_PORT);
+    let facts = BuildInputs {
+        listeners: listener_facts("external"),
+        ..inputs()
+    };
+    let children = build(&desired, &facts);
+    let config = children
+        .iter()
+        .find(|child| child.name() == "events-listeners")
+        .unwrap();
+    let data = serde_json::from_value(config.object.data["data"].clone()).unwrap();
+    let stored = stored_listeners(Some(&data));
+    assert_eq!(stored, desired_listeners(&desired));
+    let advertised = NODE_PORT.replace("nodePort: 31000", "advertisedHost: events.example.com");
+    assert_eq!(stored, desired_listeners(&spec(&advertised)));
+    assert_ne!(
+        stored,
+        desired_listeners(&spec(&NODE_PORT.replace("9094", "9095")))
+    );
+    assert_ne!(stored, desired_listeners(&desired_with("{}")));
+    for nothing in ["", "[]", "{}", "{\"listeners\": 1}"] {
+        let data = BTreeMap::from([("listeners.yaml".to_owned(), nothing.to_owned())]);
+        assert_eq!(stored_listeners(Some(&data)), Vec::<Value>::new(), "{nothing}");
+    }
+    assert_eq!(stored_listeners(None), desired_listeners(&desired_with("{}")));
 }
