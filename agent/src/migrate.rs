@@ -75,6 +75,11 @@ pub async fn run(
             say(&format!("live agent: {agent}"));
         }
         let planned = overview.plan_migration(&options.request)?;
+        if planned.from < planned.to {
+            for agent in overview.sealed_by_migration(planned.to) {
+                say(&format!("expired agent, would be sealed: {agent}"));
+            }
+        }
         say(&if planned.from == planned.to {
             "nothing to migrate".to_owned()
         } else {

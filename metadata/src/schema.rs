@@ -70,7 +70,7 @@ impl SchemaState {
     }
 }
 
-/// An agent that holds its lease.
+/// An agent that is not sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LiveAgent {
     /// The id of the agent.
@@ -82,18 +82,42 @@ pub struct LiveAgent {
     pub window: Option<SchemaWindow>,
 }
 
-/// The row of a live agent: id, version, and the window if it registered one.
-pub(crate) type LiveAgentRow = (String, String, Option<i64>, Option<i64>);
+/// An incarnation that is not sealed, as a store reads it whatever the version of its schema.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct UnsealedAgentRow {
+    incarnation: i64,
+    agent_id: String,
+    version: String,
+    /// The window that the agent registered, if it did.
+    schema_min: Option<i64>,
+    schema_max: Option<i64>,
+    /// Whether its lease has expired.
+    expired: bool,
+}
 
-impl From<LiveAgentRow> for LiveAgent {
-    fn from((agent_id, version, min, max): LiveAgentRow) -> Self {
-        let window = min.zip(max).map(|(min, max)| SchemaWindow { min, max });
-        Self {
-            window: window.or_else(|| release_window(&version)),
-            agent_id,
-            version,
+impl UnsealedAgentRow {
+    /// Returns the agent if it holds its lease.
+    pub(crate) fn live_agent(&self) -> Option<LiveAgent> {
+        (!self.expired).then(|| self.agent())
+    }
+
+    fn agent(&self) -> LiveAgent {
+        let registered = self.schema_min.zip(self.schema_max);
+        let window = registered.map(|(min, max)| SchemaWindow { min, max });
+        LiveAgent {
+            agent_id: self.agent_id.clone(),
+            version: self.version.clone(),
+            window: window.or_else(|| release_window(&self.version)),
         }
     }
+}
+
+/// Returns the incarnations that a migration to version `to` seals: their lease has expired, and
+/// their agents are not known to run on that version. Such an agent may only be paused; once it is
+/// sealed, nothing that it still sends is committed.
+pub(crate) fn incarnations_to_seal(rows: &[UnsealedAgentRow], to: i64) -> Vec<i64> {
+    let outdated = rows.iter().filter(|row| row.expired && !row.agent().runs_on(to));
+    outdated.map(|row| row.incarnation).collect()
 }
 
 impl LiveAgent {
@@ -122,6 +146,8 @@ pub struct StoreOverview {
     pub cluster_id: Option<String>,
     /// The agents that hold their lease, by id.
     pub live_agents: Vec<LiveAgent>,
+    /// The agents whose lease has expired and that are not sealed yet, by id.
+    pub expired_agents: Vec<LiveAgent>,
 }
 
 impl StoreOverview {
@@ -131,7 +157,30 @@ impl StoreOverview {
             schema: SchemaState { found: 0, window },
             cluster_id: None,
             live_agents: Vec::new(),
+            expired_agents: Vec::new(),
         }
+    }
+
+    /// Returns the overview of a store with a schema and these agents.
+    pub(crate) fn of_agents(
+        schema: SchemaState,
+        cluster_id: Option<String>,
+        agents: &[UnsealedAgentRow],
+    ) -> Self {
+        let (expired, live): (Vec<_>, Vec<_>) = agents.iter().partition(|row| row.expired);
+        let describe = |rows: Vec<&UnsealedAgentRow>| rows.into_iter().map(UnsealedAgentRow::agent).collect();
+        Self {
+            schema,
+            cluster_id,
+            live_agents: describe(live),
+            expired_agents: describe(expired),
+        }
+    }
+
+    /// Returns the expired agents that a migration to version `to` seals.
+    pub fn sealed_by_migration(&self, to: i64) -> Vec<&LiveAgent> {
+        let expired = self.expired_agents.iter();
+        expired.filter(|agent| !agent.runs_on(to)).collect()
     }
 
     /// Returns what the migration would do.
@@ -284,6 +333,7 @@ mod tests {
             },
             cluster_id: None,
             live_agents: agents.to_vec(),
+            expired_agents: Vec::new(),
         };
         match overview.plan_migration(&MigrationRequest { to, ignore_agents }) {
             Ok(MigrationOutcome { from, to }) => format!("{from} -> {to}"),
@@ -310,6 +360,34 @@ mod tests {
         assert_eq!(plan(7, &both, None, true), "7 -> 8");
         assert_eq!(plan(8, &both, None, false), "8 -> 8", "nothing is to be done");
         assert_eq!(plan(7, &both, Some(7), false), "7 -> 7");
+    }
+
+    #[test]
+    fn a_migration_seals_the_expired_agents_that_do_not_run_on_it() {
+        let row = |incarnation, window: Option<(i64, i64)>, expired| UnsealedAgentRow {
+            incarnation,
+            agent_id: format!("agent-{incarnation}"),
+            version: "0.0.9".to_owned(),
+            schema_min: window.map(|(min, _)| min),
+            schema_max: window.map(|(_, max)| max),
+            expired,
+        };
+        let rows = [
+            row(1, Some((6, 7)), true),
+            row(2, Some((6, 8)), true),
+            row(3, None, true),
+            row(4, None, false),
+        ];
+        assert_eq!(incarnations_to_seal(&rows, 8), [1, 3]);
+        assert_eq!(incarnations_to_seal(&rows, 7), [3]);
+        let schema = SchemaState {
+            found: 6,
+            window: WINDOW,
+        };
+        let overview = StoreOverview::of_agents(schema, None, &rows);
+        assert_eq!(overview.live_agents, [agent("agent-4", None)]);
+        let sealed = overview.sealed_by_migration(8);
+        assert_eq!(sealed, [&agent("agent-1", Some((6, 7))), &agent("agent-3", None)]);
     }
 
     #[test]

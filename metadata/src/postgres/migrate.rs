@@ -9,6 +9,7 @@ use sqlx::{
     query, query_as, query_scalar, raw_sql,
 };
 
+use self::prepare::prepare_migration;
 use super::{
     PostgresConnector, ServerTimeouts, StoreConnection, TransactionScope, connect_once,
     errors::{PostgresErrorClass, classify_error, store_error},
@@ -16,8 +17,8 @@ use super::{
 use crate::{
     ConnectOptions, Error, Result, SchemaWindow,
     schema::{
-        AGENT_WINDOWS_VERSION, AppliedMigration, LiveAgent, LiveAgentRow, MigrationOutcome, MigrationRequest,
-        SchemaState, StoreOverview, TABLES, check_versions, check_window, migrate_error,
+        AGENT_WINDOWS_VERSION, AppliedMigration, MigrationOutcome, MigrationRequest, SchemaState,
+        StoreOverview, TABLES, UnsealedAgentRow, check_versions, check_window, migrate_error,
     },
     transaction::{
         MAX_ATTEMPTS, TransactionError, TransactionResult, retry_delay, timeout_error, with_timeout,
@@ -102,37 +103,39 @@ macro_rules! read_overview {
             let cluster_id = query_scalar("SELECT cluster_id FROM cluster")
                 .fetch_optional(&mut *$conn)
                 .await?;
-            let live: Vec<LiveAgentRow> = query_as(live_agents_sql(found)).fetch_all(&mut *$conn).await?;
-            StoreOverview {
-                schema: SchemaState {
-                    found,
-                    window: $window,
-                },
-                cluster_id,
-                live_agents: live.into_iter().map(LiveAgent::from).collect(),
-            }
+            let agents: Vec<UnsealedAgentRow> = query_as(unsealed_agents_sql(found))
+                .fetch_all(&mut *$conn)
+                .await?;
+            let schema = SchemaState {
+                found,
+                window: $window,
+            };
+            StoreOverview::of_agents(schema, cluster_id, &agents)
         }
     }};
 }
 
-/// Selects the agents that hold their lease.
-macro_rules! live_agents_sql {
+/// Selects the incarnations that are not sealed, by agent id.
+macro_rules! unsealed_agents_sql {
     ($window:literal) => {
         concat!(
-            "SELECT agent_id, version, ",
+            "SELECT incarnation, agent_id, version, ",
             $window,
-            " FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() ORDER BY agent_id"
+            ", lease_expires_at < clock_timestamp() AS expired
+             FROM agents WHERE sealed_at IS NULL ORDER BY agent_id"
         )
     };
 }
 
-fn live_agents_sql(version: i64) -> &'static str {
+fn unsealed_agents_sql(version: i64) -> &'static str {
     if version >= AGENT_WINDOWS_VERSION {
-        live_agents_sql!("schema_min::bigint, schema_max::bigint")
+        unsealed_agents_sql!("schema_min::bigint AS schema_min, schema_max::bigint AS schema_max")
     } else {
-        live_agents_sql!("NULL::bigint, NULL::bigint")
+        unsealed_agents_sql!("NULL::bigint AS schema_min, NULL::bigint AS schema_max")
     }
 }
+
+mod prepare;
 
 /// Migrates the database that `url` names. The migrator holds an advisory lock, and each migration
 /// is a transaction.
@@ -220,7 +223,7 @@ async fn migrate_once(
         let raw = conn.raw();
         // Held until the connection is closed. The migrator takes it once more.
         raw.lock().await?;
-        let outcome = read_overview!(raw, options.schema).plan_migration(request)?;
+        let outcome = prepare_migration(raw, options.schema, request).await?;
         if outcome.from < outcome.to {
             let limit = format!("SET lock_timeout = {}", TABLE_LOCK_TIMEOUT.as_millis());
             raw_sql(AssertSqlSafe(limit)).execute(&mut *raw).await?;
@@ -250,7 +253,7 @@ async fn migrate_through_pooler(
         .try_get(0)?;
     let lock = format!("SELECT pg_advisory_xact_lock({})", migration_lock_key(&database));
     raw_sql(AssertSqlSafe(lock)).execute(&mut *whole).await?;
-    let planned = plan_in_transaction(&mut whole, window, request).await;
+    let planned = prepare_migration(&mut whole, window, request).await;
     let migrated = match &planned {
         Ok(outcome) if outcome.from < outcome.to => {
             let limit = format!("SET LOCAL lock_timeout = {}", TABLE_LOCK_TIMEOUT.as_millis());
@@ -271,14 +274,6 @@ async fn migrate_through_pooler(
     whole.commit().await?;
     migrated?;
     planned
-}
-
-async fn plan_in_transaction(
-    conn: &mut sqlx::PgConnection,
-    window: SchemaWindow,
-    request: &MigrationRequest,
-) -> Result<MigrationOutcome, MigrationFailure> {
-    Ok(read_overview!(conn, window).plan_migration(request)?)
 }
 
 /// Reads what the database that `url` names holds.
@@ -336,11 +331,9 @@ async fn drop_tables(conn: &mut StoreConnection, window: SchemaWindow) -> Transa
     query("LOCK TABLE cluster, agents IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *conn)
         .await?;
-    let live: Option<LiveAgentRow> = query_as(live_agents_sql(found))
-        .fetch_optional(&mut *conn)
-        .await?;
-    if let Some((agent_id, ..)) = live {
-        return Err(Error::AgentHoldsLease(agent_id).into());
+    let agents: Vec<UnsealedAgentRow> = query_as(unsealed_agents_sql(found)).fetch_all(&mut *conn).await?;
+    if let Some(agent) = agents.iter().find_map(UnsealedAgentRow::live_agent) {
+        return Err(Error::AgentHoldsLease(agent.agent_id).into());
     }
     let tables = format!("DROP TABLE IF EXISTS {}", TABLES.join(", "));
     query(AssertSqlSafe(tables)).execute(&mut *conn).await?;

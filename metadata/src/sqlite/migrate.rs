@@ -17,8 +17,9 @@ use super::{classify_error, connect_options, parse_address, store_error};
 use crate::{
     ConnectOptions, Error, Result, SchemaWindow,
     schema::{
-        AGENT_WINDOWS_VERSION, AppliedMigration, LiveAgent, LiveAgentRow, MigrationOutcome, MigrationRequest,
-        SchemaState, StoreOverview, TABLES, check_versions, check_window, migrate_error,
+        AGENT_WINDOWS_VERSION, AppliedMigration, MigrationOutcome, MigrationRequest, SchemaState,
+        StoreOverview, TABLES, UnsealedAgentRow, check_versions, check_window, incarnations_to_seal,
+        migrate_error,
     },
     transaction::{TransactionResult, retry_delay, transact, with_timeout},
 };
@@ -63,11 +64,10 @@ async fn read_overview(conn: &mut SqliteConnection, window: SchemaWindow) -> Res
         return Ok(StoreOverview::empty(window));
     }
     let cluster_id = query_scalar("SELECT cluster_id FROM cluster");
-    Ok(StoreOverview {
-        schema: SchemaState { found, window },
-        cluster_id: cluster_id.fetch_optional(&mut *conn).await.map_err(store_error)?,
-        live_agents: live_agents(conn, found).await.map_err(store_error)?,
-    })
+    let cluster_id = cluster_id.fetch_optional(&mut *conn).await.map_err(store_error)?;
+    let agents = unsealed_agents(conn, found).await.map_err(store_error)?;
+    let schema = SchemaState { found, window };
+    Ok(StoreOverview::of_agents(schema, cluster_id, &agents))
 }
 
 /// Copies the file that `url` names, as one transaction sees it. The copy appears under its name
@@ -107,25 +107,41 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
         .map_err(|error| unwritten(&error))
 }
 
-/// Returns the agents that hold their lease.
-async fn live_agents(conn: &mut SqliteConnection, version: i64) -> Result<Vec<LiveAgent>, sqlx::Error> {
+/// Returns the incarnations that are not sealed, by agent id.
+async fn unsealed_agents(
+    conn: &mut SqliteConnection,
+    version: i64,
+) -> Result<Vec<UnsealedAgentRow>, sqlx::Error> {
     macro_rules! sql {
         ($window:literal) => {
             concat!(
-                "SELECT agent_id, version, ",
+                "SELECT incarnation, agent_id, version, ",
                 $window,
-                " FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= CAST(unixepoch('subsec') * 1000 AS INTEGER)
-                 ORDER BY agent_id"
+                ", lease_expires_at < CAST(unixepoch('subsec') * 1000 AS INTEGER) AS expired
+                 FROM agents WHERE sealed_at IS NULL ORDER BY agent_id"
             )
         };
     }
     let sql = if version >= AGENT_WINDOWS_VERSION {
         sql!("schema_min, schema_max")
     } else {
-        sql!("NULL, NULL")
+        sql!("NULL AS schema_min, NULL AS schema_max")
     };
-    let live: Vec<LiveAgentRow> = query_as(sql).fetch_all(conn).await?;
-    Ok(live.into_iter().map(LiveAgent::from).collect())
+    query_as(sql).fetch_all(conn).await
+}
+
+/// Seals incarnations.
+async fn seal_incarnations(conn: &mut SqliteConnection, incarnations: &[i64]) -> Result<(), sqlx::Error> {
+    for incarnation in incarnations {
+        query("UPDATE agents SET sealed_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) WHERE incarnation = ?1")
+            .bind(incarnation)
+            .execute(&mut *conn)
+            .await?;
+    }
+    query("UPDATE cluster SET version = version + 1")
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// The time limit for dropping all tables.
@@ -156,7 +172,8 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
 /// Drops all tables unless an agent is live. The caller's write lock keeps agents from registering
 /// meanwhile.
 async fn drop_tables(conn: &mut SqliteConnection, version: i64) -> TransactionResult<()> {
-    if let Some(agent) = live_agents(&mut *conn, version).await?.into_iter().next() {
+    let agents = unsealed_agents(&mut *conn, version).await?;
+    if let Some(agent) = agents.iter().find_map(UnsealedAgentRow::live_agent) {
         return Err(Error::AgentHoldsLease(agent.agent_id).into());
     }
     for table in TABLES {
@@ -177,12 +194,10 @@ fn file_exists(settings: &SqliteConnectOptions) -> Result<bool> {
     })
 }
 
-/// The maximum number of attempts when another process migrates the same file.
+/// The maximum number of attempts when another process uses the same file.
 const MAX_MIGRATION_ATTEMPTS: u32 = 10;
 
-/// Migrates an open store. SQLite has no lock that outlasts a transaction, so one of two concurrent
-/// migrators may fail because the other finished a migration first; it then reads the version
-/// again.
+/// Migrates an open store; waits for another process that writes or migrates the same file.
 pub(super) async fn run_migrations(
     pool: &SqlitePool,
     window: SchemaWindow,
@@ -191,17 +206,54 @@ pub(super) async fn run_migrations(
     let mut conn = pool.acquire().await.map_err(store_error)?;
     let mut attempt = 1;
     loop {
-        let outcome = read_overview(&mut conn, window).await?.plan_migration(request)?;
-        if outcome.from >= outcome.to {
-            return Ok(outcome);
+        let planned = read_overview(&mut conn, window).await?.plan_migration(request)?;
+        if planned.from >= planned.to {
+            return Ok(planned);
         }
-        match MIGRATOR.run_direct(Some(outcome.to), &mut *conn, false).await {
-            Ok(()) => return Ok(outcome),
-            Err(error) if attempt >= MAX_MIGRATION_ATTEMPTS => return Err(migrate_error(error, store_error)),
-            Err(_) => tokio::time::sleep(retry_delay(attempt)).await,
+        match migrate_once(&mut conn, window, request).await {
+            Err(Error::Unavailable(_)) if attempt < MAX_MIGRATION_ATTEMPTS => {
+                tokio::time::sleep(retry_delay(attempt)).await;
+            }
+            done => return done,
         }
         attempt += 1;
     }
+}
+
+/// Plans and runs all migrations in one transaction, which also seals the expired agents that do
+/// not run on the result. Its write lock keeps agents from registering and from renewing meanwhile.
+async fn migrate_once(
+    conn: &mut SqliteConnection,
+    window: SchemaWindow,
+    request: &MigrationRequest,
+) -> Result<MigrationOutcome> {
+    let mut whole = conn.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)?;
+    let outcome = read_overview(&mut whole, window).await?.plan_migration(request)?;
+    if outcome.from < outcome.to {
+        if outcome.from > 0 {
+            seal_outdated(&mut whole, outcome).await.map_err(store_error)?;
+        }
+        MIGRATOR
+            .run_direct(Some(outcome.to), &mut *whole, false)
+            .await
+            .map_err(|error| migrate_error(error, store_error))?;
+    }
+    whole.commit().await.map_err(store_error)?;
+    Ok(outcome)
+}
+
+/// Seals the expired agents that do not run on the new version.
+async fn seal_outdated(conn: &mut SqliteConnection, planned: MigrationOutcome) -> Result<(), sqlx::Error> {
+    let agents = unsealed_agents(&mut *conn, planned.from).await?;
+    let outdated = incarnations_to_seal(&agents, planned.to);
+    if !outdated.is_empty() {
+        seal_incarnations(conn, &outdated).await?;
+        tracing::info!(
+            incarnations = ?outdated,
+            "sealed agents whose lease has expired and that do not run on the new schema"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a schema outside the window. Returns the window if the schema has the columns for it.

@@ -1,13 +1,18 @@
 //! Builds that run on different versions of the schema: which migration they allow, and who may
 //! register after it.
 
+use std::time::Duration;
+
 use sqlx::{Connection, PgConnection, SqliteConnection, migrate::Migrator, query, query_scalar};
 use streamhouse_testkit::Postgres;
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, LiveAgent, MigrationOutcome, MigrationRequest, SCHEMA_WINDOW, SchemaWindow,
-    conformance::fixture::{SharedStore, TestLog, register_agent, registration},
+    ConnectOptions, Error, Incarnation, LiveAgent, MigrationOutcome, MigrationRequest, SCHEMA_WINDOW,
+    SchemaWindow,
+    conformance::fixture::{
+        SharedStore, TestLog, batch, create_topic, leases, register_agent, registration, snapshot, take_lease,
+    },
     connect, migrate, migrate_to, overview,
 };
 
@@ -44,9 +49,18 @@ async fn windows(url: &str) -> Vec<(String, Option<SchemaWindow>)> {
 }
 
 /// Registers an agent of a build that no table of releases lists.
-async fn register_unknown(store: &SharedStore, agent_id: &str) -> crate::Result<crate::Incarnation> {
-    let mut registration = registration(agent_id, std::time::Duration::from_secs(3600));
-    registration.version = "0.0.9".to_owned();
+async fn register_unknown(store: &SharedStore, agent_id: &str) -> crate::Result<Incarnation> {
+    register_for(store, agent_id, "0.0.9", Duration::from_secs(3600)).await
+}
+
+async fn register_for(
+    store: &SharedStore,
+    agent_id: &str,
+    version: &str,
+    lease_ttl: Duration,
+) -> crate::Result<Incarnation> {
+    let mut registration = registration(agent_id, lease_ttl);
+    registration.version = version.to_owned();
     Ok(store.register_agent(&registration).await?.incarnation)
 }
 
@@ -103,6 +117,106 @@ async fn a_live_agent_of_an_older_build_holds_the_migration_up() {
     assert_eq!(overview(&url, &options()).await.unwrap().schema.found, 5);
     store.seal(old).await.unwrap();
     migrate(&url, &options()).await.unwrap();
+}
+
+/// A process that was paused may come back at any time, so an expired lease is not enough: what
+/// its build does not know must not be written to.
+async fn an_expired_agent_is_sealed(url: &str) {
+    let store: SharedStore = connect(url, &old_build()).await.unwrap();
+    let live = register_unknown(&store, "live-old").await.unwrap();
+    let expired = Duration::from_millis(1);
+    let old = register_for(&store, "expired-old", "0.0.9", expired)
+        .await
+        .unwrap();
+    let lease = leases(&create_topic(&store, "orders", 1).await)[0];
+    let mut log = TestLog::with_lease(&store, take_lease(&store, lease, old).await.unwrap());
+    let current = env!("CARGO_PKG_VERSION");
+    let new = register_for(&store, "expired-new", current, expired)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let seen = overview(url, &options()).await.unwrap();
+    let ids = |agents: &[LiveAgent]| {
+        agents
+            .iter()
+            .map(|agent| agent.agent_id.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&seen.live_agents), ["live-old"]);
+    assert_eq!(ids(&seen.expired_agents), ["expired-new", "expired-old"]);
+    let blocked = migrate(url, &options()).await;
+    assert!(matches!(blocked, Err(Error::MigrationBlocked(_))), "{blocked:?}");
+    log.commit(&[batch(5)]).await.unwrap();
+    store.seal(live).await.unwrap();
+    let before = snapshot(&store).await.version;
+
+    migrate(url, &options()).await.unwrap();
+    assert_eq!(overview(url, &options()).await.unwrap().schema.found, 6);
+    assert!(
+        snapshot(&store).await.version > before,
+        "the other agents learn of it"
+    );
+    let late = log.commit(&[batch(7)]).await;
+    assert!(
+        matches!(late, Err(Error::Sealed(sealed)) if sealed == old),
+        "{late:?}"
+    );
+    let renewed = store.renew(old).await;
+    assert!(
+        matches!(renewed, Err(Error::Sealed(sealed)) if sealed == old),
+        "{renewed:?}"
+    );
+    let again = register_unknown(&store, "expired-old").await;
+    assert!(matches!(again, Err(Error::SchemaMismatch(_))), "{again:?}");
+    assert_eq!(log.read(0).await.bounds.high_watermark, 5);
+    store.renew(new).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_seals_an_expired_agent_of_an_older_build() {
+    an_expired_agent_is_sealed(&old_database("window_expired").await).await;
+}
+
+#[tokio::test]
+async fn a_migration_of_a_file_seals_an_expired_agent_of_an_older_build() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    an_expired_agent_is_sealed(&url).await;
+}
+
+/// An expired lease can be renewed until the agent is sealed, also at the last moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_renews_before_it_is_sealed_holds_the_migration_up() {
+    let url = old_database("window_renewed").await;
+    let store: SharedStore = connect(&url, &old_build()).await.unwrap();
+    let old = register_for(&store, "agent-old", "0.0.9", Duration::from_millis(1))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let mut committing = raw.begin().await.unwrap();
+    query("UPDATE agents SET lease_expires_at = now() + interval '1 h'")
+        .execute(&mut *committing)
+        .await
+        .unwrap();
+    let migrating = {
+        let url = url.clone();
+        tokio::spawn(async move { migrate(&url, &options()).await })
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'";
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    loop {
+        let seen: i64 = query_scalar(waiting).fetch_one(&mut other).await.unwrap();
+        if seen > 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    committing.commit().await.unwrap();
+    let blocked = migrating.await.unwrap();
+    assert!(matches!(blocked, Err(Error::MigrationBlocked(_))), "{blocked:?}");
+    store.renew(old).await.unwrap();
 }
 
 /// The agent goes on until it has to register again, and is then told what is wrong.
