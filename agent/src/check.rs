@@ -1,10 +1,11 @@
 //! The command `check`: reports whether the stores can be used with these settings. Run by
 //! people before a start, and in Kubernetes, where the last line of stderr becomes the container's
-//! termination message.
+//! termination message. Never creates or migrates a metadata store.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, path::Path, sync::Arc};
 
 use streamhouse_core::{settings::AgentSettings, time::SystemEntropy};
+use streamhouse_metadata::{self as metadata, SchemaState};
 use tokio::time::{Duration, timeout};
 
 use crate::{
@@ -57,7 +58,7 @@ pub async fn run(settings: &AgentSettings, stores: CheckedStores, say: impl Fn(&
     for (what, outcome) in [("metadata store", metadata), ("object store", objects)] {
         match outcome {
             None => {}
-            Some(Ok(())) => say(&format!("{what}: ok")),
+            Some(Ok(note)) => say(&format!("{what}: ok{note}")),
             Some(Err(problem)) => problems.push(format!("{what}: {problem}")),
         }
     }
@@ -65,10 +66,10 @@ pub async fn run(settings: &AgentSettings, stores: CheckedStores, say: impl Fn(&
     Ok(())
 }
 
-async fn run_with_timeout(
-    wanted: bool,
-    look: impl Future<Output = Result<(), String>>,
-) -> Option<Result<(), String>> {
+/// What follows the "ok" of a store that can be used, or why it cannot be.
+type CheckOutcome = Result<String, String>;
+
+async fn run_with_timeout(wanted: bool, look: impl Future<Output = CheckOutcome>) -> Option<CheckOutcome> {
     if !wanted {
         return None;
     }
@@ -79,43 +80,86 @@ async fn run_with_timeout(
     }))
 }
 
-async fn check_metadata(settings: &AgentSettings) -> Result<(), String> {
+async fn check_metadata(settings: &AgentSettings) -> CheckOutcome {
     use streamhouse_metadata::Error;
     if settings.metadata_url.is_empty() {
         return Err("metadata-url is needed: it names the store to check".to_owned());
     }
-    let options = assembly::connect_options(settings);
+    let (url, options) = (
+        settings.metadata_url.expose(),
+        assembly::connect_options(settings),
+    );
     let reached = async {
-        streamhouse_metadata::connect(settings.metadata_url.expose(), &options)
-            .await?
-            .ping()
-            .await
+        let schema = metadata::schema(url, &options).await?;
+        // An agent creates and migrates an embedded store when it starts.
+        if schema.is_supported() || metadata::embedded_file(url).is_none() {
+            let store = metadata::connect_existing(url, &options).await?;
+            store.ping().await?;
+            store.close().await?;
+        }
+        Ok::<_, Error>(schema)
     };
-    reached.await.map_err(|error| match error {
+    let schema = reached.await.map_err(|error| match error {
         Error::Unavailable(_) => format!("{error}; check metadata-url, the user's rights and the network"),
         error => error.to_string(),
-    })
+    })?;
+    if schema.found == 0 && !settings.dev {
+        check_folder(url).await?;
+    }
+    Ok(format!(" ({})", describe_schema(url, schema)))
 }
 
-async fn check_objects(settings: &AgentSettings) -> Result<(), String> {
+/// Fails if the folder of an embedded store does not exist. Only for development an agent makes it.
+async fn check_folder(url: &str) -> Result<(), String> {
+    let file = metadata::embedded_file(url);
+    let folder = file.as_deref().and_then(Path::parent);
+    let Some(folder) = folder.filter(|folder| *folder != Path::new("")) else {
+        return Ok(());
+    };
+    match tokio::fs::metadata(folder).await {
+        Ok(found) if found.is_dir() => Ok(()),
+        _ => Err(format!(
+            "the folder {} does not exist; create it, or correct metadata-url",
+            folder.display()
+        )),
+    }
+}
+
+/// Returns the version found, and what changes it.
+fn describe_schema(url: &str, SchemaState { found, window }: SchemaState) -> String {
+    let newest = window.max;
+    match found {
+        0 => format!("empty; the first agent creates it with schema version {newest}"),
+        found if found == newest => format!("schema version {found}"),
+        found if metadata::embedded_file(url).is_some() => {
+            format!("schema version {found}; the next agent that starts migrates it to version {newest}")
+        }
+        found => {
+            format!("schema version {found}; `streamhouse-agent migrate` migrates it to version {newest}")
+        }
+    }
+}
+
+async fn check_objects(settings: &AgentSettings) -> CheckOutcome {
     if settings.object_store.is_empty() {
         return Err("object-store is needed: it names the store to check".to_owned());
     }
     let store = store::open_store(&assembly::store_settings(settings)).await;
     let store = store.map_err(|error| error.message().to_owned())?;
-    check_ownership(settings, &store).await?;
+    let note = check_ownership(settings, &store).await?;
     let proved = store::check_store(store.as_ref(), &SystemEntropy).await;
-    proved.map_err(|error| error.message().to_owned())
+    proved.map_err(|error| error.message().to_owned())?;
+    Ok(note)
 }
 
 /// Fails if the object store belongs to another cluster, or its cluster is unknown: nothing may be
-/// written to it then.
-async fn check_ownership(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Result<(), String> {
+/// written to it then. Returns what was not compared.
+async fn check_ownership(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> CheckOutcome {
     let Some(marker) = identity::read_identity(store.as_ref())
         .await
         .map_err(|error| error.to_string())?
     else {
-        return Ok(());
+        return Ok(String::new());
     };
     let unproved = |why: &str| {
         let (store, cluster) = (store.describe(), &marker.cluster_id);
@@ -128,25 +172,28 @@ async fn check_ownership(settings: &AgentSettings, store: &Arc<dyn ObjectStore>)
         settings.metadata_url.expose(),
         assembly::connect_options(settings),
     );
-    let ours = streamhouse_metadata::cluster_id(url, &options).await;
-    let ours = ours.map_err(|error| unproved(&error.to_string()))?;
-    let ours = ours.ok_or_else(|| {
+    let overview = metadata::overview(url, &options).await;
+    let overview = overview.map_err(|error| unproved(&error.to_string()))?;
+    let ours = overview.cluster_id.ok_or_else(|| {
         unproved("the metadata store is empty; correct metadata-url or object-store, or restore the metadata")
     })?;
     identity::check_cluster(store.as_ref(), Some(&marker), &ours).map_err(|error| error.to_string())?;
-    // An older schema may have no timeline. Migrating it is left to the operator or a person.
-    let schema = streamhouse_metadata::schema(url, &options).await;
-    if schema.is_ok_and(|schema| schema.is_supported()) {
-        let older = async {
-            let newest = timeline::newest_mark(store.as_ref()).await?;
-            let metadata = streamhouse_metadata::connect(url, &options).await?;
-            let state = metadata.cluster_state().await?;
-            metadata.close().await?;
-            ownership::check_timeline(store.as_ref(), &state, newest)
-        };
-        older.await.map_err(|error| error.to_string())?;
+    // An older schema may have no timeline.
+    if !overview.schema.is_supported() {
+        return Ok(format!(
+            " (its timeline was not compared with the metadata store: {})",
+            describe_schema(url, overview.schema)
+        ));
     }
-    Ok(())
+    let older = async {
+        let newest = timeline::newest_mark(store.as_ref()).await?;
+        let metadata = metadata::connect_existing(url, &options).await?;
+        let state = metadata.cluster_state().await?;
+        metadata.close().await?;
+        ownership::check_timeline(store.as_ref(), &state, newest)
+    };
+    older.await.map_err(|error| error.to_string())?;
+    Ok(String::new())
 }
 
 #[cfg(test)]
@@ -154,6 +201,7 @@ mod tests {
     use std::cell::RefCell;
 
     use streamhouse_core::settings::{AgentInvocation, load};
+    use streamhouse_metadata::{ClusterState, MigrationRequest, Timeline};
 
     use super::*;
 
@@ -180,13 +228,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dev = settings(&["--dev".to_owned(), format!("--data-dir={}", dir.path().display())]);
         let lines = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let empty = "metadata store: ok (empty; the first agent creates it with schema version 6)";
         for (arguments, said) in [
-            (&[] as &[&str], lines(&["metadata store: ok", "object store: ok"])),
-            (&["metadata"], lines(&["metadata store: ok"])),
+            (&[] as &[&str], lines(&[empty, "object store: ok"])),
+            (&["metadata"], lines(&[empty])),
             (&["object-store"], lines(&["object store: ok"])),
         ] {
             assert_eq!(check(&dev, arguments).await, (said, None), "{arguments:?}");
         }
+        assert!(!dir.path().join("metadata.db").exists(), "nothing was created");
         let objects = dir.path().join("objects");
         let objects = store::StoreSettings {
             url: format!("file:{}", objects.display()),
@@ -199,6 +249,60 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(left, [], "the canary is gone");
+    }
+
+    #[tokio::test]
+    async fn a_check_reports_the_schema_and_leaves_it_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let dev = settings(&["--dev".to_owned(), format!("--data-dir={}", dir.path().display())]);
+        let (url, options) = (dev.metadata_url.expose(), assembly::connect_options(&dev));
+        let objects = store::open_store(&assembly::store_settings(&dev)).await.unwrap();
+        for (version, schema, objects_note) in [
+            (
+                4,
+                "schema version 4; the next agent that starts migrates it to version 6",
+                " (its timeline was not compared with the metadata store: \
+                 schema version 4; the next agent that starts migrates it to version 6)",
+            ),
+            (
+                5,
+                "schema version 5; the next agent that starts migrates it to version 6",
+                "",
+            ),
+            (6, "schema version 6", ""),
+        ] {
+            let request = MigrationRequest {
+                to: Some(version),
+                ..Default::default()
+            };
+            metadata::migrate_to(url, &options, &request).await.unwrap();
+            let cluster = ClusterState {
+                cluster_id: metadata::cluster_id(url, &options).await.unwrap().unwrap(),
+                timeline: Timeline::default(),
+                diverged: false,
+                in_use: false,
+            };
+            identity::prove_cluster(objects.as_ref(), &cluster).await.unwrap();
+            let said = vec![
+                format!("metadata store: ok ({schema})"),
+                format!("object store: ok{objects_note}"),
+            ];
+            assert_eq!(check(&dev, &[]).await, (said, None), "version {version}");
+            let found = metadata::schema(url, &options).await.unwrap().found;
+            assert_eq!(found, version);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_embedded_store_needs_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = |folder: &Path| format!("--metadata-url=sqlite:{}/metadata.db", folder.display());
+        let (said, error) = check(&settings(&[url(dir.path())]), &["metadata"]).await;
+        assert_eq!((said.len(), error), (1, None));
+        let absent = dir.path().join("absent");
+        let (_, error) = check(&settings(&[url(&absent)]), &["metadata"]).await;
+        let error = error.unwrap();
+        assert!(error.contains("absent does not exist; create it"), "{error}");
     }
 
     #[tokio::test]

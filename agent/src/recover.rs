@@ -7,7 +7,9 @@
 mod survey;
 
 use streamhouse_core::settings::AgentSettings;
-use streamhouse_metadata::{self as metadata, ClusterState, MetadataStore, RecoveryRequest, Timeline};
+use streamhouse_metadata::{
+    self as metadata, ClusterState, MetadataStore, RecoveryRequest, SchemaState, Timeline,
+};
 
 use self::survey::RecoverySurvey;
 use crate::{
@@ -55,7 +57,8 @@ pub async fn run(settings: &AgentSettings, meant: bool, say: impl Fn(&str)) -> a
 }
 
 /// Opens the metadata store, which must exist and, if the recovery is `meant`, have no live agent.
-/// A backup made while agents ran contains their leases.
+/// A backup made while agents ran contains their leases. Only a recovery that is `meant` migrates
+/// an embedded store.
 async fn open_metadata(
     settings: &AgentSettings,
     meant: bool,
@@ -65,18 +68,30 @@ async fn open_metadata(
         settings.metadata_url.expose(),
         assembly::connect_options(settings),
     );
+    let overview = metadata::overview(url, &options).await?;
     anyhow::ensure!(
-        metadata::cluster_id(url, &options).await?.is_some(),
+        overview.cluster_id.is_some(),
         "the metadata store is empty: restore a backup of it first, or correct metadata-url"
     );
-    if let Some(agent) = metadata::live_agent(url, &options).await? {
+    if let Some(agent) = overview.live_agents.first() {
         let running = format!(
-            "the agent {agent:?} is running: stop every agent of the cluster, or wait until the lease in the backup expires"
+            "the agent {:?} is running: stop every agent of the cluster, or wait until the lease in the backup expires",
+            agent.agent_id
         );
         anyhow::ensure!(!meant, "{running}; then run this again");
         say(&running);
     }
-    Ok(metadata::connect(url, &options).await?)
+    if meant {
+        return Ok(metadata::connect(url, &options).await?);
+    }
+    let SchemaState { found, window } = overview.schema;
+    if metadata::embedded_file(url).is_some() && found < window.max {
+        say(&format!(
+            "metadata schema: version {found}; {CONFIRM_FLAG} migrates it to version {}",
+            window.max
+        ));
+    }
+    Ok(metadata::connect_existing(url, &options).await?)
 }
 
 async fn compare_stores(
@@ -154,7 +169,55 @@ fn plan_recovery(now: &Timeline, marked: &Timeline, survey: RecoverySurvey) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use streamhouse_core::settings::{AgentInvocation, load};
+    use streamhouse_metadata::MigrationRequest;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_report_reads_an_embedded_store_of_an_older_schema_and_leaves_it_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let arguments = [
+            "recover".to_owned(),
+            "--dev".to_owned(),
+            format!("--data-dir={}", dir.path().display()),
+        ];
+        let Ok(AgentInvocation::Command { settings, .. }) = load(arguments, [], &["recover"]) else {
+            panic!("the settings are refused")
+        };
+        let (url, options) = (
+            settings.metadata_url.expose(),
+            assembly::connect_options(&settings),
+        );
+        let recover = async |version| {
+            let request = MigrationRequest {
+                to: Some(version),
+                ..MigrationRequest::default()
+            };
+            metadata::migrate_to(url, &options, &request).await.unwrap();
+            let said = RefCell::new(Vec::new());
+            let outcome = run(&settings, false, |line| said.borrow_mut().push(line.to_owned())).await;
+            let found = metadata::schema(url, &options).await.unwrap().found;
+            assert_eq!(found, version);
+            (said.into_inner(), outcome.unwrap_err().to_string())
+        };
+        let (said, refused) = recover(4).await;
+        assert_eq!(
+            said,
+            ["metadata schema: version 4; --yes migrates it to version 6"]
+        );
+        assert!(refused.contains("run `streamhouse-agent migrate`"), "{refused}");
+        let (said, refused) = recover(5).await;
+        assert_eq!(
+            said,
+            ["metadata schema: version 5; --yes migrates it to version 6"]
+        );
+        assert!(refused.contains("there is nothing to recover"), "{refused}");
+        let (said, _) = recover(6).await;
+        assert_eq!(said, Vec::<String>::new());
+    }
 
     #[test]
     fn it_has_to_be_meant() {

@@ -3,7 +3,10 @@
 //!
 //! The scheme of the address selects the backend. The agent and the operator call them.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     ConnectOptions, Error, MetadataStore, MigrationOutcome, MigrationRequest, Result, SchemaState,
@@ -56,6 +59,29 @@ pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn Meta
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::connect(url, options).await,
         BackendKind::Sqlite => sqlite::connect(url, options).await,
+    }
+}
+
+/// Opens the store at `url` as it is: neither creates nor migrates it. For commands that only look;
+/// otherwise as [`connect`].
+///
+/// # Errors
+///
+/// As [`connect`]; [`Error::SchemaMismatch`] also if the store is empty or the SQLite file does not
+/// exist.
+pub async fn connect_existing(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::connect(url, options).await,
+        BackendKind::Sqlite => sqlite::connect_existing(url, options).await,
+    }
+}
+
+/// Returns the file of an embedded store (SQLite), which [`connect`] creates and migrates; `None`
+/// for PostgreSQL.
+pub fn embedded_file(url: &str) -> Option<PathBuf> {
+    match parse_backend(url).ok()? {
+        BackendKind::Postgres => None,
+        BackendKind::Sqlite => sqlite::file_path(url).ok(),
     }
 }
 

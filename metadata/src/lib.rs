@@ -44,8 +44,8 @@ mod tests;
 use async_trait::async_trait;
 
 pub use connect::{
-    backup, check_address, cluster_id, connect, drop_schema, live_agent, migrate, migrate_to, overview,
-    schema,
+    backup, check_address, cluster_id, connect, connect_existing, drop_schema, embedded_file, live_agent,
+    migrate, migrate_to, overview, schema,
 };
 pub use error::{Error, Result};
 pub use options::{ConnectOptions, TlsMode, TlsOptions};

@@ -16,7 +16,7 @@ mod recovery;
 mod segments;
 mod topics;
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -33,6 +33,7 @@ use crate::{
     PersistedGroup, RecoveryOutcome, RecoveryRequest, Result, SchemaWindow, SegmentIntent, SilenceThreshold,
     Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
     rows::to_unsigned,
+    schema::{SchemaState, check_window},
     transaction::{SqliteErrorClass, TransactionResult, transact, with_timeout},
 };
 
@@ -60,39 +61,65 @@ impl fmt::Debug for SqliteStore {
 
 /// Opens the store, creates it if it does not exist, and migrates it.
 pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
-    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     let settings = connect_options(url)?.busy_timeout(options.statement_timeout);
-    let pool = |connections| {
-        SqlitePoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(options.acquire_timeout)
-            // An in-memory store exists as long as its connection.
-            .min_connections(u32::from(in_memory))
-            .idle_timeout(None)
-            .max_lifetime(None)
-            // A connection to a file does not break by itself.
-            .test_before_acquire(false)
-    };
-    let open = async |connections, settings| {
-        let opened = async {
-            pool(connections)
-                .connect_with(settings)
-                .await
-                .map_err(store_error)
-        };
-        with_timeout(options.call_limit(), opened).await
-    };
-    let writer = open(1, settings.clone()).await?;
+    let writer = open_pool(options, is_in_memory(url), 1, settings.clone()).await?;
     // A file has one agent, or several of one build: none holds a migration up.
     let newest = MigrationRequest {
         ignore_agents: true,
         ..MigrationRequest::default()
     };
     migrate::run_migrations(&writer, options.schema, &newest).await?;
+    open_store(url, options, writer, settings).await
+}
+
+/// Opens the store as it is.
+pub(crate) async fn connect_existing(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
+    // Also refuses a file that does not exist, before it would be opened.
+    let SchemaState { found, window } = overview(url, options).await?.schema;
+    check_window(window, found)?;
+    let settings = connect_options(url)?
+        .create_if_missing(false)
+        .busy_timeout(options.statement_timeout);
+    let writer = open_pool(options, is_in_memory(url), 1, settings.clone()).await?;
+    open_store(url, options, writer, settings).await
+}
+
+fn is_in_memory(url: &str) -> bool {
+    url.contains(":memory:") || url.contains("mode=memory")
+}
+
+async fn open_pool(
+    options: &ConnectOptions,
+    in_memory: bool,
+    connections: u32,
+    settings: SqliteConnectOptions,
+) -> Result<SqlitePool> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(options.acquire_timeout)
+        // An in-memory store exists as long as its connection.
+        .min_connections(u32::from(in_memory))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // A connection to a file does not break by itself.
+        .test_before_acquire(false);
+    let opened = async { pool.connect_with(settings).await.map_err(store_error) };
+    with_timeout(options.call_limit(), opened).await
+}
+
+/// Opens the readers of a store whose writer is open.
+async fn open_store(
+    url: &str,
+    options: &ConnectOptions,
+    writer: SqlitePool,
+    settings: SqliteConnectOptions,
+) -> Result<Arc<dyn MetadataStore>> {
+    let in_memory = is_in_memory(url);
     let reader = if in_memory {
         writer.clone()
     } else {
-        open(options.max_connections.max(1), settings.read_only(true)).await?
+        let readers = options.max_connections.max(1);
+        open_pool(options, in_memory, readers, settings.read_only(true)).await?
     };
     Ok(Arc::new(SqliteStore {
         writer,
@@ -106,6 +133,11 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
 /// Validates an address.
 pub(crate) fn check_address(url: &str) -> Result<()> {
     parse_address(url).map(drop)
+}
+
+/// Returns the file that an address names.
+pub(crate) fn file_path(url: &str) -> Result<PathBuf> {
+    Ok(parse_address(url)?.get_filename().to_owned())
 }
 
 /// Parses an address.

@@ -40,6 +40,16 @@ macro_rules! on_oldest_schema {
     )* };
 }
 
+macro_rules! on_oldest_schema_of_a_file {
+    ($($module:ident::$scenario:ident,)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $scenario() {
+            let fresh = crate::tests::support::sqlite_file_of_oldest_schema().await;
+            crate::conformance::$module::$scenario(&fresh.store).await;
+        }
+    )* };
+}
+
 mod sqlite_memory {
     crate::conformance_suite!(on_sqlite_memory);
 }
@@ -55,4 +65,8 @@ mod postgres {
 /// This build on the oldest schema that it runs on.
 mod postgres_of_oldest_schema {
     crate::conformance_suite!(on_oldest_schema);
+}
+
+mod sqlite_of_oldest_schema {
+    crate::conformance_suite!(on_oldest_schema_of_a_file);
 }

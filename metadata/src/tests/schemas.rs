@@ -9,13 +9,13 @@ use streamhouse_testkit::Postgres;
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, Lease, LeaseMove, LeaseMoveOutcome, MigrationOutcome, SCHEMA_WINDOW, SchemaState,
-    backup, cluster_id,
+    ConnectOptions, Error, Lease, LeaseMove, LeaseMoveOutcome, MigrationOutcome, MigrationRequest,
+    SCHEMA_WINDOW, SchemaState, backup, cluster_id,
     conformance::fixture::{
         NO_GRACE, SharedStore, TestLog, collect_garbage, create_topic, new_topic, owner, register_agent,
         registration, snapshot,
     },
-    connect, drop_schema, live_agent, migrate, schema,
+    connect, connect_existing, drop_schema, embedded_file, live_agent, migrate, migrate_to, schema,
 };
 
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
@@ -64,6 +64,40 @@ async fn a_look_changes_nothing() {
     migrate(&url, &options()).await.unwrap();
     assert_eq!(schema_version(&url).await, NEEDED_VERSION);
     assert_eq!(schema_version("sqlite::memory:").await, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_only_looked_at_keeps_its_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metadata.db");
+    let url = format!("sqlite:{}", path.display());
+    let empty = "the metadata schema is empty";
+    assert_schema_error(connect_existing(&url, &options()).await.map(drop), empty);
+    assert!(!path.exists());
+    let memory = connect_existing("sqlite::memory:", &options()).await;
+    assert_schema_error(memory.map(drop), empty);
+    for (version, accepted) in [(SCHEMA_WINDOW.min - 1, false), (SCHEMA_WINDOW.min, true)] {
+        let request = MigrationRequest {
+            to: Some(version),
+            ..MigrationRequest::default()
+        };
+        migrate_to(&url, &options(), &request).await.unwrap();
+        match connect_existing(&url, &options()).await {
+            Ok(store) => {
+                assert!(accepted);
+                store.ping().await.unwrap();
+                assert!(!store.cluster_state().await.unwrap().in_use);
+                store.close().await.unwrap();
+            }
+            Err(error) => assert!(
+                !accepted && error.to_string().contains("has version 4"),
+                "{error}"
+            ),
+        }
+        assert_eq!(schema_version(&url).await, version);
+    }
+    assert_eq!(embedded_file(&url), Some(path));
+    assert_eq!(embedded_file("postgres://127.0.0.1:1/none"), None);
 }
 
 #[tokio::test]

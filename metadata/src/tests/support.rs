@@ -12,7 +12,9 @@ use std::{
 use streamhouse_testkit::Postgres;
 use tokio::sync::OnceCell;
 
-use crate::{ConnectOptions, MetadataStore, MigrationRequest, SCHEMA_WINDOW, connect, migrate_to};
+use crate::{
+    ConnectOptions, MetadataStore, MigrationRequest, SCHEMA_WINDOW, connect, connect_existing, migrate_to,
+};
 
 /// A store and the directory that must outlive it.
 pub(crate) struct TestStore {
@@ -84,6 +86,20 @@ pub(crate) async fn sqlite_file() -> TestStore {
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
     TestStore {
         store: connect(&url, &options()).await.unwrap(),
+        _folder: Some(folder),
+    }
+}
+
+pub(crate) async fn sqlite_file_of_oldest_schema() -> TestStore {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let request = MigrationRequest {
+        to: Some(SCHEMA_WINDOW.min),
+        ..MigrationRequest::default()
+    };
+    migrate_to(&url, &options(), &request).await.unwrap();
+    TestStore {
+        store: connect_existing(&url, &options()).await.unwrap(),
         _folder: Some(folder),
     }
 }
