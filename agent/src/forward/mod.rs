@@ -13,6 +13,7 @@
 mod admission;
 mod calls;
 mod connect;
+mod merge;
 mod peer_stream;
 mod pool;
 mod produce;

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -61,6 +64,8 @@ impl ForwardLimits {
 #[derive(Debug)]
 pub(super) struct PeerPool {
     peers: Mutex<HashMap<Incarnation, PeerConnections>>,
+    /// Never used twice, so that the return of a connection that was dropped finds no other.
+    next_id: AtomicU64,
     tls: Option<Arc<ListenerCertificate>>,
     metrics: Arc<AgentMetrics>,
     limits: ForwardLimits,
@@ -73,7 +78,6 @@ pub(super) struct PeerPool {
 struct PeerConnections {
     produce: Vec<PooledConnection>,
     calls: Vec<PooledConnection>,
-    next_id: u64,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl PeerPool {
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             peers: Mutex::default(),
+            next_id: AtomicU64::default(),
             tls,
             metrics,
             limits,
@@ -123,9 +128,7 @@ impl PeerPool {
         if !peers.contains_key(&peer.incarnation) {
             self.drop_departed(&mut peers, view);
         }
-        let connections = peers.entry(peer.incarnation).or_default();
-        let id = connections.next_id;
-        let pooled = connections.of(kind);
+        let pooled = peers.entry(peer.incarnation).or_default().of(kind);
         let lease = |connection: &mut PooledConnection| {
             connection.users += 1;
             ConnectionLease {
@@ -147,13 +150,12 @@ impl PeerPool {
             .with_retry_after_ms(RETRY_AFTER_MS));
         }
         let mut connection = PooledConnection {
-            id,
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
             channel: open_channel(&peer.grpc_address, self.tls.as_ref())?,
             users: 0,
         };
         let leased = lease(&mut connection);
         pooled.push(connection);
-        connections.next_id += 1;
         self.metrics.forward.add_connections(kind, 1);
         Ok(leased)
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::{
     PeerForwarder,
     admission::ForwardPermit,
+    merge::merge_results,
     peer_stream::{ForwardOutcome, PeerStream},
     routes::{RouteGuard, RouteTable},
 };
@@ -115,8 +116,9 @@ impl ProduceForwarder {
         let mut forwarded = ForwardedProduce::default();
         let mut by_peer: Vec<(AgentEntry, Vec<RoutedPart>)> = Vec::new();
         let mut own = Vec::new();
+        let refusal = self.check_part_count(&view, request).err();
         for (at, part) in std::mem::take(&mut request.partitions).into_iter().enumerate() {
-            match self.route(&view, at, part, &mut forwarded) {
+            match self.route(&view, at, part, refusal.as_ref(), &mut forwarded) {
                 PartRoute::Own(part) => own.push(part),
                 PartRoute::Refused => {}
                 PartRoute::Peer(peer, part) => {
@@ -135,17 +137,8 @@ impl ProduceForwarder {
             return forwarded;
         }
         let parts = by_peer.iter().flat_map(|(_, parts)| parts);
-        let (count, bytes) = parts.fold((0, 0), |(count, bytes), routed| {
-            (count + 1, bytes + memory_of(&routed.part))
-        });
-        let admitted = if count > MAX_FORWARDED_PARTS {
-            let message = format!(
-                "a request may have at most {MAX_FORWARDED_PARTS} batches for other agents; it has {count}"
-            );
-            Err(Error::new(ErrorCode::InvalidRequest, message))
-        } else {
-            self.forwarder.admission.acquire(bytes).await.map(Arc::new)
-        };
+        let bytes = parts.map(|routed| memory_of(&routed.part)).sum();
+        let admitted = self.forwarder.admission.acquire(bytes).await.map(Arc::new);
         for (peer, parts) in by_peer {
             let sent = match &admitted {
                 Ok(memory) => self.send(&view, &peer, parts, request, memory, &mut forwarded),
@@ -160,17 +153,37 @@ impl ProduceForwarder {
         forwarded
     }
 
+    /// Refuses a request with too many parts for other agents, before any of them takes memory.
+    fn check_part_count(&self, view: &ClusterView, request: &v1::ProduceRequest) -> Result<(), Error> {
+        let is_led_by_peer = |part: &&v1::PartitionProduce| {
+            view.find_partition(&part.topic, &part.topic_id, part.partition)
+                .is_ok_and(|record| self.forwarder.leading_peer(view, record).is_some())
+        };
+        if request.partitions.len() <= MAX_FORWARDED_PARTS
+            || request.partitions.iter().filter(is_led_by_peer).count() <= MAX_FORWARDED_PARTS
+        {
+            return Ok(());
+        }
+        let message = format!("a request may have at most {MAX_FORWARDED_PARTS} batches for other agents");
+        Err(Error::new(ErrorCode::InvalidRequest, message))
+    }
+
     fn route(
         &self,
         view: &ClusterView,
         at: usize,
         part: v1::PartitionProduce,
+        refusal: Option<&Error>,
         forwarded: &mut ForwardedProduce,
     ) -> PartRoute {
         let Ok(record) = view.find_partition(&part.topic, &part.topic_id, part.partition) else {
             return PartRoute::Own(part);
         };
         let peer = self.forwarder.leading_peer(view, record);
+        if let (Some(_), Some(refusal)) = (peer, refusal) {
+            forwarded.refuse(&self.forwarder, at, part.topic, part.partition, refusal.clone());
+            return PartRoute::Refused;
+        }
         let Some(route) = self.routes.claim(record.uid, peer.map(|peer| peer.incarnation)) else {
             let message = "the partition's leader has changed and earlier batches of this stream are in flight: send again";
             let error = Error::new(ErrorCode::NotLeader, message).with_retry_after_ms(OVERTAKING_RETRY_MS);
@@ -343,11 +356,8 @@ impl ForwardedProduce {
                 throttle_ms = throttle_ms.max(error.retry_after_ms());
             }
         }
-        // In ascending order, each index is its place when all before it are there.
         forwarded.sort_by_key(|(at, _)| *at);
-        for (at, result) in forwarded {
-            results.insert(at.min(results.len()), result);
-        }
+        merge_results(results, forwarded);
         throttle_ms
     }
 }

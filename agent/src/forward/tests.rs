@@ -101,6 +101,29 @@ async fn connections_to_agents_that_are_gone_are_dropped() {
     assert_eq!(open_connections(&metrics, ForwardKind::Produce), "2");
 }
 
+/// A request that was taken up before an agent registered looks at a cluster without that agent.
+#[tokio::test]
+async fn a_connection_that_was_dropped_is_not_returned_in_place_of_another() {
+    let limits = ForwardLimits {
+        call_connections: 1,
+        calls_per_connection: 2,
+        ..ForwardLimits::default()
+    };
+    let (pool, _) = pool(limits);
+    let (older, newer) = (view_of(&[agent(1)]), view_of(&[agent(1), agent(2)]));
+    let first = pool.lease(&newer, &agent(2), ForwardKind::Call).unwrap();
+    let _other = pool.lease(&older, &agent(1), ForwardKind::Call).unwrap();
+    let second = pool.lease(&newer, &agent(2), ForwardKind::Call).unwrap();
+    drop(first);
+    let third = pool.lease(&newer, &agent(2), ForwardKind::Call).unwrap();
+    let refused = pool.lease(&newer, &agent(2), ForwardKind::Call).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::ResourceExhausted);
+    drop((second, third));
+    for _ in 0..2 {
+        pool.lease(&newer, &agent(2), ForwardKind::Call).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_address_that_cannot_be_used_is_an_error_of_the_request() {
     let (pool, _) = pool(ForwardLimits::default());

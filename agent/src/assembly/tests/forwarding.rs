@@ -412,6 +412,26 @@ async fn a_batch_that_is_too_large_for_the_leader_fails_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_too_many_batches_for_other_agents_stores_only_its_own() {
+    let both = TwoAgents::start(&[], &[]).await;
+    let (theirs, own) = (both.partition_of(&both.one), both.partition_of(&both.two));
+    let mut stream = ProducerStream::open(connect(&both.two, "forward").await).await;
+    let mut parts = vec![part(theirs, "x", None); 10_001];
+    parts.insert(5000, part(own, "y", None));
+    stream.send(1, parts);
+    let results = stream.answer().await.partitions;
+    assert_eq!(results.len(), 10_002);
+    for (at, result) in results.iter().enumerate() {
+        let expected = match at {
+            5000 => (own, ErrorCode::None),
+            _ => (theirs, ErrorCode::InvalidRequest),
+        };
+        assert_eq!((result.partition, error_of(result)), expected, "{at}");
+    }
+    assert_eq!(stream.produce(part(theirs, "x", None)).await, Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn agents_forward_over_tls_and_trust_only_each_other() {
     let (dir, authority, foreign) = (
         TempDir::new().unwrap(),
