@@ -43,6 +43,10 @@ use crate::{
 /// Concurrent reads of the object store on behalf of readers that are behind.
 const MAX_CONCURRENT_COLD_READS: usize = 16;
 
+/// The part of the memory for requests that is for calls which are forwarded to other agents: one
+/// of this many.
+const FORWARDED_CALLS_SHARE: u64 = 16;
+
 /// Smallest limit on answers of other agents: enough for every answer that they give.
 const MIN_MAX_ANSWER_BYTES: usize = 32 << 20;
 
@@ -79,8 +83,10 @@ pub(super) struct AgentNode {
     pub(super) health: Arc<AgentHealth>,
     /// Certificates of the listeners.
     tls: Arc<ListenerCertificates>,
-    /// Budget of requests that are arriving or being forwarded.
+    /// Budget of requests that are arriving, and of records that are being forwarded.
     pub(super) request_memory: ByteBudget,
+    /// Memory of calls that are being forwarded, in bytes.
+    call_memory: u64,
     /// Starts the agent's trace spans.
     traces: AgentTraces,
     /// Verifies that the two stores belong to the same cluster.
@@ -112,6 +118,7 @@ impl AgentNode {
             misses: metrics.cache_misses.clone(),
             held_bytes: metrics.cache_bytes.clone(),
         };
+        let call_memory = budgets.requests / FORWARDED_CALLS_SHARE;
         let (entropy, health) = (system_entropy(), store_health.health().clone());
         let ownership = OwnershipVerifier::new(OwnershipDeps {
             metadata: metadata.clone(),
@@ -134,7 +141,8 @@ impl AgentNode {
             metrics,
             health,
             store_health,
-            request_memory: ByteBudget::new(budgets.requests),
+            request_memory: ByteBudget::new(budgets.requests - call_memory),
+            call_memory,
             tls,
             traces: AgentTraces::new(traces, settings.metadata_url.expose()),
             ownership: Arc::new(ownership),
@@ -301,6 +309,7 @@ impl AgentNode {
             directory: self.directory.clone(),
             session: self.session.clone(),
             request_memory: self.request_memory.clone(),
+            call_memory: self.call_memory,
             tls: self.tls.certificate(ListenerKind::Grpc).cloned(),
             metrics: self.metrics.clone(),
             max_answer_bytes: self.max_answer_bytes(),

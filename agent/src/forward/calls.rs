@@ -16,7 +16,8 @@ use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Chann
 use super::PeerForwarder;
 use crate::{listeners::FORWARDED_HEADER, metrics::ForwardKind};
 
-/// How long a call may take whose duration the other agent bounds itself.
+/// How long a call may take that waits for no members of a group, and how much longer than its
+/// members may take one that does.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Memory that a call takes besides its message.
 const CALL_OVERHEAD_BYTES: usize = 1024;
@@ -34,7 +35,7 @@ impl PeerForwarder {
         &self,
         peer: &AgentEntry,
         request: Request<Req>,
-        limit: Option<Duration>,
+        limit: Duration,
         call: impl FnOnce(Channel, Request<Req>) -> Fut,
     ) -> Result<Response<Res>, Status>
     where
@@ -56,7 +57,7 @@ impl PeerForwarder {
         &self,
         peer: &AgentEntry,
         request: Request<Req>,
-        limit: Option<Duration>,
+        limit: Duration,
         call: impl FnOnce(Channel, Request<Req>) -> Fut,
     ) -> Result<Response<Res>, Error>
     where
@@ -65,17 +66,14 @@ impl PeerForwarder {
     {
         let bytes = request.get_ref().encoded_len();
         let memory = bytes.saturating_mul(2).saturating_add(CALL_OVERHEAD_BYTES);
-        let _memory = self.admission.acquire(memory).await?;
+        let _memory = self.admission.acquire_call(memory).await?;
         let view = self.deps.directory.view();
         let lease = self.pool.lease(&view, peer, ForwardKind::Call)?;
         self.deps.metrics.forward.record_request(ForwardKind::Call, 0);
         let calling = call(lease.channel(), outgoing_request(request));
-        let answered = match limit {
-            Some(limit) => timeout(limit, calling).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorCode::RequestTimedOut, format!("no answer in {limit:?}")).into())
-            }),
-            None => calling.await,
-        };
+        let answered = timeout(limit, calling).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorCode::RequestTimedOut, format!("no answer in {limit:?}")).into())
+        });
         let answer = answered.map_err(|status| call_error(status, peer))?;
         Ok(Response::new(answer.into_inner()))
     }

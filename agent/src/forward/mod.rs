@@ -7,8 +7,9 @@
 //! whether the request can have had an effect. A stream's parts for one partition go to one agent
 //! at a time, over one stream, so their order is kept.
 //!
-//! Memory of forwarded requests is taken from the budget of arriving requests, at most half of it:
-//! agents that forward to each other can never wait for each other's memory.
+//! Memory of forwarded records is taken from the budget of arriving requests, at most half of it:
+//! agents that forward to each other can never wait for each other's memory. Calls of groups have a
+//! small budget of their own.
 
 mod admission;
 mod calls;
@@ -47,6 +48,8 @@ pub struct ForwardDeps {
     pub session: Arc<CurrentSession>,
     /// Budget of arriving requests.
     pub request_memory: ByteBudget,
+    /// Memory of single calls, in bytes.
+    pub call_memory: u64,
     /// Certificate of the gRPC listener; other agents then have one as well.
     pub tls: Option<Arc<ListenerCertificate>>,
     /// Metrics of this agent.
@@ -69,7 +72,7 @@ impl PeerForwarder {
     /// Creates a forwarder without connections.
     pub fn new(deps: ForwardDeps) -> Arc<Self> {
         Arc::new(Self {
-            admission: ForwardAdmission::new(deps.request_memory.clone()),
+            admission: ForwardAdmission::new(deps.request_memory.clone(), deps.call_memory),
             pool: PeerPool::new(deps.tls.clone(), deps.metrics.clone(), deps.limits),
             deps,
         })

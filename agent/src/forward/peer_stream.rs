@@ -271,7 +271,7 @@ mod tests {
     use crate::memory::ByteBudget;
 
     async fn permit() -> Arc<ForwardPermit> {
-        let admission = super::super::admission::ForwardAdmission::new(ByteBudget::new(100));
+        let admission = super::super::admission::ForwardAdmission::new(ByteBudget::new(100), 0);
         Arc::new(admission.acquire(1).await.unwrap())
     }
 

@@ -1,7 +1,11 @@
 //! The bounds of connections to other agents.
 
-use streamhouse_core::ErrorCode;
+use streamhouse_core::{
+    ErrorCode,
+    protocol::v1::{self, group_service_client::GroupServiceClient},
+};
 use streamhouse_metadata::ClusterSnapshot;
+use tokio::time::Duration;
 
 use super::{pool::ConnectionLease, *};
 use crate::metrics::ForwardKind;
@@ -122,6 +126,41 @@ async fn a_connection_that_was_dropped_is_not_returned_in_place_of_another() {
     for _ in 0..2 {
         pool.lease(&newer, &agent(2), ForwardKind::Call).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_call_without_a_deadline_ends_after_its_limit() {
+    // Accepts connections, and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = AgentEntry {
+        grpc_address: silent.local_addr().unwrap().to_string(),
+        ..agent(1)
+    };
+    let directory = Arc::new(ClusterDirectory::default());
+    directory.replace(ClusterSnapshot {
+        version: 1,
+        agents: vec![peer.clone()],
+        ..ClusterSnapshot::default()
+    });
+    let forwarder = PeerForwarder::new(ForwardDeps {
+        directory,
+        session: Arc::default(),
+        request_memory: ByteBudget::new(1 << 20),
+        call_memory: 1 << 20,
+        tls: None,
+        metrics: Arc::new(AgentMetrics::new().unwrap()),
+        max_answer_bytes: 1 << 20,
+        limits: ForwardLimits::default(),
+    });
+    let join = tonic::Request::new(v1::JoinGroupRequest::default());
+    let call = async |channel, request| GroupServiceClient::new(channel).join_group(request).await;
+    let status = forwarder
+        .call(&peer, join, Duration::from_millis(50), call)
+        .await
+        .unwrap_err();
+    let error = streamhouse_core::Error::from(status);
+    assert_eq!(error.code(), ErrorCode::RequestTimedOut, "{error}");
+    assert!(error.is_retryable(), "{error}");
 }
 
 #[tokio::test]

@@ -86,6 +86,7 @@ impl GroupLimits {
         client_host: &str,
     ) -> Result<JoinRequest, Error> {
         check_group_id(&request.group_id)?;
+        let rebalance = rebalance_timeout(&request);
         let protocols = self.check_protocols(request.protocols)?;
         if request.protocol_type.is_empty() || protocols.is_empty() {
             return Err(Error::new(
@@ -99,10 +100,6 @@ impl GroupLimits {
             let message = format!("the session timeout of {session:?} is not between {min:?} and {max:?}");
             return Err(Error::new(ErrorCode::InvalidSessionTimeout, message));
         }
-        let rebalance = match request.rebalance_timeout_ms {
-            0 => session,
-            given => Duration::from_millis(given.into()).min(MAX_REBALANCE_TIMEOUT),
-        };
         Ok(JoinRequest {
             member_id: request.member_id,
             instance: parse_instance_id(&request.group_instance_id)?.map(Arc::from),
@@ -113,6 +110,19 @@ impl GroupLimits {
             session_ms: millis(session),
             rebalance_ms: millis(rebalance),
         })
+    }
+
+    /// Returns how long a member that joins may have to wait for the others: its rebalance timeout,
+    /// after which clients give up too. Those of the others, which may be longer, are known to the
+    /// coordinator only.
+    pub fn join_duration(&self, request: &v1::JoinGroupRequest) -> Duration {
+        self.initial_rebalance_delay + rebalance_timeout(request)
+    }
+
+    /// Returns how long a member may have to wait for its assignment: it comes from the leader,
+    /// which is removed when its session expires.
+    pub fn sync_duration(&self) -> Duration {
+        self.max_session_timeout
     }
 
     fn check_protocols(&self, offered: Vec<v1::GroupProtocol>) -> Result<Arc<[MemberProtocol]>, Error> {
@@ -176,6 +186,15 @@ impl GroupLimits {
         }
         Ok(())
     }
+}
+
+/// Returns the rebalance timeout of a member: its session timeout if it names none.
+fn rebalance_timeout(request: &v1::JoinGroupRequest) -> Duration {
+    let given = match request.rebalance_timeout_ms {
+        0 => request.session_timeout_ms,
+        given => given,
+    };
+    Duration::from_millis(given.into()).min(MAX_REBALANCE_TIMEOUT)
 }
 
 /// Checks a group id.
@@ -265,6 +284,21 @@ mod tests {
                 .rebalance_ms,
             86_400_000
         );
+    }
+
+    #[test]
+    fn a_forwarded_join_or_sync_lasts_as_long_as_members_may_take() {
+        let limits = GroupLimits::default();
+        let join = |rebalance_timeout_ms| {
+            limits.join_duration(&v1::JoinGroupRequest {
+                rebalance_timeout_ms,
+                ..request()
+            })
+        };
+        assert_eq!(join(300_000), Duration::from_millis(300_500));
+        assert_eq!(join(0), Duration::from_millis(10_500));
+        assert_eq!(join(u32::MAX), Duration::from_millis(86_400_500));
+        assert_eq!(limits.sync_duration(), Duration::from_secs(1800));
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl AdminService for AgentAdminService {
                 service.delete_records(request).await
             };
             let forward = &self.deps.forward;
-            return forward.call(&leader, request, Some(CALL_TIMEOUT), delete).await;
+            return forward.call(&leader, request, CALL_TIMEOUT, delete).await;
         }
         let log_start_offset = topics::delete_records(&self.deps.topics, request.into_inner()).await?;
         Ok(Response::new(v1::DeleteRecordsResponse { log_start_offset }))

@@ -41,8 +41,8 @@ impl ForwardingGroupService {
     }
 }
 
-/// Forwards a call or passes it to this agent's own service. Calls that wait for other members have
-/// no time limit of their own.
+/// Forwards a call, for at most `$limit`, or passes it to this agent's own service, which bounds it
+/// itself.
 macro_rules! forward_or_serve {
     ($self:ident.$method:ident($request:ident), $limit:expr) => {
         match $self.coordinating_peer(&$request, &$request.get_ref().group_id) {
@@ -75,35 +75,38 @@ impl GroupService for ForwardingGroupService {
         &self,
         request: Request<v1::JoinGroupRequest>,
     ) -> GroupCallResult<v1::JoinGroupResponse> {
-        forward_or_serve!(self.join_group(request), None)
+        let limits = &self.deps.groups.deps().limits;
+        let limit = limits.join_duration(request.get_ref()) + CALL_TIMEOUT;
+        forward_or_serve!(self.join_group(request), limit)
     }
 
     async fn sync_group(
         &self,
         request: Request<v1::SyncGroupRequest>,
     ) -> GroupCallResult<v1::SyncGroupResponse> {
-        forward_or_serve!(self.sync_group(request), None)
+        let limit = self.deps.groups.deps().limits.sync_duration() + CALL_TIMEOUT;
+        forward_or_serve!(self.sync_group(request), limit)
     }
 
     async fn heartbeat(
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> GroupCallResult<v1::HeartbeatResponse> {
-        forward_or_serve!(self.heartbeat(request), Some(CALL_TIMEOUT))
+        forward_or_serve!(self.heartbeat(request), CALL_TIMEOUT)
     }
 
     async fn leave_group(
         &self,
         request: Request<v1::LeaveGroupRequest>,
     ) -> GroupCallResult<v1::LeaveGroupResponse> {
-        forward_or_serve!(self.leave_group(request), Some(CALL_TIMEOUT))
+        forward_or_serve!(self.leave_group(request), CALL_TIMEOUT)
     }
 
     async fn commit_offsets(
         &self,
         request: Request<v1::CommitOffsetsRequest>,
     ) -> GroupCallResult<v1::CommitOffsetsResponse> {
-        forward_or_serve!(self.commit_offsets(request), Some(CALL_TIMEOUT))
+        forward_or_serve!(self.commit_offsets(request), CALL_TIMEOUT)
     }
 
     async fn fetch_offsets(
@@ -127,7 +130,7 @@ impl GroupService for ForwardingGroupService {
     ) -> GroupCallResult<v1::GroupDescription> {
         let origin = CallOrigin::of(&request);
         let described: GroupCallResult<v1::GroupDescription> =
-            forward_or_serve!(self.describe_group(request), Some(CALL_TIMEOUT));
+            forward_or_serve!(self.describe_group(request), CALL_TIMEOUT);
         let mut response = described?;
         origin.translate_leader(&mut response.get_mut().coordinator);
         Ok(response)
@@ -137,13 +140,13 @@ impl GroupService for ForwardingGroupService {
         &self,
         request: Request<v1::DeleteGroupRequest>,
     ) -> GroupCallResult<v1::DeleteGroupResponse> {
-        forward_or_serve!(self.delete_group(request), Some(CALL_TIMEOUT))
+        forward_or_serve!(self.delete_group(request), CALL_TIMEOUT)
     }
 
     async fn reset_offsets(
         &self,
         request: Request<v1::ResetOffsetsRequest>,
     ) -> GroupCallResult<v1::ResetOffsetsResponse> {
-        forward_or_serve!(self.reset_offsets(request), Some(CALL_TIMEOUT))
+        forward_or_serve!(self.reset_offsets(request), CALL_TIMEOUT)
     }
 }

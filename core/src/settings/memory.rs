@@ -35,7 +35,7 @@ pub struct MemoryBudgets {
     pub cold_reads: u64,
     /// The segment being written.
     pub roll: u64,
-    /// Requests being received or forwarded to other agents.
+    /// Requests being received or forwarded to other agents; a sixteenth is for forwarded calls.
     pub requests: u64,
     /// Members of consumer groups.
     pub groups: u64,

@@ -34,6 +34,45 @@ async fn join_alone(groups: &mut GroupServiceClient<Channel>, group_id: &str) ->
     (generation, member_id)
 }
 
+/// In an outage of the object store, records fill the memory; no member may lose its partitions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_works_while_forwarded_records_find_no_memory() {
+    let both = TwoAgents::start(&[], &[]).await;
+    let group_id = group_of(&both, &both.one);
+    let channel = connect(&both.two, "forward").await;
+    let mut stream = ProducerStream::open(channel.clone()).await;
+    let theirs = both.partition_of(&both.one);
+    // What is left is enough for a message to arrive, and not to forward a record.
+    let memory = &both.two.node.request_memory;
+    let held = memory.acquire(memory.capacity() - 1000).await.unwrap();
+    let refused = stream.produce(part(theirs, "x", None)).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::ResourceExhausted);
+    let mut groups = GroupServiceClient::new(channel);
+    let (generation, member_id) = join_alone(&mut groups, &group_id).await;
+    let beat = v1::HeartbeatRequest {
+        group_id: group_id.clone(),
+        generation,
+        member_id: member_id.clone(),
+        ..Default::default()
+    };
+    groups.heartbeat(beat).await.unwrap();
+    let committed = groups.commit_offsets(v1::CommitOffsetsRequest {
+        group_id: group_id.clone(),
+        generation,
+        member_id,
+        offsets: vec![v1::CommitOffset {
+            topic: "orders".to_owned(),
+            partition: 1,
+            offset: 0,
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    assert_eq!(committed.await.unwrap().into_inner().offsets[0].error, None);
+    drop(held);
+    assert_eq!(stream.produce(part(theirs, "x", None)).await, Ok(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_works_through_an_agent_that_does_not_coordinate_it() {
     let both = TwoAgents::start(&[], &[]).await;
