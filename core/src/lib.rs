@@ -7,6 +7,7 @@ pub mod batch;
 pub mod consumer_protocol;
 pub mod error;
 pub mod ids;
+pub mod kafka;
 pub mod listen;
 pub mod murmur2;
 pub mod protocol;
