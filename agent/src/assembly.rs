@@ -54,6 +54,7 @@ pub struct Agent {
     addresses: (SocketAddr, SocketAddr),
     /// The further gRPC listeners, by name.
     further: Vec<(String, SocketAddr)>,
+    kafka_address: Option<SocketAddr>,
     tls: Arc<ListenerCertificates>,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
@@ -129,12 +130,19 @@ impl Agent {
             traces,
         ));
         let AgentListeners { tls, further, file } = listeners;
-        let ports =
-            ServerPorts::bind(&node.settings.grpc_listen, &node.settings.http_listen, further).await?;
+        let given = &node.settings;
+        let ports = ServerPorts::bind(
+            &given.grpc_listen,
+            &given.http_listen,
+            &given.kafka_listen,
+            further,
+        )
+        .await?;
         let (addresses, further) = (ports.addresses()?, ports.further_addresses()?);
+        let kafka_address = ports.kafka_address()?;
         let coordinator = GroupCoordinator::new(node.coordinator());
         let leases = Arc::new(node.leases(&coordinator));
-        let registration = settings::registration(&node.settings, addresses);
+        let registration = settings::registration(&node.settings, addresses, kafka_address);
         let own_address = registration.grpc_address.clone();
         let keeper = Arc::new(LeaseKeeper::new(
             leases.clone(),
@@ -163,6 +171,7 @@ impl Agent {
             keeper,
             addresses,
             further,
+            kafka_address,
             tls,
             stop,
             serving,
@@ -183,6 +192,11 @@ impl Agent {
     /// Returns the bound addresses of the further gRPC listeners, by name.
     pub fn further_addresses(&self) -> &[(String, SocketAddr)] {
         &self.further
+    }
+
+    /// Returns the bound address of the Kafka listener, if there is one.
+    pub fn kafka_address(&self) -> Option<SocketAddr> {
+        self.kafka_address
     }
 
     /// Returns the certificates of the listeners.

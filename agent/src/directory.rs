@@ -13,6 +13,7 @@ use streamhouse_core::{
 use streamhouse_metadata::{AgentEntry, ClusterSnapshot, PartitionEntry, TopicEntry};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, timeout};
+use uuid::Uuid;
 
 /// A topic of the snapshot, with parsed settings.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct ClusterView {
     /// Id of the cluster.
     pub cluster_id: String,
     topics: HashMap<String, Arc<DirectoryTopic>>,
+    topics_by_id: HashMap<Uuid, Arc<DirectoryTopic>>,
     partitions: HashMap<PartitionUid, (Arc<DirectoryTopic>, i32)>,
     agents: HashMap<Incarnation, AgentEntry>,
     /// The snapshot itself.
@@ -63,6 +65,7 @@ impl ClusterView {
             for (index, partition) in (0_i32..).zip(&record.partitions) {
                 view.partitions.insert(partition.uid, (topic.clone(), index));
             }
+            view.topics_by_id.insert(record.topic_id, topic.clone());
             view.topics.insert(record.name.clone(), topic);
         }
         view.snapshot = snapshot;
@@ -77,6 +80,11 @@ impl ClusterView {
     /// Returns the topic with this name.
     pub fn topic(&self, name: &str) -> Option<&Arc<DirectoryTopic>> {
         self.topics.get(name)
+    }
+
+    /// Returns the topic with this id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<DirectoryTopic>> {
+        self.topics_by_id.get(&id)
     }
 
     /// Returns all topics in no particular order, including the internal one.

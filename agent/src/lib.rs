@@ -22,6 +22,7 @@ pub mod groups;
 pub mod health;
 pub mod inspect;
 pub mod invariant;
+pub mod kafka;
 pub mod leases;
 pub mod listeners;
 pub mod log;

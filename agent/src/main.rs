@@ -162,7 +162,11 @@ async fn serve(
     let further: String = further
         .map(|(name, address)| format!(" {name}={address}"))
         .collect();
-    print_line(&format!("listening grpc={grpc} http={http}{further}"));
+    let kafka = agent.kafka_address();
+    let kafka = kafka
+        .map(|address| format!(" kafka={address}"))
+        .unwrap_or_default();
+    print_line(&format!("listening grpc={grpc} http={http}{kafka}{further}"));
     let mut ready = agent.health().subscribe();
     let announced = async {
         if ready.wait_for(|ready| *ready).await.is_ok() {

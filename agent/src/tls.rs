@@ -45,6 +45,8 @@ pub enum ListenerKind {
     Grpc,
     /// HTTP, for probes and Prometheus.
     Http,
+    /// Kafka's protocol, for Kafka clients.
+    Kafka,
 }
 
 impl ListenerKind {
@@ -54,14 +56,16 @@ impl ListenerKind {
         match self {
             Self::Grpc => "grpc",
             Self::Http => "http",
+            Self::Kafka => "kafka",
         }
     }
 
-    /// Returns the ALPN name of its protocol.
-    const fn alpn_protocol(self) -> &'static [u8] {
+    /// Returns the ALPN name of its protocol; Kafka's has none.
+    const fn alpn_protocol(self) -> Option<&'static [u8]> {
         match self {
-            Self::Grpc => b"h2",
-            Self::Http => b"http/1.1",
+            Self::Grpc => Some(b"h2"),
+            Self::Http => Some(b"http/1.1"),
+            Self::Kafka => None,
         }
     }
 }
@@ -71,6 +75,7 @@ impl ListenerKind {
 pub struct ListenerCertificates {
     grpc: Option<Arc<ListenerCertificate>>,
     http: Option<Arc<ListenerCertificate>>,
+    kafka: Option<Arc<ListenerCertificate>>,
     /// Further gRPC listeners.
     named: BTreeMap<String, Arc<ListenerCertificate>>,
 }
@@ -107,6 +112,7 @@ impl ListenerCertificates {
         let mut tls = Self {
             grpc: builtin(ListenerKind::Grpc).await?,
             http: builtin(ListenerKind::Http).await?,
+            kafka: builtin(ListenerKind::Kafka).await?,
             named: BTreeMap::new(),
         };
         for name in names {
@@ -116,7 +122,7 @@ impl ListenerCertificates {
         }
         if tls.certificates().next().is_none() {
             return Err(TlsError(format!(
-                "tls-dir: {} has neither a folder grpc nor a folder http; put tls.crt and tls.key into one of them",
+                "tls-dir: {} has no folder grpc, http or kafka; put tls.crt and tls.key into one of them",
                 directory.display()
             )));
         }
@@ -128,6 +134,7 @@ impl ListenerCertificates {
         match listener {
             ListenerKind::Grpc => self.grpc.as_ref(),
             ListenerKind::Http => self.http.as_ref(),
+            ListenerKind::Kafka => self.kafka.as_ref(),
         }
     }
 
@@ -147,7 +154,8 @@ impl ListenerCertificates {
     }
 
     fn certificates(&self) -> impl Iterator<Item = &Arc<ListenerCertificate>> {
-        self.grpc.iter().chain(&self.http).chain(self.named.values())
+        let builtin = self.grpc.iter().chain(&self.http).chain(&self.kafka);
+        builtin.chain(self.named.values())
     }
 }
 
@@ -206,7 +214,12 @@ impl ListenerCertificate {
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError(format!("cannot set up TLS: {error}")))?;
         let mut config = config.with_no_client_auth().with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![self.kind.alpn_protocol().to_vec()];
+        config.alpn_protocols = self
+            .kind
+            .alpn_protocol()
+            .map(<[u8]>::to_vec)
+            .into_iter()
+            .collect();
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 

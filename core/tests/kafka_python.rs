@@ -4,9 +4,8 @@
 #![allow(clippy::expect_used, clippy::panic)] // this file holds only tests
 
 use std::{
-    env,
     io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -16,6 +15,7 @@ use streamhouse_core::batch::{
     BatchBuilder, BatchHeader, BatchIter, BatchLimits, Compression, DecodedRecords, Record, stamp_all,
     validate,
 };
+use streamhouse_testkit::kafka_python;
 
 /// A record as both sides print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,43 +57,9 @@ struct DecodedHeader {
     producer: (i64, i16, i32),
 }
 
-/// Returns the interpreter with kafka-python: `$STREAMHOUSE_PYTHON`, or that of the newest
-/// environment in the cache folder.
-fn find_python() -> PathBuf {
-    if let Some(python) = env::var_os("STREAMHOUSE_PYTHON") {
-        return python.into();
-    }
-    let cache = env::var_os("STREAMHOUSE_CACHE").map(PathBuf::from).or_else(|| {
-        let home = env::var_os("HOME")?;
-        Some(Path::new(&home).join(".cache/streamhouse"))
-    });
-    let cache = cache.expect("set HOME, or STREAMHOUSE_CACHE to the folder hack/test.sh installs into");
-    let folders = cache
-        .read_dir()
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let is_ours = |path: &PathBuf| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("venv-kafka-"))
-    };
-    let pythons = folders
-        .filter(is_ours)
-        .map(|path| path.join("bin/python"))
-        .filter(|path| path.exists());
-    let newest = pythons.max_by_key(|path| path.metadata().and_then(|file| file.modified()).ok());
-    newest.unwrap_or_else(|| {
-        panic!(
-            "there is no Python with kafka-python in {}; run hack/test.sh, which installs it",
-            cache.display()
-        )
-    })
-}
-
 fn run_script(command: &str, input: &str) -> Vec<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka_python.py");
-    let python = find_python();
+    let python = kafka_python().expect("hack/test.sh installs kafka-python");
     let mut child = Command::new(&python)
         .arg(script)
         .arg(command)

@@ -33,7 +33,7 @@ class Cluster:
     def start_agent(self):
         """On free ports the first time, on the same ones later."""
         self.spawn("agent", "streamhouse-agent", "--dev", "--data-dir", "data", "--agent-id", "agent-0", "--zone", "zone-a",
-                   "--grpc-listen", self.grpc, "--http-listen", self.http)
+                   "--grpc-listen", self.grpc, "--http-listen", self.http, "--kafka-listen", "127.0.0.1:0")
 
         def said():
             if self.running["agent"].poll() is not None:

@@ -101,7 +101,7 @@ def run(folder, programs, bin_folder):
     """Starts everything, lets it write, fall behind, fail and catch up; returns Prometheus, the time, and what was counted."""
     programs.start(
         "agent", bin_folder / "streamhouse-agent", "--dev", "--data-dir", folder / "data", "--grpc-listen", "127.0.0.1:0",
-        "--http-listen", "127.0.0.1:0", "--maintenance-interval", "500ms", "--object-grace", "1m", "--cache-memory", "1MiB")
+        "--http-listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--maintenance-interval", "500ms", "--object-grace", "1m", "--cache-memory", "1MiB")
     listening = programs.said("agent", r"^listening .*")[0]
     grpc, http = (re.search(rf"{name}=(\S+)", listening)[1] for name in ("grpc", "http"))
     load = programs.start("load", bin_folder / "examples" / "observed_load", grpc, TOPIC, GROUP, RATE, stdin=subprocess.PIPE)

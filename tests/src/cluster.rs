@@ -133,6 +133,12 @@ impl TestCluster {
             .join(",")
     }
 
+    /// Returns the addresses of all agents ever started, for Kafka clients.
+    pub fn kafka_bootstrap(&self) -> String {
+        let addresses = self.agents.iter().map(|agent| agent.kafka().to_string());
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
     /// Connects an admin client.
     pub fn admin(&self) -> anyhow::Result<Admin> {
         Ok(Admin::connect(self.bootstrap())?)

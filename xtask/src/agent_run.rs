@@ -49,7 +49,8 @@ impl RunningAgent {
     ///
     /// As [`RunningAgent::start`].
     pub(crate) fn start_dev(agent: ProcessBuilder, folder: &Path) -> anyhow::Result<RunningAgent> {
-        let listen = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+        let listen = ["--grpc-listen", "--http-listen", "--kafka-listen"];
+        let listen = listen.iter().flat_map(|listen| [*listen, "127.0.0.1:0"]);
         RunningAgent::start(agent.args(["--dev", "--data-dir"]).arg(folder).args(listen))
     }
 

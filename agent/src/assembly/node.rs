@@ -20,6 +20,7 @@ use crate::{
     gauges::AgentGauges,
     groups::{CoordinatorDeps, GroupCoordinator, GroupLimits},
     health::AgentHealth,
+    kafka::KafkaDeps,
     leases::LeaseDeps,
     log::LogReader,
     maintenance::{MaintenanceDeps, MaintenanceLimits},
@@ -317,6 +318,22 @@ impl AgentNode {
         }
     }
 
+    /// Returns the dependencies of the Kafka listener.
+    fn kafka(&self, coordinator: &Arc<GroupCoordinator>) -> KafkaDeps {
+        let auto_create = self.settings.kafka_auto_create_partitions;
+        KafkaDeps {
+            produce: self.produce(),
+            fetch: self.fetch(),
+            topics: self.topics(),
+            groups: coordinator.clone(),
+            metadata: self.metadata.clone(),
+            directory: self.directory.clone(),
+            request_memory: self.request_memory.clone(),
+            max_request_bytes: self.settings.max_request_bytes.as_usize(),
+            auto_create_partitions: (auto_create > 0).then_some(auto_create),
+        }
+    }
+
     /// Returns the dependencies of the server.
     pub(super) fn server(&self, coordinator: &Arc<GroupCoordinator>) -> ServerDeps {
         let settings = &self.settings;
@@ -337,6 +354,7 @@ impl AgentNode {
                 max_connections: settings.max_connections,
                 max_request_bytes: settings.max_request_bytes.as_usize(),
             },
+            kafka: Arc::new(self.kafka(coordinator)),
             request_memory: self.request_memory.clone(),
             max_answer_bytes: self.max_answer_bytes(),
             metadata_store: redact_url(settings.metadata_url.expose()),

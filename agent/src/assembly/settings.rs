@@ -76,6 +76,7 @@ pub(super) fn writer_settings(settings: &AgentSettings) -> WriterSettings {
 pub(super) fn registration(
     settings: &AgentSettings,
     (grpc, http): (SocketAddr, SocketAddr),
+    kafka: Option<SocketAddr>,
 ) -> AgentRegistration {
     let host = process::host_name();
     let given = |given: &str, bound| {
@@ -93,7 +94,9 @@ pub(super) fn registration(
         },
         grpc_address: given(&settings.advertised_grpc_address, grpc),
         http_address: given(&settings.advertised_http_address, http),
-        kafka_address: String::new(),
+        kafka_address: kafka
+            .map(|bound| given(&settings.advertised_kafka_address, bound))
+            .unwrap_or_default(),
         zone: settings.zone.clone(),
         version: registered_version(schema_window()),
         lease_ttl: settings.lease_ttl,

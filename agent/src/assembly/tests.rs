@@ -48,6 +48,7 @@ fn settings(dir: &Path, id: &str, more: &[&str]) -> AgentSettings {
         &data,
         "--grpc-listen=127.0.0.1:0",
         "--http-listen=127.0.0.1:0",
+        "--kafka-listen=127.0.0.1:0",
         "--lease-ttl=2s",
         "--agent-id",
         id,
@@ -357,7 +358,7 @@ async fn a_life_sealed_by_another_of_the_same_name_ends_and_a_new_one_begins() {
     let one = start_agent(dir.path(), "one").await;
     create_topic(&one, "orders", 2).await;
     let before = incarnation(&one).unwrap();
-    let impostor = registration(&one.node.settings, one.addresses());
+    let impostor = registration(&one.node.settings, one.addresses(), None);
     one.node.metadata.register_agent(&impostor).await.unwrap();
     wait_until("a new incarnation leads", || {
         incarnation(&one).is_some_and(|now| now > before) && led_count(&one) == 2

@@ -198,7 +198,7 @@ fn rebalance_timeout(request: &v1::JoinGroupRequest) -> Duration {
 }
 
 /// Checks a group id.
-pub(super) fn check_group_id(id: &str) -> Result<(), Error> {
+pub(crate) fn check_group_id(id: &str) -> Result<(), Error> {
     let problem = match id {
         "" => "a group id cannot be empty",
         id if id.len() > MAX_NAME_LEN => "a group id has at most 255 bytes",

@@ -83,6 +83,15 @@ enum AppendTicket {
 /// Accepts one request. Its batches have their place in the order when this returns;
 /// [`PendingProduce::finish`] returns the response.
 pub async fn accept(deps: &ProduceDeps, request: v1::ProduceRequest) -> PendingProduce {
+    accept_within(deps, request, ADMISSION_TIMEOUT).await
+}
+
+/// Accepts one request as [`accept`] does, and waits up to `admission` for memory.
+pub async fn accept_within(
+    deps: &ProduceDeps,
+    request: v1::ProduceRequest,
+    admission: Duration,
+) -> PendingProduce {
     let (parent, state) = (request.traceparent.as_bytes(), request.tracestate.as_bytes());
     let mut span = deps.traces.start_call(TRACE_METHOD, parent, Some(state));
     if let Some(span) = &mut span {
@@ -90,7 +99,7 @@ pub async fn accept(deps: &ProduceDeps, request: v1::ProduceRequest) -> PendingP
         span.set_attribute("streamhouse.partitions", request.partitions.len() as i64);
     }
     let mut partitions = Vec::with_capacity(request.partitions.len());
-    let mut waits = WaitBudget::new(deps);
+    let mut waits = WaitBudget::new(deps, admission);
     for mut part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
         let records = std::mem::take(&mut part.records);
@@ -118,12 +127,12 @@ struct WaitBudget {
 }
 
 impl WaitBudget {
-    fn new(deps: &ProduceDeps) -> Self {
+    fn new(deps: &ProduceDeps, admission: Duration) -> Self {
         Self {
             view: deps.directory.view(),
             refreshed: false,
             arrival_looks: LEASE_ARRIVAL_ATTEMPTS,
-            admission: ADMISSION_TIMEOUT,
+            admission,
         }
     }
 }

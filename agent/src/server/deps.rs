@@ -6,7 +6,7 @@ use streamhouse_metadata::MetadataStore;
 
 use crate::{
     console::ConsoleDeps, directory::ClusterDirectory, fetch::FetchDeps, forward::PeerForwarder,
-    gauges::AgentGauges, groups::GroupCoordinator, health::AgentHealth, memory::ByteBudget,
+    gauges::AgentGauges, groups::GroupCoordinator, health::AgentHealth, kafka::KafkaDeps, memory::ByteBudget,
     metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps, traces::AgentTraces,
 };
 
@@ -39,6 +39,8 @@ pub struct ServerDeps {
     pub traces: AgentTraces,
     /// Limits of clients' connections and requests.
     pub limits: ServerLimits,
+    /// Serves Kafka clients.
+    pub kafka: Arc<KafkaDeps>,
     /// Memory of all requests that are still arriving or being forwarded.
     pub request_memory: ByteBudget,
     /// Largest answer of another agent that is accepted, in bytes.

@@ -39,7 +39,7 @@ pub use self::{
     ports::{FurtherListener, FurtherListenerTls, ServerPorts},
 };
 use crate::{
-    console,
+    console, kafka,
     listeners::{self, AddressAnswers, CallOrigin, ClientListener, ListenersFileReader},
     metrics::AgentMetrics,
     tls::{self, ListenerCertificate, ListenerCertificates, ListenerKind, TlsError},
@@ -59,6 +59,8 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Length of `PRI * HTTP/2.0` and so on: hyper waits for it without a time limit.
 const HTTP2_PREFACE_BYTES: usize = 24;
+/// Length of the shortest request of a Kafka client.
+const KAFKA_PREFACE_BYTES: usize = 14;
 /// Maximum size of one call's headers, in bytes.
 const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
 
@@ -104,9 +106,10 @@ impl ServerPorts {
             let guarded = guarded_routes(&routes, &deps, listener, memory.clone());
             grpc.push(serve_grpc(socket, security, guarded, &deps, stop.clone()));
         }
+        let kafka = serve_kafka(self.kafka, &tls, &deps, stop);
         let served = async {
             let http = async { Ok(http.await?) };
-            tokio::try_join!(try_join_all(grpc), http).map(drop)
+            tokio::try_join!(try_join_all(grpc), http, kafka).map(drop)
         };
         tokio::select! {
             _ = follow => Ok(()),
@@ -184,6 +187,27 @@ async fn serve_grpc(
         .add_routes(Routes::from(routes))
         .serve_with_incoming_shutdown(connections::accept(socket, policy), stop)
         .await?;
+    Ok(())
+}
+
+/// Serves the Kafka listener, if there is one, until `stop` resolves.
+async fn serve_kafka(
+    socket: Option<TcpListener>,
+    tls: &ListenerCertificates,
+    deps: &Arc<ServerDeps>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let Some(socket) = socket else {
+        return Ok(());
+    };
+    let policy = ConnectionPolicy {
+        limit: deps.limits.max_connections,
+        open_connections: deps.metrics.connections.clone(),
+        security: connection_security(tls.certificate(ListenerKind::Kafka), &deps.metrics)?,
+        preface_bytes: KAFKA_PREFACE_BYTES,
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+    };
+    kafka::serve(connections::accept(socket, policy), deps.kafka.clone(), stop).await;
     Ok(())
 }
 

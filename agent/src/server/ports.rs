@@ -37,18 +37,28 @@ pub struct FurtherListener {
 pub struct ServerPorts {
     pub(super) grpc: TcpListener,
     pub(super) http: TcpListener,
+    pub(super) kafka: Option<TcpListener>,
     pub(super) further: Vec<(FurtherListener, TcpListener)>,
 }
 
 impl ServerPorts {
-    /// Binds all ports.
+    /// Binds all ports; `kafka` is empty if there is no Kafka listener.
     ///
     /// # Errors
     /// If an address cannot be bound.
-    pub async fn bind(grpc: &str, http: &str, further: Vec<FurtherListener>) -> io::Result<Self> {
+    pub async fn bind(
+        grpc: &str,
+        http: &str,
+        kafka: &str,
+        further: Vec<FurtherListener>,
+    ) -> io::Result<Self> {
         let mut ports = Self {
             grpc: bind_listener("gRPC", grpc).await?,
             http: bind_listener("HTTP", http).await?,
+            kafka: match kafka {
+                "" => None,
+                address => Some(bind_listener("Kafka", address).await?),
+            },
             further: Vec::with_capacity(further.len()),
         };
         for listener in further {
@@ -65,6 +75,14 @@ impl ServerPorts {
     /// If the operating system does not return a local address.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.grpc.local_addr()?, self.http.local_addr()?))
+    }
+
+    /// Returns the bound address of the Kafka listener, if there is one.
+    ///
+    /// # Errors
+    /// If the operating system does not return a local address.
+    pub fn kafka_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.kafka.as_ref().map(TcpListener::local_addr).transpose()
     }
 
     /// Returns the names of the further gRPC listeners and their bound addresses.

@@ -289,7 +289,9 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
 
 #[tokio::test]
 async fn a_listener_on_every_interface_accepts_both_families() {
-    let ports = ServerPorts::bind("[::]:0", "[::]:0", Vec::new()).await.unwrap();
+    let ports = ServerPorts::bind("[::]:0", "[::]:0", "", Vec::new())
+        .await
+        .unwrap();
     let (grpc, http) = ports.addresses().unwrap();
     for port in [grpc.port(), http.port()] {
         for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {

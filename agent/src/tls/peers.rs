@@ -33,7 +33,11 @@ impl ListenerCertificate {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(self.peer_verifier()?))
             .with_no_client_auth();
-        config.alpn_protocols = vec![ListenerKind::Grpc.alpn_protocol().to_vec()];
+        config.alpn_protocols = ListenerKind::Grpc
+            .alpn_protocol()
+            .map(<[u8]>::to_vec)
+            .into_iter()
+            .collect();
         Ok(Arc::new(config))
     }
 

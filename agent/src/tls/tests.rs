@@ -93,7 +93,7 @@ async fn what_cannot_be_used_is_refused_with_the_file_named() {
         (
             "no folder",
             |grpc| fs::remove_dir_all(grpc).unwrap(),
-            "neither a folder grpc",
+            "no folder grpc",
         ),
         (
             "no key",

@@ -154,6 +154,7 @@ async fn start(data: &Path, log: &Path, flags: &[&str]) -> Result<StartedAgent> 
         .arg("--data-dir")
         .arg(data)
         .args(["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+        .args(["--kafka-listen", "127.0.0.1:0"])
         .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

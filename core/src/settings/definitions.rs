@@ -217,6 +217,26 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         listener.",
         |s, v| parse_optional_address(v).map(|v| s.grpc_forward_listen = v),
     ),
+    with_dev_default(
+        "127.0.0.1:9092",
+        define(
+            "kafka-listen",
+            "",
+            "host:port",
+            "Address of the listener for Kafka clients. Off unless set.",
+            |s, v| parse_optional_address(v).map(|v| s.kafka_listen = v),
+        ),
+    ),
+    with_dev_default(
+        "1",
+        define(
+            "kafka-auto-create-partitions",
+            "0",
+            "0 to 10000",
+            "Number of partitions of a topic that is created because a Kafka client asks for it. 0 creates no topics so.",
+            |s, v| parse_number(v, 0, 10_000).map(|v| s.kafka_auto_create_partitions = v),
+        ),
+    ),
     define(
         "listeners-file",
         "",
@@ -264,6 +284,13 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "host:port",
         "Address of the HTTP listener that clients are given. Defaults to the host name and the port of http-listen.",
         |s, v| parse_optional_address(v).map(|v| s.advertised_http_address = v),
+    ),
+    define(
+        "advertised-kafka-address",
+        "",
+        "host:port",
+        "Address that Kafka clients are given to connect to. Defaults to the host name and the port of kafka-listen.",
+        |s, v| parse_optional_address(v).map(|v| s.advertised_kafka_address = v),
     ),
     define(
         "metadata-url",

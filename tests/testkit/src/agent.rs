@@ -69,12 +69,15 @@ impl AgentProcessBuilder {
     ///
     /// Fails if the binary is not built, or if the agent ends before it listens.
     pub fn spawn(self) -> anyhow::Result<AgentProcess> {
-        let (grpc, http) = (ReservedPort::reserve()?, ReservedPort::reserve()?);
+        let ports = AgentPorts {
+            grpc: ReservedPort::reserve()?,
+            http: ReservedPort::reserve()?,
+            kafka: ReservedPort::reserve()?,
+        };
         let mut agent = AgentProcess {
-            process: self.start(&grpc, &http)?,
+            process: self.start(&ports)?,
             builder: self,
-            grpc,
-            http,
+            ports,
         };
         agent.wait_listening()?;
         Ok(agent)
@@ -101,15 +104,18 @@ impl AgentProcessBuilder {
         self.command(&[])?.start()
     }
 
-    fn start(&self, grpc: &ReservedPort, http: &ReservedPort) -> anyhow::Result<ChildProcess> {
-        let (id, grpc, http) = (format!("agent-{}", grpc.number()), grpc.address(), http.address());
+    fn start(&self, ports: &AgentPorts) -> anyhow::Result<ChildProcess> {
+        let id = format!("agent-{}", ports.grpc.number());
+        let (grpc, http, kafka) = (ports.grpc.address(), ports.http.address(), ports.kafka.address());
         // Agents on one host need distinct ids. A test's own --agent-id comes later and wins.
         let listen = [
             format!("--agent-id={id}"),
             format!("--grpc-listen={grpc}"),
             format!("--http-listen={http}"),
+            format!("--kafka-listen={kafka}"),
             format!("--advertised-grpc-address={grpc}"),
             format!("--advertised-http-address={http}"),
+            format!("--advertised-kafka-address={kafka}"),
         ];
         self.command(&listen)?.start()
     }
@@ -137,8 +143,15 @@ impl AgentProcessBuilder {
 pub struct AgentProcess {
     process: ChildProcess,
     builder: AgentProcessBuilder,
+    ports: AgentPorts,
+}
+
+/// The ports of an agent, which it keeps when it is started again.
+#[derive(Debug)]
+struct AgentPorts {
     grpc: ReservedPort,
     http: ReservedPort,
+    kafka: ReservedPort,
 }
 
 impl AgentProcess {
@@ -149,7 +162,7 @@ impl AgentProcess {
 
     /// Returns the address of the gRPC listener.
     pub fn grpc(&self) -> SocketAddr {
-        self.grpc.address()
+        self.ports.grpc.address()
     }
 
     /// Returns the gRPC address as `127.0.0.1:port`, for clients.
@@ -157,9 +170,14 @@ impl AgentProcess {
         self.grpc().to_string()
     }
 
+    /// Returns the address of the Kafka listener.
+    pub fn kafka(&self) -> SocketAddr {
+        self.ports.kafka.address()
+    }
+
     /// Returns the address of the HTTP listener.
     pub fn http(&self) -> SocketAddr {
-        self.http.address()
+        self.ports.http.address()
     }
 
     /// Returns the address of a further gRPC listener by its name in the line that the agent prints
@@ -246,7 +264,7 @@ impl AgentProcess {
     /// Starts the ended process again with the same settings and addresses.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.process.is_running(), "the agent runs already");
-        self.process = self.builder.start(&self.grpc, &self.http)?;
+        self.process = self.builder.start(&self.ports)?;
         self.wait_listening()
     }
 

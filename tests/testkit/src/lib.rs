@@ -38,6 +38,8 @@ mod postgres_setup;
 mod process;
 mod programs;
 #[cfg(feature = "servers")]
+mod python;
+#[cfg(feature = "servers")]
 mod silent_proxy;
 mod unix_user;
 mod wait;
@@ -69,6 +71,8 @@ pub use postgres_setup::{PostgresLogin, PostgresSetup};
 pub use process::{ChildProcess, ProcessBuilder};
 #[cfg(feature = "servers")]
 pub use programs::built_binary;
+#[cfg(feature = "servers")]
+pub use python::kafka_python;
 #[cfg(feature = "servers")]
 pub use silent_proxy::SilentProxy;
 pub use unix_user::UnixUser;

@@ -263,7 +263,7 @@ async fn a_request_looks_for_news_once_however_many_partitions_moved() {
 /// Registers another agent that leads its share, as far as the metadata store knows.
 async fn register_impostor(one: &Agent, id: &str, listener: &TcpListener) -> Incarnation {
     let http = one.addresses().1;
-    let mut other = registration(&one.node.settings, (listener.local_addr().unwrap(), http));
+    let mut other = registration(&one.node.settings, (listener.local_addr().unwrap(), http), None);
     other.agent_id = id.to_owned();
     other.lease_ttl = Duration::from_secs(3600);
     let registered = one.node.metadata.register_agent(&other).await.unwrap();
@@ -311,7 +311,7 @@ async fn an_address_that_never_answered_is_not_judged() {
         agent_id: "behind-nat".to_owned(),
         grpc_address: address.to_string(),
         lease_ttl: Duration::from_secs(3600),
-        ..registration(&one.node.settings, one.addresses())
+        ..registration(&one.node.settings, one.addresses(), None)
     };
     let registered = one.node.metadata.register_agent(&unreachable).await.unwrap();
     // An agent that is probed comes and goes meanwhile, which proves that time has passed.

@@ -58,7 +58,7 @@ impl TakeoverCluster {
     async fn leave_an_orphan(&self) {
         let registration = AgentRegistration {
             agent_id: "dead".to_owned(),
-            ..registration(&self.first.node.settings, self.first.addresses())
+            ..registration(&self.first.node.settings, self.first.addresses(), None)
         };
         let metadata = self.stores.metadata.inner();
         let dead = metadata.register_agent(&registration).await.unwrap().incarnation;

@@ -616,7 +616,11 @@ async fn a_life_that_cannot_be_swept_does_not_keep_the_others_and_counts_when_it
 
 fn registration_of(id: &str) -> streamhouse_metadata::AgentRegistration {
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    registration(&settings(Path::new("/nowhere"), id, &[]), (address, address))
+    registration(
+        &settings(Path::new("/nowhere"), id, &[]),
+        (address, address),
+        None,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

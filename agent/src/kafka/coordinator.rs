@@ -1,0 +1,264 @@
+//! Where a group's coordinator is, and the offsets that groups commit.
+
+use streamhouse_core::{
+    Error, ErrorCode,
+    kafka::{
+        FindCoordinatorRequest, FindCoordinatorResponse, FindCoordinatorResult, OffsetCommitRequest,
+        OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic, OffsetFetchRequest,
+        OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse, OffsetFetchResponseGroup,
+        OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+        OffsetFetchResponseTopics,
+    },
+    protocol::v1,
+};
+use uuid::Uuid;
+
+use super::{
+    brokers::{self, KafkaBroker},
+    error::{ErrorFamily, kafka_code},
+    metadata::{NamedTopic, named_topic, partition_code},
+    request::RequestContext,
+};
+use crate::groups::limits;
+
+/// Kafka's number for the coordinator of a group; the other kinds are not served.
+const GROUP_KEY: i8 = 0;
+
+/// Serves FindCoordinator.
+pub(super) async fn find_coordinator(
+    context: RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    // Version 3 and before name one group, later ones name several.
+    if context.version <= 3 {
+        let found = locate(&context, request.key_type, request.key).await;
+        return FindCoordinatorResponse {
+            error_code: found.error_code,
+            error_message: found.error_message,
+            node_id: found.node_id,
+            host: found.host,
+            port: found.port,
+            ..FindCoordinatorResponse::default()
+        };
+    }
+    let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+    for key in request.coordinator_keys {
+        coordinators.push(locate(&context, request.key_type, key).await);
+    }
+    FindCoordinatorResponse {
+        coordinators,
+        ..FindCoordinatorResponse::default()
+    }
+}
+
+async fn locate(context: &RequestContext, kind: i8, key: String) -> FindCoordinatorResult {
+    let mut result = FindCoordinatorResult {
+        node_id: -1,
+        port: -1,
+        ..FindCoordinatorResult::default()
+    };
+    match find(context, kind, &key).await {
+        Ok(broker) => {
+            (result.node_id, result.host, result.port) = (broker.node_id, broker.host, broker.port);
+        }
+        Err(error) => {
+            result.error_code = kafka_code(ErrorFamily::Group, &error);
+            result.error_message = Some(error.message().to_owned());
+        }
+    }
+    result.key = key;
+    result
+}
+
+async fn find(context: &RequestContext, kind: i8, key: &str) -> Result<KafkaBroker, Error> {
+    if kind != GROUP_KEY {
+        let message = "transactions and share groups are not served";
+        return Err(Error::new(ErrorCode::InvalidRequest, message));
+    }
+    limits::check_group_id(key)?;
+    let deps = &context.client.deps;
+    let cluster = &deps.groups.deps().cluster;
+    let mut leader = cluster.coordinator(key);
+    if leader.is_none() {
+        cluster.refresh().await;
+        leader = cluster.coordinator(key);
+    }
+    let view = deps.directory.view();
+    let broker = leader.and_then(|leader| brokers::by_agent_id(&view, &leader));
+    broker.ok_or_else(|| {
+        let message = "no agent with a Kafka listener coordinates the group; try again";
+        Error::new(ErrorCode::CoordinatorNotAvailable, message)
+    })
+}
+
+/// Serves OffsetCommit.
+pub(super) async fn offset_commit(
+    context: RequestContext,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
+    let deps = &context.client.deps;
+    let view = deps.directory.view();
+    let mut offsets = Vec::new();
+    for topic in &request.topics {
+        let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
+        offsets.extend(topic.partitions.iter().map(|part| v1::CommitOffset {
+            topic: name.clone(),
+            partition: part.partition_index,
+            offset: part.committed_offset,
+            leader_epoch: part.committed_leader_epoch,
+            metadata: part.committed_metadata.clone().unwrap_or_default(),
+            topic_id: topic_id.clone(),
+        }));
+    }
+    let commit = v1::CommitOffsetsRequest {
+        group_id: request.group_id,
+        generation: request.generation_id_or_member_epoch,
+        member_id: request.member_id,
+        group_instance_id: request.group_instance_id.unwrap_or_default(),
+        offsets,
+    };
+    let committed = deps.groups.commit_offsets(commit).await;
+    let mut results = match &committed {
+        Ok(response) => response.offsets.iter(),
+        Err(_) => [].iter(),
+    };
+    let failure = committed.as_ref().err();
+    let topics = request.topics.into_iter().map(|topic| {
+        let topic_id = topic.topic_id;
+        let partitions = topic.partitions.into_iter().map(|part| {
+            let result = results
+                .next()
+                .and_then(|result| result.error.clone())
+                .map(Error::from);
+            let error = failure.or(result.as_ref());
+            OffsetCommitResponsePartition {
+                partition_index: part.partition_index,
+                error_code: error.map_or(0, |error| partition_code(ErrorFamily::Group, error, topic_id)),
+            }
+        });
+        OffsetCommitResponseTopic {
+            partitions: partitions.collect(),
+            name: topic.name,
+            topic_id,
+        }
+    });
+    OffsetCommitResponse {
+        topics: topics.collect(),
+        ..OffsetCommitResponse::default()
+    }
+}
+
+/// Serves OffsetFetch.
+pub(super) async fn offset_fetch(
+    context: RequestContext,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    if context.version >= 8 {
+        let mut groups = Vec::with_capacity(request.groups.len());
+        for group in request.groups {
+            groups.push(fetch_group(&context, group).await);
+        }
+        return OffsetFetchResponse {
+            groups,
+            ..OffsetFetchResponse::default()
+        };
+    }
+    // Before version 2 there is no null; a list without topics asks for none.
+    let topics = request.topics.map(|topics| {
+        let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
+            name: topic.name,
+            topic_id: Uuid::nil(),
+            partition_indexes: topic.partition_indexes,
+        });
+        topics.collect()
+    });
+    let group = OffsetFetchRequestGroup {
+        group_id: request.group_id,
+        topics,
+        ..OffsetFetchRequestGroup::default()
+    };
+    let fetched = fetch_group(&context, group).await;
+    let topics = fetched.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: topic.partitions.into_iter().map(old_partition).collect(),
+    });
+    OffsetFetchResponse {
+        topics: topics.collect(),
+        error_code: fetched.error_code,
+        ..OffsetFetchResponse::default()
+    }
+}
+
+fn old_partition(part: OffsetFetchResponsePartitions) -> OffsetFetchResponsePartition {
+    OffsetFetchResponsePartition {
+        partition_index: part.partition_index,
+        committed_offset: part.committed_offset,
+        committed_leader_epoch: part.committed_leader_epoch,
+        metadata: part.metadata,
+        error_code: part.error_code,
+    }
+}
+
+async fn fetch_group(context: &RequestContext, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+    let deps = &context.client.deps;
+    let view = deps.directory.view();
+    let mut response = OffsetFetchResponseGroup {
+        group_id: group.group_id.clone(),
+        ..OffsetFetchResponseGroup::default()
+    };
+    let mut partitions = Vec::new();
+    for topic in group.topics.iter().flatten() {
+        let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
+        partitions.extend(
+            topic
+                .partition_indexes
+                .iter()
+                .map(|partition| v1::TopicPartition {
+                    topic: name.clone(),
+                    partition: *partition,
+                    topic_id: topic_id.clone(),
+                }),
+        );
+    }
+    if group.topics.is_some() && partitions.is_empty() {
+        return response;
+    }
+    let request = v1::FetchOffsetsRequest {
+        group_id: group.group_id,
+        partitions,
+    };
+    let fetched = match deps.groups.fetch_offsets(&request).await {
+        Ok(fetched) => fetched.offsets,
+        Err(error) => {
+            response.error_code = kafka_code(ErrorFamily::Group, &error);
+            return response;
+        }
+    };
+    for offset in fetched {
+        let topic_id = view
+            .topic(&offset.topic)
+            .map_or(Uuid::nil(), |topic| topic.record.topic_id);
+        let name = offset.topic.clone();
+        let part = fetched_partition(offset, topic_id);
+        match response.topics.last_mut() {
+            Some(topic) if topic.name == name => topic.partitions.push(part),
+            _ => response.topics.push(OffsetFetchResponseTopics {
+                name,
+                topic_id,
+                partitions: vec![part],
+            }),
+        }
+    }
+    response
+}
+
+fn fetched_partition(offset: v1::CommittedOffset, topic_id: Uuid) -> OffsetFetchResponsePartitions {
+    let error = offset.error.map(Error::from);
+    OffsetFetchResponsePartitions {
+        partition_index: offset.partition,
+        committed_offset: offset.offset,
+        committed_leader_epoch: offset.leader_epoch,
+        metadata: Some(offset.metadata),
+        error_code: error.map_or(0, |error| partition_code(ErrorFamily::Group, &error, topic_id)),
+    }
+}

@@ -1,0 +1,261 @@
+//! Fetch: consumers read from leaders, and from any agent of their own zone.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use streamhouse_core::{
+    Error, ErrorCode,
+    kafka::{
+        ApiKey, FetchLeaderIdAndEpoch, FetchNodeEndpoint, FetchPartition, FetchPartitionData, FetchRequest,
+        FetchResponse, FetchTopic, FetchableTopicResponse,
+    },
+    protocol::v1,
+};
+use uuid::Uuid;
+
+use super::{
+    brokers::{self, KafkaBroker},
+    error::{ErrorFamily, FETCH_SESSION_ID_NOT_FOUND, kafka_code},
+    metadata::{NamedTopic, named_topic, partition_code},
+    request::{KafkaAnswer, RequestContext, encoded},
+};
+use crate::{directory::ClusterView, fetch};
+
+const NOT_LEADER: i16 = 6;
+const FENCED_LEADER_EPOCH: i16 = 74;
+const UNKNOWN_LEADER_EPOCH: i16 = 75;
+/// How long a client waits before it asks again when there is no memory for an answer.
+const MEMORY_THROTTLE_MS: i32 = 100;
+
+/// A partition of the request.
+struct WantedPartition {
+    topic: NamedTopic,
+    wanted: FetchPartition,
+    /// Answered without a read.
+    answered: Option<FetchPartitionData>,
+}
+
+/// Serves Fetch. Sessions are not kept: every answer has session 0, so clients name all partitions
+/// each time.
+pub(super) async fn serve(
+    context: RequestContext,
+    request: FetchRequest,
+    correlation_id: i32,
+) -> KafkaAnswer {
+    if request.session_id != 0 {
+        let response = FetchResponse {
+            error_code: FETCH_SESSION_ID_NOT_FOUND,
+            ..FetchResponse::default()
+        };
+        return encoded(&response, ApiKey::Fetch, context.version, correlation_id);
+    }
+    let deps = &context.client.deps;
+    let view = deps.directory.view();
+    let mut topics: Vec<(String, Uuid, Vec<WantedPartition>)> = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let FetchTopic {
+            topic: name,
+            topic_id,
+            partitions,
+        } = topic;
+        let wanted = partitions.into_iter().map(|wanted| {
+            let topic = named_topic(&view, name.clone(), topic_id);
+            let answered = redirect(&context, &view, &topic, &wanted, &request.rack_id);
+            WantedPartition {
+                topic,
+                wanted,
+                answered,
+            }
+        });
+        let wanted = wanted.collect();
+        topics.push((name, topic_id, wanted));
+    }
+    let reads = topics.iter().flat_map(|(_, _, wanted)| wanted);
+    let read = v1::FetchRequest {
+        // What is answered without a read is answered at once.
+        max_wait_ms: match topics
+            .iter()
+            .flat_map(|(_, _, wanted)| wanted)
+            .any(|wanted| wanted.answered.is_some())
+        {
+            true => 0,
+            false => u32::try_from(request.max_wait_ms).unwrap_or_default(),
+        },
+        min_bytes: u32::try_from(request.min_bytes).unwrap_or_default(),
+        max_bytes: u32::try_from(request.max_bytes).unwrap_or(1),
+        partitions: reads
+            .filter(|wanted| wanted.answered.is_none())
+            .map(WantedPartition::to_fetch)
+            .collect(),
+    };
+    let read = match read.partitions.is_empty() {
+        true => Ok((v1::FetchResponse::default(), None)),
+        false => fetch::fetch(&deps.fetch, read).await,
+    };
+    let (results, memory, throttle_time_ms, error_code) = match read {
+        Ok((response, memory)) => (response.partitions, memory, 0, 0),
+        Err(error) if error.code() == ErrorCode::ResourceExhausted => {
+            (Vec::new(), None, MEMORY_THROTTLE_MS, 0)
+        }
+        Err(error) => (Vec::new(), None, 0, kafka_code(ErrorFamily::Fetch, &error)),
+    };
+    let mut response = build_response(&deps.directory.view(), topics, results);
+    response.throttle_time_ms = throttle_time_ms;
+    response.error_code = error_code;
+    KafkaAnswer {
+        memory,
+        ..encoded(&response, ApiKey::Fetch, context.version, correlation_id)
+    }
+}
+
+impl WantedPartition {
+    fn to_fetch(&self) -> v1::PartitionFetch {
+        v1::PartitionFetch {
+            topic: self.topic.name.clone(),
+            partition: self.wanted.partition,
+            offset: self.wanted.fetch_offset,
+            max_bytes: u32::try_from(self.wanted.partition_max_bytes).unwrap_or(1),
+            topic_id: self.topic.topic_id.clone(),
+        }
+    }
+}
+
+/// Returns the answer for a partition that this agent does not read: the client's epoch is not the
+/// leader's, another agent leads it, or one of the client's zone serves it.
+fn redirect(
+    context: &RequestContext,
+    view: &ClusterView,
+    topic: &NamedTopic,
+    wanted: &FetchPartition,
+    rack: &str,
+) -> Option<FetchPartitionData> {
+    let record = view
+        .find_partition(&topic.name, &topic.topic_id, wanted.partition)
+        .ok()?;
+    let asked = wanted.current_leader_epoch;
+    let epoch_error = match record.epoch {
+        _ if asked < 0 => None,
+        epoch if asked < epoch => Some(FENCED_LEADER_EPOCH),
+        epoch if asked > epoch => Some(UNKNOWN_LEADER_EPOCH),
+        _ => None,
+    };
+    if let Some(error_code) = epoch_error {
+        return Some(empty_data(wanted.partition, error_code));
+    }
+    let deps = &context.client.deps;
+    let session = deps.fetch.session.get()?;
+    let leader = brokers::leader(view, record)?;
+    let me = view.agent(session.incarnation)?;
+    if !rack.is_empty() {
+        // The client reads in its own zone if an agent is there, which may be this one.
+        let brokers = brokers::all(view);
+        let near = nearest(&brokers, &leader, rack)?;
+        if near.node_id == me.node_id || me.zone == rack {
+            return None;
+        }
+        if leader.node_id == me.node_id {
+            let mut data = empty_data(wanted.partition, 0);
+            data.preferred_read_replica = near.node_id;
+            let led = session.partitions.get(record.uid)?;
+            (data.high_watermark, data.log_start_offset) = (led.high_watermark(), led.log_start());
+            data.last_stable_offset = data.high_watermark;
+            return Some(data);
+        }
+    }
+    (leader.node_id != me.node_id).then(|| empty_data(wanted.partition, NOT_LEADER))
+}
+
+/// Returns the broker that a client in `rack` reads from.
+fn nearest<'a>(brokers: &'a [KafkaBroker], leader: &'a KafkaBroker, rack: &str) -> Option<&'a KafkaBroker> {
+    if leader.rack.as_deref() == Some(rack) {
+        return Some(leader);
+    }
+    let replicas = brokers::replicas(brokers, leader);
+    let near = brokers
+        .iter()
+        .find(|broker| broker.rack.as_deref() == Some(rack) && replicas.contains(&broker.node_id));
+    near.or(Some(leader))
+}
+
+fn empty_data(partition_index: i32, error_code: i16) -> FetchPartitionData {
+    FetchPartitionData {
+        partition_index,
+        error_code,
+        high_watermark: -1,
+        // librdkafka cannot read null.
+        records: Some(Bytes::new()),
+        ..FetchPartitionData::default()
+    }
+}
+
+fn build_response(
+    view: &ClusterView,
+    topics: Vec<(String, Uuid, Vec<WantedPartition>)>,
+    results: Vec<v1::PartitionFetchResult>,
+) -> FetchResponse {
+    let mut results: BTreeMap<(String, i32), v1::PartitionFetchResult> = results
+        .into_iter()
+        .map(|result| ((result.topic.clone(), result.partition), result))
+        .collect();
+    let mut endpoints = BTreeMap::new();
+    let mut responses = Vec::with_capacity(topics.len());
+    for (topic, topic_id, wanted) in topics {
+        let mut partitions = Vec::with_capacity(wanted.len());
+        for part in wanted {
+            let result = results.remove(&(part.topic.name.clone(), part.wanted.partition));
+            let index = part.wanted.partition;
+            let mut data = match (part.answered, result) {
+                (Some(answered), _) => answered,
+                (None, Some(result)) => read_data(result, topic_id),
+                // There was no room for it.
+                (None, None) => continue,
+            };
+            let record = view
+                .find_partition(&part.topic.name, &part.topic.topic_id, index)
+                .ok();
+            if matches!(data.error_code, NOT_LEADER | FENCED_LEADER_EPOCH)
+                && let Some(record) = record
+                && let Some(leader) = brokers::leader(view, record)
+            {
+                data.current_leader = FetchLeaderIdAndEpoch {
+                    leader_id: leader.node_id,
+                    leader_epoch: record.epoch,
+                };
+                endpoints.insert(leader.node_id, leader);
+            }
+            partitions.push(data);
+        }
+        responses.push(FetchableTopicResponse {
+            topic,
+            topic_id,
+            partitions,
+        });
+    }
+    let endpoint = |leader: KafkaBroker| FetchNodeEndpoint {
+        node_id: leader.node_id,
+        host: leader.host,
+        port: leader.port,
+        rack: leader.rack,
+    };
+    FetchResponse {
+        responses,
+        node_endpoints: endpoints.into_values().map(endpoint).collect(),
+        ..FetchResponse::default()
+    }
+}
+
+fn read_data(result: v1::PartitionFetchResult, topic_id: Uuid) -> FetchPartitionData {
+    let error = result.error.map(Error::from);
+    let error_code = error
+        .as_ref()
+        .map_or(0, |error| partition_code(ErrorFamily::Fetch, error, topic_id));
+    FetchPartitionData {
+        partition_index: result.partition,
+        error_code,
+        high_watermark: result.high_watermark,
+        last_stable_offset: result.high_watermark,
+        log_start_offset: result.log_start_offset,
+        records: Some(result.records),
+        ..FetchPartitionData::default()
+    }
+}

@@ -1,0 +1,291 @@
+//! Consumer groups of the classic protocol.
+
+use streamhouse_core::{
+    Error, ErrorCode,
+    kafka::{
+        DeleteGroupsRequest, DeleteGroupsResponse, DeleteGroupsResult, DescribeGroupsGroup,
+        DescribeGroupsMember, DescribeGroupsRequest, DescribeGroupsResponse, HeartbeatRequest,
+        HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember,
+        LeaveGroupMemberIdentity, LeaveGroupMemberResponse, LeaveGroupRequest, LeaveGroupResponse,
+        ListGroupsGroup, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
+    },
+    protocol::v1,
+};
+
+use super::{
+    error::{ErrorFamily, kafka_code, result_code},
+    metadata::OPERATIONS_NOT_ASKED,
+    request::RequestContext,
+};
+use crate::groups::coordinator::JoinOutcome;
+
+/// MEMBER_ID_REQUIRED
+const MEMBER_ID_REQUIRED: i16 = 79;
+/// What a client without authorisation may do with a group: read, describe, delete, and describe
+/// and alter its settings.
+const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+/// The type of the groups that are served.
+const CLASSIC: &str = "Classic";
+
+/// Serves JoinGroup.
+pub(super) async fn join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
+    let groups = &context.client.deps.groups;
+    let require_known = context.version >= 4;
+    // Version 0 has no time of its own for rebalances.
+    let rebalance_timeout_ms = match request.rebalance_timeout_ms {
+        timeout if context.version >= 1 => timeout,
+        _ => request.session_timeout_ms,
+    };
+    let protocol_type = request.protocol_type.clone();
+    let protocols = request.protocols.into_iter().map(|protocol| v1::GroupProtocol {
+        name: protocol.name,
+        metadata: protocol.metadata,
+    });
+    let join = v1::JoinGroupRequest {
+        group_id: request.group_id,
+        member_id: request.member_id.clone(),
+        group_instance_id: request.group_instance_id.unwrap_or_default(),
+        client_id: context.client_id.clone(),
+        protocol_type: request.protocol_type,
+        protocols: protocols.collect(),
+        session_timeout_ms: u32::try_from(request.session_timeout_ms).unwrap_or_default(),
+        rebalance_timeout_ms: u32::try_from(rebalance_timeout_ms).unwrap_or_default(),
+        require_known_member_id: require_known,
+    };
+    let refused = |error_code, member_id| JoinGroupResponse {
+        error_code,
+        member_id,
+        // Null from version 7 on, where it may be.
+        protocol_name: (context.version < 7).then(String::new),
+        ..JoinGroupResponse::default()
+    };
+    match groups.join(join, &context.client.host(), require_known).await {
+        Ok(JoinOutcome::Joined(joined)) => joined_response(joined, protocol_type),
+        Ok(JoinOutcome::IdRequired(member_id)) => refused(MEMBER_ID_REQUIRED, member_id),
+        Err(error) => refused(kafka_code(ErrorFamily::Group, &error), request.member_id),
+    }
+}
+
+fn joined_response(joined: v1::JoinGroupResponse, protocol_type: String) -> JoinGroupResponse {
+    let members = joined.members.into_iter().map(|member| JoinGroupResponseMember {
+        member_id: member.member_id,
+        group_instance_id: instance_id(member.group_instance_id),
+        metadata: member.metadata,
+    });
+    JoinGroupResponse {
+        generation_id: joined.generation,
+        protocol_type: Some(protocol_type),
+        protocol_name: Some(joined.protocol_name),
+        leader: joined.leader,
+        member_id: joined.member_id,
+        members: members.collect(),
+        ..JoinGroupResponse::default()
+    }
+}
+
+fn instance_id(instance_id: String) -> Option<String> {
+    Some(instance_id).filter(|instance_id| !instance_id.is_empty())
+}
+
+/// Serves SyncGroup.
+pub(super) async fn sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
+    let assignments = request.assignments.into_iter().map(|given| v1::MemberAssignment {
+        member_id: given.member_id,
+        assignment: given.assignment,
+    });
+    let sync = v1::SyncGroupRequest {
+        group_id: request.group_id,
+        generation: request.generation_id,
+        member_id: request.member_id,
+        group_instance_id: request.group_instance_id.unwrap_or_default(),
+        assignments: assignments.collect(),
+    };
+    match context.client.deps.groups.sync(sync).await {
+        Ok(synced) => SyncGroupResponse {
+            protocol_type: request.protocol_type,
+            protocol_name: Some(synced.protocol_name),
+            assignment: synced.assignment,
+            ..SyncGroupResponse::default()
+        },
+        // A client that waits for its assignment joins again.
+        Err(error) if error.code() == ErrorCode::CoordinatorLoadInProgress => SyncGroupResponse {
+            error_code: i16::try_from(ErrorCode::RebalanceInProgress.number()).unwrap_or_default(),
+            ..SyncGroupResponse::default()
+        },
+        Err(error) => SyncGroupResponse {
+            error_code: kafka_code(ErrorFamily::Group, &error),
+            ..SyncGroupResponse::default()
+        },
+    }
+}
+
+/// Serves Heartbeat.
+pub(super) async fn heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+    let heartbeat = v1::HeartbeatRequest {
+        group_id: request.group_id,
+        generation: request.generation_id,
+        member_id: request.member_id,
+        group_instance_id: request.group_instance_id.unwrap_or_default(),
+    };
+    let error_code = match context.client.deps.groups.heartbeat(&heartbeat).await {
+        // The group is there, and nothing is known against its member.
+        Err(error) if error.code() == ErrorCode::CoordinatorLoadInProgress => 0,
+        result => result_code(ErrorFamily::Group, &result),
+    };
+    HeartbeatResponse {
+        error_code,
+        ..HeartbeatResponse::default()
+    }
+}
+
+/// Serves LeaveGroup.
+pub(super) async fn leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    let groups = &context.client.deps.groups;
+    let single = context.version < 3;
+    let members = if single {
+        let member_id = request.member_id;
+        vec![LeaveGroupMemberIdentity {
+            member_id,
+            ..LeaveGroupMemberIdentity::default()
+        }]
+    } else {
+        request.members
+    };
+    let mut response = LeaveGroupResponse::default();
+    for member in members {
+        let leave = v1::LeaveGroupRequest {
+            group_id: request.group_id.clone(),
+            member_id: member.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone().unwrap_or_default(),
+        };
+        let left = groups.leave(leave).await;
+        let error_code = result_code(ErrorFamily::Group, &left);
+        // The whole request fails only where the coordinator does.
+        let coordinator_failed = left.is_err_and(|error| error.is_retryable());
+        if single || coordinator_failed {
+            response.error_code = error_code;
+            break;
+        }
+        response.members.push(LeaveGroupMemberResponse {
+            member_id: member.member_id,
+            group_instance_id: member.group_instance_id,
+            error_code,
+        });
+    }
+    response
+}
+
+/// Serves DescribeGroups.
+pub(super) async fn describe_groups(
+    context: RequestContext,
+    request: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for group_id in request.groups {
+        let mut group = described_group(&context, group_id).await;
+        group.authorized_operations = match request.include_authorized_operations {
+            true => GROUP_OPERATIONS,
+            false => OPERATIONS_NOT_ASKED,
+        };
+        groups.push(group);
+    }
+    DescribeGroupsResponse {
+        groups,
+        ..DescribeGroupsResponse::default()
+    }
+}
+
+async fn described_group(context: &RequestContext, group_id: String) -> DescribeGroupsGroup {
+    let described = context.client.deps.groups.describe(&group_id).await;
+    let described = match described {
+        Ok(described) => described,
+        // Before version 6 an unknown group is a dead one.
+        Err(error) if error.code() == ErrorCode::GroupIdNotFound && context.version < 6 => {
+            return DescribeGroupsGroup {
+                group_id,
+                group_state: "Dead".to_owned(),
+                ..DescribeGroupsGroup::default()
+            };
+        }
+        Err(error) => {
+            let dead = error.code() == ErrorCode::GroupIdNotFound;
+            return DescribeGroupsGroup {
+                group_id,
+                error_code: kafka_code(ErrorFamily::Group, &error),
+                error_message: Some(error.message().to_owned()),
+                group_state: if dead { "Dead".to_owned() } else { String::new() },
+                ..DescribeGroupsGroup::default()
+            };
+        }
+    };
+    let members = described.members.into_iter().map(|member| DescribeGroupsMember {
+        member_id: member.member_id,
+        group_instance_id: instance_id(member.group_instance_id),
+        client_id: member.client_id,
+        // As Kafka prints an address.
+        client_host: format!("/{}", member.client_host),
+        member_metadata: member.metadata,
+        member_assignment: member.assignment,
+    });
+    DescribeGroupsGroup {
+        group_id,
+        group_state: described.state,
+        protocol_type: described.protocol_type,
+        protocol_data: described.protocol_name,
+        members: members.collect(),
+        ..DescribeGroupsGroup::default()
+    }
+}
+
+/// Serves ListGroups: the groups that this agent coordinates, because clients ask every broker.
+pub(super) async fn list_groups(context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
+    let groups = &context.client.deps.groups;
+    let listed = match groups.list_groups().await {
+        Ok(listed) => listed.groups,
+        Err(error) => {
+            return ListGroupsResponse {
+                error_code: kafka_code(ErrorFamily::Group, &error),
+                ..ListGroupsResponse::default()
+            };
+        }
+    };
+    let matches = |filter: &[String], value: &str| {
+        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
+    };
+    let own = listed.into_iter().filter(|group| {
+        groups.is_coordinator_of(&group.group_id)
+            && matches(&request.states_filter, &group.state)
+            && matches(&request.types_filter, CLASSIC)
+    });
+    ListGroupsResponse {
+        groups: own
+            .map(|group| ListGroupsGroup {
+                group_id: group.group_id,
+                protocol_type: group.protocol_type,
+                group_state: group.state,
+                group_type: CLASSIC.to_owned(),
+            })
+            .collect(),
+        ..ListGroupsResponse::default()
+    }
+}
+
+/// Serves DeleteGroups.
+pub(super) async fn delete_groups(
+    context: RequestContext,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
+    let groups = &context.client.deps.groups;
+    let mut results = Vec::with_capacity(request.groups_names.len());
+    for group_id in request.groups_names {
+        let deleted: Result<(), Error> = groups.delete(&group_id).await;
+        results.push(DeleteGroupsResult {
+            error_code: result_code(ErrorFamily::Group, &deleted),
+            group_id,
+        });
+    }
+    DeleteGroupsResponse {
+        results,
+        ..DeleteGroupsResponse::default()
+    }
+}

@@ -1,0 +1,217 @@
+//! Metadata: brokers, topics and the leaders of their partitions.
+
+use std::sync::Arc;
+
+use streamhouse_core::{
+    Error,
+    ids::topic_name_problem,
+    kafka::{
+        MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
+        MetadataResponsePartition, MetadataResponseTopic,
+    },
+    protocol::v1,
+};
+use uuid::Uuid;
+
+use super::{
+    brokers::{self, KafkaBroker},
+    error::{ErrorFamily, kafka_code},
+    request::RequestContext,
+};
+use crate::{
+    directory::{ClusterView, DirectoryTopic},
+    topics,
+};
+
+/// What a client without authorisation may do with a topic: read, write, create, delete, alter,
+/// describe, and describe and alter its settings; one bit for each of Kafka's operations.
+const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// What it may do with the cluster: create, alter, describe, and so on.
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+/// No operations were asked for.
+pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const LEADER_NOT_AVAILABLE: i16 = 5;
+const INVALID_TOPIC: i16 = 17;
+const UNKNOWN_TOPIC_ID: i16 = 100;
+
+/// Serves Metadata.
+pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let deps = &context.client.deps;
+    // Version 0 has no null: no topics are all topics.
+    let wanted = request
+        .topics
+        .filter(|topics| context.version > 0 || !topics.is_empty());
+    let mut view = deps.directory.view();
+    let is_known = |view: &ClusterView, topic: &MetadataRequestTopic| find(view, topic).is_some();
+    let unknown = wanted.iter().flatten().any(|topic| !is_known(&view, topic));
+    if view.version == 0 || unknown {
+        view = deps.directory.refresh().await;
+    }
+    if request.allow_auto_topic_creation {
+        let missing: Vec<String> = wanted
+            .iter()
+            .flatten()
+            .filter(|topic| topic.topic_id.is_nil() && !is_known(&view, topic))
+            .filter_map(|topic| topic.name.clone())
+            .collect();
+        if create_missing(&context, missing).await {
+            view = deps.directory.view();
+        }
+    }
+    let brokers = brokers::all(&view);
+    let asked = request.include_topic_authorized_operations;
+    let describe = |topic: &Arc<DirectoryTopic>| described(&view, &brokers, topic, asked);
+    let topics = match &wanted {
+        None => view
+            .topics()
+            .filter(|topic| !topic.record.internal)
+            .map(describe)
+            .collect(),
+        Some(wanted) => wanted
+            .iter()
+            .map(|topic| find(&view, topic).map_or_else(|| unknown_topic(topic), describe))
+            .collect(),
+    };
+    let cluster_operations = request.include_cluster_authorized_operations;
+    MetadataResponse {
+        controller_id: brokers.first().map_or(-1, |broker| broker.node_id),
+        brokers: brokers.into_iter().map(described_broker).collect(),
+        cluster_id: Some(view.cluster_id.clone()),
+        topics,
+        cluster_authorized_operations: if cluster_operations {
+            CLUSTER_OPERATIONS
+        } else {
+            OPERATIONS_NOT_ASKED
+        },
+        ..MetadataResponse::default()
+    }
+}
+
+fn find<'a>(view: &'a ClusterView, wanted: &MetadataRequestTopic) -> Option<&'a Arc<DirectoryTopic>> {
+    let found = match &wanted.name {
+        _ if !wanted.topic_id.is_nil() => view.topic_by_id(wanted.topic_id),
+        Some(name) => view.topic(name),
+        None => None,
+    };
+    found.filter(|topic| !topic.record.internal)
+}
+
+/// Creates topics that do not exist. Returns whether one was created.
+async fn create_missing(context: &RequestContext, names: Vec<String>) -> bool {
+    let deps = &context.client.deps;
+    let Some(partitions) = deps.auto_create_partitions else {
+        return false;
+    };
+    let mut created = false;
+    for name in names {
+        let request = v1::CreateTopicRequest {
+            name: name.clone(),
+            partitions,
+            ..v1::CreateTopicRequest::default()
+        };
+        match topics::create(&deps.topics, request).await {
+            Ok(_) => created = true,
+            // The answer says that there is no such topic; its client asks again.
+            Err(error) => tracing::debug!(topic = name, %error, "cannot create a topic for a Kafka client"),
+        }
+    }
+    created
+}
+
+fn unknown_topic(wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
+    let error_code = match &wanted.name {
+        _ if !wanted.topic_id.is_nil() => UNKNOWN_TOPIC_ID,
+        Some(name) if topic_name_problem(name).is_some() => INVALID_TOPIC,
+        _ => UNKNOWN_TOPIC_OR_PARTITION,
+    };
+    MetadataResponseTopic {
+        error_code,
+        name: wanted.name.clone(),
+        topic_id: wanted.topic_id,
+        topic_authorized_operations: OPERATIONS_NOT_ASKED,
+        ..MetadataResponseTopic::default()
+    }
+}
+
+fn described(
+    view: &ClusterView,
+    brokers: &[KafkaBroker],
+    topic: &DirectoryTopic,
+    operations: bool,
+) -> MetadataResponseTopic {
+    let partitions = (0_i32..).zip(&topic.record.partitions);
+    let partitions = partitions.map(|(partition_index, record)| {
+        let Some(leader) = brokers::leader(view, record) else {
+            return MetadataResponsePartition {
+                error_code: LEADER_NOT_AVAILABLE,
+                partition_index,
+                leader_id: -1,
+                leader_epoch: record.epoch,
+                ..MetadataResponsePartition::default()
+            };
+        };
+        let replicas = brokers::replicas(brokers, &leader);
+        MetadataResponsePartition {
+            partition_index,
+            leader_id: leader.node_id,
+            leader_epoch: record.epoch,
+            replica_nodes: replicas.clone(),
+            isr_nodes: replicas,
+            ..MetadataResponsePartition::default()
+        }
+    });
+    MetadataResponseTopic {
+        name: Some(topic.record.name.clone()),
+        topic_id: topic.record.topic_id,
+        partitions: partitions.collect(),
+        topic_authorized_operations: if operations {
+            TOPIC_OPERATIONS
+        } else {
+            OPERATIONS_NOT_ASKED
+        },
+        ..MetadataResponseTopic::default()
+    }
+}
+
+fn described_broker(broker: KafkaBroker) -> MetadataResponseBroker {
+    MetadataResponseBroker {
+        node_id: broker.node_id,
+        host: broker.host,
+        port: broker.port,
+        rack: broker.rack,
+    }
+}
+
+/// A topic that a request names by its name or its id.
+pub(super) struct NamedTopic {
+    pub(super) name: String,
+    /// Empty if the request has a name.
+    pub(super) topic_id: String,
+}
+
+/// Returns the topic that a request means by a name or, if it is not nil, an id. The name is empty
+/// if there is no topic with the id.
+pub(super) fn named_topic(view: &ClusterView, name: String, topic_id: Uuid) -> NamedTopic {
+    if topic_id.is_nil() {
+        let topic_id = String::new();
+        return NamedTopic { name, topic_id };
+    }
+    let found = view.topic_by_id(topic_id);
+    NamedTopic {
+        name: found.map(|topic| topic.record.name.clone()).unwrap_or_default(),
+        topic_id: topic_id.to_string(),
+    }
+}
+
+/// Returns Kafka's code for an error of a partition of a topic that was named by its id: a client
+/// that uses ids knows no names.
+pub(super) fn partition_code(family: ErrorFamily, error: &Error, topic_id: Uuid) -> i16 {
+    match kafka_code(family, error) {
+        UNKNOWN_TOPIC_OR_PARTITION if !topic_id.is_nil() => UNKNOWN_TOPIC_ID,
+        // UNKNOWN_TOPIC_ID is for the versions with ids.
+        UNKNOWN_TOPIC_ID if topic_id.is_nil() => UNKNOWN_TOPIC_OR_PARTITION,
+        code => code,
+    }
+}

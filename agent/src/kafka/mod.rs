@@ -1,0 +1,101 @@
+//! The Kafka listener: serves Kafka's protocol on the code that serves gRPC. Batches pass
+//! unchanged.
+//!
+//! `connection` reads frames and writes answers in the order of the requests, `dispatch` finds what
+//! serves a request, and one module for each kind of request translates between Kafka's messages
+//! and this agent's. Guarantees: a connection holds a bounded number of requests, each of bounded
+//! size, and takes memory for a request before it reads it; a request that cannot be decoded ends
+//! its connection and nothing else.
+
+mod admin;
+mod api;
+mod brokers;
+mod configs;
+mod connection;
+mod coordinator;
+mod dispatch;
+mod error;
+mod fetch;
+mod frame;
+mod groups;
+mod metadata;
+mod offsets;
+mod produce;
+mod request;
+
+use std::{future::Future, io, sync::Arc};
+
+use futures::{Stream, StreamExt, pin_mut};
+use streamhouse_metadata::MetadataStore;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::{
+    directory::ClusterDirectory, fetch::FetchDeps, groups::GroupCoordinator, memory::ByteBudget,
+    produce::ProduceDeps, topics::TopicDeps,
+};
+
+pub use self::api::reference_markdown;
+
+/// Dependencies of the Kafka listener.
+#[derive(Debug, Clone)]
+pub struct KafkaDeps {
+    /// Handles produce requests.
+    pub produce: ProduceDeps,
+    /// Handles fetches.
+    pub fetch: FetchDeps,
+    /// Handles what concerns topics.
+    pub topics: TopicDeps,
+    /// Handles what concerns groups.
+    pub groups: Arc<GroupCoordinator>,
+    /// Producer ids and log bounds.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// The cluster as of the newest snapshot.
+    pub directory: Arc<ClusterDirectory>,
+    /// Memory of requests that are arriving.
+    pub request_memory: ByteBudget,
+    /// Maximum size of one request, in bytes.
+    pub max_request_bytes: usize,
+    /// Number of partitions of a topic that is created because a client asks for it; `None` if
+    /// topics are not created so.
+    pub auto_create_partitions: Option<i32>,
+}
+
+/// A connection of a client.
+pub trait KafkaConnection:
+    AsyncRead + AsyncWrite + Connected<ConnectInfo = TcpConnectInfo> + Unpin + Send + 'static
+{
+}
+
+impl<C> KafkaConnection for C where
+    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = TcpConnectInfo> + Unpin + Send + 'static
+{
+}
+
+/// Serves connections until `stop` resolves.
+pub async fn serve<C: KafkaConnection>(
+    connections: impl Stream<Item = io::Result<C>>,
+    deps: Arc<KafkaDeps>,
+    stop: impl Future<Output = ()>,
+) {
+    pin_mut!(connections, stop);
+    let mut served = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(_) = served.join_next() => {}
+            accepted = connections.next() => match accepted {
+                Some(Ok(connection)) => {
+                    served.spawn(connection::serve(connection, deps.clone()));
+                }
+                Some(Err(error)) => tracing::debug!(%error, "a Kafka connection failed"),
+                None => break,
+            },
+        }
+    }
+    // Clients find the agents that take over when their connections end.
+    served.shutdown().await;
+}

@@ -1,0 +1,82 @@
+//! A request with its client, and what is sent for it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
+
+use super::KafkaDeps;
+use crate::fetch::ResponseMemory;
+
+/// A client, as far as it has made itself known.
+#[derive(Debug)]
+pub(super) struct KafkaClient {
+    pub(super) deps: Arc<KafkaDeps>,
+    pub(super) host: Option<IpAddr>,
+    /// Name and version of the client's software.
+    pub(super) software: RwLock<Option<(String, String)>>,
+}
+
+impl KafkaClient {
+    pub(super) fn new(deps: Arc<KafkaDeps>, host: Option<IpAddr>) -> Self {
+        Self {
+            deps,
+            host,
+            software: RwLock::default(),
+        }
+    }
+
+    /// Returns the address of the client as groups show it.
+    pub(super) fn host(&self) -> String {
+        self.host.map(|host| host.to_string()).unwrap_or_default()
+    }
+}
+
+/// A request with its client.
+#[derive(Debug, Clone)]
+pub(super) struct RequestContext {
+    pub(super) client: Arc<KafkaClient>,
+    pub(super) version: i16,
+    pub(super) client_id: String,
+}
+
+/// What is sent for a request.
+#[derive(Debug, Default)]
+pub(super) struct KafkaAnswer {
+    /// Empty for a request without an answer.
+    pub(super) buffers: Vec<Bytes>,
+    /// Memory of the answer, until it has left.
+    pub(super) memory: Option<ResponseMemory>,
+    /// The connection ends after the answer.
+    pub(super) close: bool,
+}
+
+impl KafkaAnswer {
+    /// Ends the connection without an answer.
+    pub(super) fn close() -> Self {
+        Self {
+            close: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// Returns the answer with a response.
+pub(super) fn encoded<M: KafkaMessage>(
+    response: &M,
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+) -> KafkaAnswer {
+    match encode_response(response, key, version, correlation_id) {
+        Ok(buffers) => KafkaAnswer {
+            buffers,
+            ..KafkaAnswer::default()
+        },
+        Err(error) => {
+            tracing::warn!(%error, api = key.name(), version, "a Kafka response cannot be encoded");
+            KafkaAnswer::close()
+        }
+    }
+}

@@ -1,0 +1,97 @@
+"""A Kafka client for tests/tests/kafka_clients.rs: kafka-python against a running cluster.
+
+Usage: kafka_clients.py COMMAND BOOTSTRAP [ARGUMENTS]; prints one JSON document.
+"""
+
+import json
+import sys
+import time
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewPartitions, NewTopic
+
+
+def produce(bootstrap, topic, count, codec, first_timestamp):
+    """Produces numbered records with keys, headers and timestamps, and prints their places."""
+    producer = KafkaProducer(
+        bootstrap_servers=bootstrap,
+        acks="all",
+        compression_type=None if codec == "none" else codec,
+        linger_ms=5,
+    )
+    futures = [
+        producer.send(
+            topic,
+            key=b"key-%d" % number,
+            value=b"value-%d" % number,
+            headers=[("number", b"%d" % number)],
+            timestamp_ms=int(first_timestamp) + number,
+        )
+        for number in range(int(count))
+    ]
+    producer.flush(60)
+    places = [future.get(10) for future in futures]
+    producer.close()
+    return [[place.partition, place.offset] for place in places]
+
+
+def described(record):
+    return {
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp,
+        "key": record.key and record.key.decode(),
+        "value": record.value and record.value.decode(),
+        "headers": [[name, value.decode()] for name, value in record.headers],
+    }
+
+
+def consume(bootstrap, topic, group, count):
+    """Reads records as a member of a group, commits, and prints them."""
+    consumer = KafkaConsumer(
+        topic,
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=10_000,
+    )
+    records = []
+    until = time.monotonic() + 60
+    while len(records) < int(count) and time.monotonic() < until:
+        for batch in consumer.poll(timeout_ms=500).values():
+            records.extend(batch)
+    consumer.commit()
+    consumer.close()
+    return [described(record) for record in records]
+
+
+def offsets(bootstrap, topic, timestamp):
+    """Prints the beginning, the end and the offset of a timestamp of partition 0."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap)
+    place = TopicPartition(topic, 0)
+    found = consumer.offsets_for_times({place: int(timestamp)})[place]
+    result = {
+        "beginning": consumer.beginning_offsets([place])[place],
+        "end": consumer.end_offsets([place])[place],
+        "at": found and [found.offset, found.timestamp],
+    }
+    consumer.close()
+    return result
+
+
+def admin(bootstrap, topic):
+    """Goes through the life of a topic."""
+    client = KafkaAdminClient(bootstrap_servers=bootstrap)
+    client.create_topics([NewTopic(topic, 2, 3, topic_configs={"retention.ms": "60000"})])
+    client.create_partitions({topic: NewPartitions(total_count=4)})
+    partitions = len(client.describe_topics([topic])[0]["partitions"])
+    client.delete_topics([topic])
+    left = topic in client.list_topics()
+    client.close()
+    return {"partitions": partitions, "left": left}
+
+
+if __name__ == "__main__":
+    commands = {"produce": produce, "consume": consume, "offsets": offsets, "admin": admin}
+    print(json.dumps(commands[sys.argv[1]](*sys.argv[2:])))
