@@ -18,6 +18,9 @@ pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
     ("http-listen", "listeners.http.port"),
     ("grpc-listen", "listeners.grpc.port"),
     ("grpc-forward-listen", "the operator"),
+    ("kafka-listen", "listeners.kafka"),
+    ("kafka-auto-create-partitions", "listeners.kafka"),
+    ("advertised-kafka-address", "listeners.kafka"),
     ("listeners-file", "listeners.additional"),
     (
         "advertised-grpc-address",
