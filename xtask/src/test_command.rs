@@ -1,8 +1,8 @@
 //! The one test command: `hack/test.sh` and CI run it.
 //!
-//! Owns the options, what is installed first, and the order of the stages. Two lanes go side by
-//! side once everything is built: one has what tests, the other what only reads the code, with
-//! lower priority, and then what waits for servers most of the time.
+//! Owns the options, what is installed first, and the order of the stages. Three lanes go side by
+//! side once everything is built: one has the tests and the documented commands, one what waits for
+//! Kubernetes most of the time, and one, with lower priority, what only reads the code.
 
 mod lanes;
 mod plan;
@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-use self::plan::{QUICK, STAGES, StageSpec};
+use self::plan::{QUICK, STAGES, StageSpec, TESTED_PACKAGES};
 use crate::target_cache::{RestoredDependencies, TargetCache};
 use crate::tools::{self, ToolContext, ToolName};
 
@@ -147,7 +147,8 @@ fn parse(arguments: &[&str]) -> anyhow::Result<Option<TestOptions>> {
         options.stages = STAGES.iter().map(|stage| stage.name).collect();
     }
     if options.test_arguments.is_empty() {
-        options.test_arguments.push("--workspace".to_owned());
+        let packages = TESTED_PACKAGES.iter().map(|argument| (*argument).to_owned());
+        options.test_arguments.extend(packages);
     }
     Ok(Some(options))
 }

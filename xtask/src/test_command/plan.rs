@@ -10,6 +10,8 @@ pub(crate) enum StageLane {
     First,
     /// One after the other.
     Main,
+    /// One after the other, beside the main lane: what waits for Kubernetes most of the time.
+    Kubernetes,
     /// One after the other, beside the main lane.
     Beside,
 }
@@ -32,7 +34,9 @@ pub(crate) struct StageSpec {
 }
 
 /// What `--quick` chooses.
-pub(crate) const QUICK: &[&str] = &["format", "structure", "build", "tests"];
+pub(crate) const QUICK: &[&str] = &["format", "structure", "build", "tests", "operator"];
+/// What the stage `tests` tests unless arguments say otherwise: all that `operator` does not.
+pub(crate) const TESTED_PACKAGES: &[&str] = &["--workspace", "--exclude", "streamhouse-operator"];
 
 /// In the order of the summary. The lanes follow it.
 pub(crate) const STAGES: &[StageSpec] = &[
@@ -115,7 +119,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
         name: "tests",
         what: &[
             "unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO, a real",
-            "Kubernetes API and a real OpenTelemetry Collector",
+            "Kubernetes API and a real OpenTelemetry Collector; the operator's are the stage operator",
         ],
         lane: StageLane::Main,
         nice: false,
@@ -132,6 +136,24 @@ pub(crate) const STAGES: &[StageSpec] = &[
         command: "cargo build --release --workspace --all-targets && cargo test --release --no-fail-fast \"$@\"",
     },
     StageSpec {
+        name: "operator",
+        what: &[
+            "the operator's unit and property tests, and those with a real Kubernetes API and the definitions of a real",
+            "Prometheus Operator",
+        ],
+        lane: StageLane::Kubernetes,
+        nice: false,
+        needs: &[
+            ToolName::TestServers,
+            ToolName::KubernetesApi,
+            ToolName::PrometheusOperator,
+            ToolName::KubernetesTools,
+            ToolName::Minio,
+        ],
+        command: "cargo build --release --workspace --all-targets && \
+            cargo test --release --no-fail-fast --package streamhouse-operator",
+    },
+    StageSpec {
         name: "cluster",
         what: &[
             "hack/kind-up.sh on a real kind cluster of two nodes, as root, in a Docker of its own: the operator by its chart and the",
@@ -140,7 +162,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "outside; the metadata by CloudNativePG, backed up and restored to a moment; before that, the Dockerfile with a compiler that hands out",
             "built programs, and docker-compose.yml by Docker Compose, with an agent on it",
         ],
-        lane: StageLane::Main,
+        lane: StageLane::Kubernetes,
         nice: false,
         needs: &[
             ToolName::KindLab,

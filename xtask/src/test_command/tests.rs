@@ -6,7 +6,7 @@ use super::*;
 fn without_options_every_stage_runs() {
     let options = parse(&[]).unwrap().unwrap();
     assert_eq!(options.stages.len(), STAGES.len());
-    assert_eq!(options.test_arguments, ["--workspace"]);
+    assert_eq!(options.test_arguments, TESTED_PACKAGES);
 }
 
 #[test]
