@@ -82,6 +82,11 @@ impl ClusterView {
         self.topics.get(name)
     }
 
+    /// Returns whether the topic with this name is the cluster's own.
+    pub fn is_internal(&self, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|topic| topic.record.internal)
+    }
+
     /// Returns the topic with this id.
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<DirectoryTopic>> {
         self.topics_by_id.get(&id)

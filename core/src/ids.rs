@@ -56,11 +56,22 @@ impl fmt::Display for Incarnation {
 /// The largest number of characters in a topic name.
 pub const MAX_TOPIC_NAME: usize = 249;
 
+/// Names that no topic of a user has: the internal topic of this project, those of Kafka, which its
+/// clients treat as internal, and a prefix in the object store.
+pub const RESERVED_TOPIC_NAMES: [&str; 6] = [
+    "__cluster_metadata",
+    "__consumer_groups",
+    "__consumer_offsets",
+    "__share_group_state",
+    "__transaction_state",
+    "_wal",
+];
+
 /// Returns why a topic name is invalid, `None` if it is valid.
 ///
 /// Kafka's rules apply: letters, digits, `.`, `_` and `-`, at most [`MAX_TOPIC_NAME`] characters,
-/// not `.` or `..`. Names that begin with `__` are reserved for the cluster, and `_wal` is a prefix
-/// in the object store.
+/// not `.` or `..`. [`RESERVED_TOPIC_NAMES`] are reserved; other names that begin with `__` belong to
+/// users, such as those of Connect and Debezium.
 pub fn topic_name_problem(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("a topic name cannot be empty".to_owned());
@@ -82,11 +93,8 @@ pub fn topic_name_problem(name: &str) -> Option<String> {
             "{bad:?} is not allowed in a topic name; use letters, digits, '.', '_' and '-'"
         ));
     }
-    if name.starts_with("__") {
-        return Some("topic names that begin with \"__\" are reserved".to_owned());
-    }
-    if name == "_wal" {
-        return Some("the name \"_wal\" is reserved".to_owned());
+    if RESERVED_TOPIC_NAMES.contains(&name) {
+        return Some(format!("the name {name:?} is reserved"));
     }
     None
 }
@@ -97,7 +105,14 @@ mod tests {
 
     #[test]
     fn kafkas_rules_for_topic_names_hold() {
-        for good in ["orders", "a", "a.b-c_d9", "_private", &"x".repeat(249)] {
+        for good in [
+            "orders",
+            "a",
+            "a.b-c_d9",
+            "_private",
+            "__debezium-heartbeat.db",
+            &"x".repeat(249),
+        ] {
             assert_eq!(topic_name_problem(good), None, "{good}");
         }
         for bad in [
@@ -107,7 +122,8 @@ mod tests {
             "a b",
             "a/b",
             "ä",
-            "__groups",
+            "__consumer_groups",
+            "__consumer_offsets",
             "_wal",
             &"x".repeat(250),
         ] {

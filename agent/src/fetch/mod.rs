@@ -181,7 +181,7 @@ async fn read_partition(
 ) -> (PartitionRead, Option<AppendSignal>) {
     let view = deps.directory.view();
     let record = match view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition) {
-        Ok(record) if !wanted.topic.starts_with("__") => record,
+        Ok(record) if !view.is_internal(&wanted.topic) => record,
         Ok(_) => {
             let message = format!("there is no partition {}-{}", wanted.topic, wanted.partition);
             let unknown = Error::new(ErrorCode::UnknownTopicOrPartition, message);

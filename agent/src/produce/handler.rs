@@ -194,11 +194,9 @@ async fn find_led_partition(
     let record = waits
         .view
         .find_partition(&wanted.topic, &wanted.topic_id, wanted.partition)?;
-    if wanted.topic.starts_with("__") {
-        return Err(Error::new(
-            ErrorCode::InvalidTopic,
-            "topics that begin with \"__\" are internal",
-        ));
+    if waits.view.is_internal(&wanted.topic) {
+        let message = format!("topic {:?} is internal", wanted.topic);
+        return Err(Error::new(ErrorCode::InvalidTopic, message));
     }
     if record.holder.is_none() {
         // The producer's last error should contain the reason why this agent does not lead.

@@ -69,7 +69,10 @@ async fn topics_that_cannot_be_are_refused_with_the_reason() {
         topics::create(&one.node.topics(), request).await.unwrap_err()
     };
     assert_eq!(refused("a b", 1, &[]).await.code(), ErrorCode::InvalidTopic);
-    assert_eq!(refused("__mine", 1, &[]).await.code(), ErrorCode::InvalidTopic);
+    assert_eq!(
+        refused("__consumer_offsets", 1, &[]).await.code(),
+        ErrorCode::InvalidTopic
+    );
     assert_eq!(
         refused("orders", 0, &[]).await.code(),
         ErrorCode::InvalidPartitions

@@ -106,7 +106,7 @@ fn a_setting_given_twice_is_named_and_left_alone() {
 fn illegal_names_and_partitions_stop_everything() {
     for (spec, field) in [
         (json!({ "topicName": ".." }), "spec.topicName"),
-        (json!({ "topicName": "__internal" }), "spec.topicName"),
+        (json!({ "topicName": "__consumer_offsets" }), "spec.topicName"),
         (json!({ "topicName": "a".repeat(250) }), "spec.topicName"),
         (json!({ "topicName": "a b" }), "spec.topicName"),
         (json!({ "partitions": 0 }), "spec.partitions"),
