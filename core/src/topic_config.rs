@@ -23,6 +23,8 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: i64,
     /// How far a timestamp may lie ahead of the agent's clock, in milliseconds.
     pub timestamp_after_max_ms: i64,
+    /// Whether the cleanup policy deletes records by time and size.
+    pub deletes_records: bool,
 }
 
 /// The definition of one topic setting.
@@ -44,13 +46,10 @@ pub const TOPIC_SETTING_DEFINITIONS: &[TopicSettingDefinition] = &[
     TopicSettingDefinition {
         key: "cleanup.policy",
         default: "delete",
-        bounds: "delete",
-        help: "How old records are removed. Only deletion is supported, not compaction.",
-        set: |_, value| match value {
-            "delete" => Ok(()),
-            "compact" => Err("compaction is not supported; use delete".to_owned()),
-            other => Err(format!("{other:?} is not a cleanup policy; use delete")),
-        },
+        bounds: "delete, compact, or both",
+        help: "How old records are removed. Records of a topic with compact alone are all retained: compaction itself does not \
+               take place yet, which is correct and takes more storage. With delete, they are deleted by time and size.",
+        set: |config, value| parse_cleanup_policy(value).map(|deletes| config.deletes_records = deletes),
     },
     TopicSettingDefinition {
         key: "compression.type",
@@ -134,6 +133,24 @@ pub const TOPIC_SETTING_DEFINITIONS: &[TopicSettingDefinition] = &[
     },
 ];
 
+/// Returns whether a cleanup policy, a list, deletes records.
+fn parse_cleanup_policy(value: &str) -> Result<bool, String> {
+    let policies = value.split(',').map(str::trim);
+    let mut deletes = false;
+    for policy in policies {
+        match policy {
+            "delete" => deletes = true,
+            "compact" => {}
+            other => {
+                return Err(format!(
+                    "{other:?} is not a cleanup policy; use delete, compact or both"
+                ));
+            }
+        }
+    }
+    Ok(deletes)
+}
+
 fn parse_number(value: &str, min: i64, max: i64) -> Result<i64, String> {
     let number: i64 = value
         .parse()
@@ -155,6 +172,7 @@ impl Default for TopicConfig {
             max_message_bytes: 0,
             timestamp_before_max_ms: 0,
             timestamp_after_max_ms: 0,
+            deletes_records: true,
         };
         for definition in TOPIC_SETTING_DEFINITIONS {
             // A test verifies that every default is valid.
@@ -279,6 +297,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_policy_with_delete_deletes() {
+        for (policy, deletes) in [
+            ("delete", true),
+            ("compact", false),
+            ("compact, delete", true),
+            ("delete,compact", true),
+        ] {
+            let config = TopicConfig::from_overrides(&overrides("cleanup.policy", policy)).unwrap();
+            assert_eq!(config.deletes_records, deletes, "{policy}");
+        }
+        assert!(TopicConfig::from_overrides(&overrides("cleanup.policy", "")).is_err());
+    }
+
+    #[test]
     fn every_default_is_legal_and_in_force() {
         for definition in TOPIC_SETTING_DEFINITIONS {
             let set = TopicConfig::from_overrides(&overrides(definition.key, definition.default));
@@ -305,7 +337,7 @@ mod tests {
             ("segment.bytes", "1"),
             ("retention.ms", "-2"),
             ("retention.ms", "x"),
-            ("cleanup.policy", "compact"),
+            ("cleanup.policy", "compact,shred"),
             ("message.timestamp.type", "LogAppendTime"),
             ("message.timestamp.after.max.ms", "-1"),
             ("message.timestamp.before.max.ms", "soon"),

@@ -235,7 +235,11 @@ async fn topics_with_bad_names_or_settings_are_refused_with_what_to_do() -> Test
     admin.create_topic(NewTopic::new("taken", 1)).await?;
     let cases = [
         (NewTopic::new("a/b", 1), ErrorCode::InvalidTopic, "'/'"),
-        (NewTopic::new("__mine", 1), ErrorCode::InvalidTopic, "reserved"),
+        (
+            NewTopic::new("__consumer_offsets", 1),
+            ErrorCode::InvalidTopic,
+            "reserved",
+        ),
         (NewTopic::new("t", 0), ErrorCode::InvalidPartitions, ""),
         (NewTopic::new("t", 1_000_000), ErrorCode::InvalidPartitions, ""),
         (
@@ -244,7 +248,7 @@ async fn topics_with_bad_names_or_settings_are_refused_with_what_to_do() -> Test
             "retention.ms",
         ),
         (
-            NewTopic::new("t", 1).with_config("cleanup.policy", "compact"),
+            NewTopic::new("t", 1).with_config("cleanup.policy", "shred"),
             ErrorCode::InvalidConfig,
             "delete",
         ),

@@ -21,9 +21,10 @@ pub async fn run(deps: &MaintenanceDeps, life: &AgentSession) -> Result<(), JobE
         let Some((topic, _)) = view.partition_name(partition.uid()) else {
             continue;
         };
+        let config = &topic.config;
         let limits = RetentionLimits {
-            age_ms: topic.config.retention_ms,
-            bytes: topic.config.retention_bytes,
+            age_ms: config.retention_ms.filter(|_| config.deletes_records),
+            bytes: config.retention_bytes.filter(|_| config.deletes_records),
         };
         let too_large = limits.bytes.is_some_and(|limit| partition.size_bytes() > limit);
         if partition.log_start() < partition.high_watermark() && (limits.age_ms.is_some() || too_large) {
