@@ -6,6 +6,7 @@
 //! their own.
 
 mod groups;
+mod kafka;
 mod labels;
 mod listeners;
 mod register;
@@ -24,6 +25,7 @@ use tokio::time::{Duration, Instant};
 use self::{groups::GroupMetrics, register::MetricRegistrar, topics::TopicMetrics};
 pub use self::{
     groups::{GroupProgress, GroupStatus, GroupsReport},
+    kafka::{CountedConnection, KafkaMetrics},
     labels::{BackgroundJob, FlushReason, LeaseChange, MemoryUse, PartitionKind, WriteStage},
     listeners::{ForwardKind, ForwardMetrics},
     topics::TopicTraffic,
@@ -108,6 +110,8 @@ pub struct AgentMetrics {
     pub listeners_restart_pending: IntGauge,
     /// Calls that are forwarded to other agents.
     pub forward: ForwardMetrics,
+    /// Requests and connections of Kafka clients.
+    pub kafka: KafkaMetrics,
     certificate_not_after: GaugeVec,
     handshake_errors: IntCounterVec,
     cpu_seconds: Counter,
@@ -228,6 +232,7 @@ impl AgentMetrics {
                 "1 while the listeners file names other sockets than those that are open.",
             )?,
             forward: ForwardMetrics::new(&new)?,
+            kafka: KafkaMetrics::new(&new)?,
             certificate_not_after: new.float_gauges(
                 "certificate_not_after_seconds",
                 "When the certificate that a listener serves now expires, in seconds since 1970.",

@@ -328,6 +328,7 @@ impl AgentNode {
             groups: coordinator.clone(),
             metadata: self.metadata.clone(),
             directory: self.directory.clone(),
+            metrics: self.metrics.clone(),
             request_memory: self.request_memory.clone(),
             max_request_bytes: self.settings.max_request_bytes.as_usize(),
             auto_create_partitions: (auto_create > 0).then_some(auto_create),

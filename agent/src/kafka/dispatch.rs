@@ -49,18 +49,22 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
         version: api_version,
         client_id: header.client_id.clone().unwrap_or_default(),
     };
-    if key == ApiKey::Produce {
+    let timer = context.client.deps.metrics.kafka.start_request(key.name());
+    let StartedRequest { answer, serial } = if key == ApiKey::Produce {
         let request = decode::<ProduceRequest>(reader, api_version)?;
         let pending = produce::accept(&context, request).await;
         // The batches have memory of their own by now.
         drop(frame);
-        let correlation_id = header.correlation_id;
-        return Ok(StartedRequest {
-            answer: produce::finish(context, pending, correlation_id).boxed(),
+        let answer = produce::finish(context, pending, header.correlation_id);
+        StartedRequest {
+            answer: answer.boxed(),
             serial: false,
-        });
-    }
-    serve(key, context, reader, header.correlation_id, frame)
+        }
+    } else {
+        serve(key, context, reader, header.correlation_id, frame)?
+    };
+    let answer = answer.inspect(move |_| drop(timer)).boxed();
+    Ok(StartedRequest { answer, serial })
 }
 
 fn started(answer: impl Future<Output = KafkaAnswer> + Send + 'static) -> StartedRequest {
@@ -161,8 +165,7 @@ fn invalid(problem: impl fmt::Display) -> io::Error {
 }
 
 async fn api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
-    let software = (request.client_software_name, request.client_software_version);
-    *context.client.software.write() = Some(software);
+    context.client.set_software(&request.client_software_name);
     ApiVersionsResponse {
         api_keys: api::ranges(),
         ..ApiVersionsResponse::default()

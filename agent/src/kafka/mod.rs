@@ -26,6 +26,7 @@ mod request;
 use std::{future::Future, io, sync::Arc};
 
 use futures::{Stream, StreamExt, pin_mut};
+use streamhouse_core::kafka::ApiKey;
 use streamhouse_metadata::MetadataStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,7 +36,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::{
     directory::ClusterDirectory, fetch::FetchDeps, groups::GroupCoordinator, memory::ByteBudget,
-    produce::ProduceDeps, topics::TopicDeps,
+    metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps,
 };
 
 pub use self::api::reference_markdown;
@@ -55,6 +56,8 @@ pub struct KafkaDeps {
     pub metadata: Arc<dyn MetadataStore>,
     /// The cluster as of the newest snapshot.
     pub directory: Arc<ClusterDirectory>,
+    /// Metrics of this agent.
+    pub metrics: Arc<AgentMetrics>,
     /// Memory of requests that are arriving.
     pub request_memory: ByteBudget,
     /// Maximum size of one request, in bytes.
@@ -82,6 +85,10 @@ pub async fn serve<C: KafkaConnection>(
     stop: impl Future<Output = ()>,
 ) {
     pin_mut!(connections, stop);
+    // The series of the requests that matter most exist from the start.
+    for api in [ApiKey::Produce, ApiKey::Fetch] {
+        deps.metrics.kafka.register(api.name());
+    }
     let mut served = JoinSet::new();
     loop {
         tokio::select! {

@@ -3,28 +3,35 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
 
 use super::KafkaDeps;
-use crate::fetch::ResponseMemory;
+use crate::{fetch::ResponseMemory, metrics::CountedConnection};
 
 /// A client, as far as it has made itself known.
 #[derive(Debug)]
 pub(super) struct KafkaClient {
     pub(super) deps: Arc<KafkaDeps>,
     pub(super) host: Option<IpAddr>,
-    /// Name and version of the client's software.
-    pub(super) software: RwLock<Option<(String, String)>>,
+    /// Counted by the client's software.
+    connection: Mutex<CountedConnection>,
 }
 
 impl KafkaClient {
     pub(super) fn new(deps: Arc<KafkaDeps>, host: Option<IpAddr>) -> Self {
+        let connection = Mutex::new(deps.metrics.kafka.count_connection(None));
         Self {
             deps,
             host,
-            software: RwLock::default(),
+            connection,
         }
+    }
+
+    /// Counts the connection by the software that the client has named.
+    pub(super) fn set_software(&self, name: &str) {
+        let name = Some(name).filter(|name| !name.is_empty());
+        *self.connection.lock() = self.deps.metrics.kafka.count_connection(name);
     }
 
     /// Returns the address of the client as groups show it.
