@@ -70,8 +70,8 @@ pub const RESERVED_TOPIC_NAMES: [&str; 6] = [
 /// Returns why a topic name is invalid, `None` if it is valid.
 ///
 /// Kafka's rules apply: letters, digits, `.`, `_` and `-`, at most [`MAX_TOPIC_NAME`] characters,
-/// not `.` or `..`. [`RESERVED_TOPIC_NAMES`] are reserved; other names that begin with `__` belong to
-/// users, such as those of Connect and Debezium.
+/// not `.` or `..`. [`RESERVED_TOPIC_NAMES`] are reserved; other names that begin with `__` belong
+/// to users, such as those of Connect and Debezium.
 pub fn topic_name_problem(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("a topic name cannot be empty".to_owned());

@@ -80,8 +80,8 @@ struct LogPositions {
 }
 
 impl LogPositions {
-    /// Asks the metadata store instead of this agent's memory: a returned offset must never be ahead
-    /// of what another agent returns.
+    /// Asks the metadata store instead of this agent's memory: a returned offset must never be
+    /// ahead of what another agent returns.
     async fn read(context: &RequestContext, wanted: Vec<(String, i32)>) -> Self {
         let deps = &context.client.deps;
         let view = deps.directory.view();
