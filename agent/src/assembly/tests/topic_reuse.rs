@@ -274,8 +274,10 @@ async fn a_wal_object_put_after_the_sweep_does_not_stay() {
 async fn sweep_until(agent: &Agent, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while !holds() {
-        let session = agent.node.session().unwrap();
-        sweep::run(&agent.node.maintenance(), &session).await.unwrap();
+        // A slow machine may miss a renewal; the next session sweeps then.
+        if let Some(session) = agent.node.session() {
+            sweep::run(&agent.node.maintenance(), &session).await.unwrap();
+        }
         assert!(Instant::now() < deadline, "it is not swept");
         sleep(Duration::from_millis(20)).await;
     }
