@@ -1,8 +1,8 @@
 //! The one test command: `hack/test.sh` and CI run it.
 //!
-//! Owns the options, what is installed first, and the order of the stages. Three lanes go side by
-//! side once everything is built: one has the tests and the documented commands, one what waits for
-//! Kubernetes most of the time, and one, with lower priority, what only reads the code.
+//! Owns the options, what is installed first, and the order of the stages. Two lanes go side by
+//! side once everything is built: one has the tests and the documented commands, the other what
+//! only reads the code, with lower priority, and then what waits for Kubernetes most of the time.
 
 mod lanes;
 mod plan;

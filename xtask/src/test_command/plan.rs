@@ -10,9 +10,8 @@ pub(crate) enum StageLane {
     First,
     /// One after the other.
     Main,
-    /// One after the other, beside the main lane: what waits for Kubernetes most of the time.
-    Kubernetes,
-    /// One after the other, beside the main lane.
+    /// One after the other, beside the main lane: what only reads the code, and then what waits for
+    /// Kubernetes most of the time.
     Beside,
 }
 
@@ -141,7 +140,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "the operator's unit and property tests, and those with a real Kubernetes API and the definitions of a real",
             "Prometheus Operator",
         ],
-        lane: StageLane::Kubernetes,
+        lane: StageLane::Beside,
         nice: false,
         needs: &[
             ToolName::TestServers,
@@ -162,7 +161,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "outside; the metadata by CloudNativePG, backed up and restored to a moment; before that, the Dockerfile with a compiler that hands out",
             "built programs, and docker-compose.yml by Docker Compose, with an agent on it",
         ],
-        lane: StageLane::Kubernetes,
+        lane: StageLane::Beside,
         nice: false,
         needs: &[
             ToolName::KindLab,
