@@ -212,6 +212,8 @@ async fn an_upload_that_is_tried_again_says_so_in_its_span_and_its_log_lines_nam
         (ENDPOINT, endpoint.as_str()),
         EXPORT_DELAY,
         ("STREAMHOUSE_LOG_FORMAT", "json"),
+        // Longer than a slow machine needs to start the store again: the agent gives up then.
+        ("STREAMHOUSE_LEASE_TTL", "30s"),
     ];
     let mut cluster = TestCluster::start_with_own_servers(1, &settings)?;
     cluster.create_topic("orders", 1).await?;

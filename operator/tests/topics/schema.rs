@@ -43,9 +43,10 @@ fn assert_refused(refusal: Option<String>, with: &str) {
 async fn illegal_names_are_refused() {
     let world = TopicTestEnvironment::new("illegal").await;
     for (name, with) in [
-        ("..", "must not be '.' or '..'"),
-        (".", "must not be '.' or '..'"),
+        ("..", "must not be '.', '..'"),
+        (".", "must not be '.', '..'"),
         ("__consumer_groups", "reserved"),
+        ("__consumer_offsets", "reserved"),
         ("a b", "should match"),
         ("", "topicName"),
     ] {
@@ -60,6 +61,8 @@ async fn illegal_names_are_refused() {
         "249",
     );
     assert_refused(refusal_of_new(&world, &"a".repeat(250), json!({})).await, "249");
+    let users = json!({ "topicName": "__debezium-heartbeat.db" });
+    assert_eq!(refusal_of_new(&world, "a", users).await, None);
     let longest = json!({ "topicName": "a".repeat(249) });
     assert_eq!(refusal_of_new(&world, "a", longest).await, None);
 }
