@@ -80,14 +80,23 @@ def offsets(bootstrap, topic, timestamp):
     return result
 
 
+def eventually(read, wanted):
+    """Reads until the result is the wanted one: a broker may learn of a change a moment after another one has made it."""
+    until = time.monotonic() + 30
+    while (result := read()) != wanted and time.monotonic() < until:
+        time.sleep(0.1)
+    return result
+
+
 def admin(bootstrap, topic):
     """Goes through the life of a topic."""
     client = KafkaAdminClient(bootstrap_servers=bootstrap)
     client.create_topics([NewTopic(topic, 2, 3, topic_configs={"retention.ms": "60000"})])
+    eventually(lambda: topic in client.list_topics(), True)
     client.create_partitions({topic: NewPartitions(total_count=4)})
-    partitions = len(client.describe_topics([topic])[0]["partitions"])
+    partitions = eventually(lambda: len(client.describe_topics([topic])[0]["partitions"]), 4)
     client.delete_topics([topic])
-    left = topic in client.list_topics()
+    left = eventually(lambda: topic in client.list_topics(), False)
     client.close()
     return {"partitions": partitions, "left": left}
 
