@@ -18,7 +18,10 @@ use super::{
     metadata::{NamedTopic, named_topic, partition_code},
     request::{KafkaAnswer, RequestContext, encoded},
 };
-use crate::produce::handler::{self, PendingProduce};
+use crate::{
+    directory::ClusterView,
+    produce::handler::{self, PendingProduce},
+};
 
 /// How long a request waits for memory, unread by its client's next requests. A refused batch in
 /// the middle of others would break an idempotent producer's order.
@@ -30,8 +33,8 @@ pub(super) const NO_TRANSACTIONS: i16 = 53;
 /// A request whose batches have their place in the order.
 pub(super) struct PendingKafkaProduce {
     pending: PendingProduce,
-    /// The topics of the request in their order, with the number of their partitions.
-    topics: Vec<(String, Uuid, usize)>,
+    /// The topics of the request in their order, with the numbers of their partitions.
+    topics: Vec<(String, Uuid, Vec<i32>)>,
     acks: i16,
     timeout: Duration,
     transactional: bool,
@@ -46,7 +49,8 @@ pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) ->
     let mut partitions = Vec::new();
     for topic in request.topic_data {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name, topic.topic_id);
-        topics.push((name.clone(), topic.topic_id, topic.partition_data.len()));
+        let indexes = topic.partition_data.iter().map(|part| part.index).collect();
+        topics.push((name.clone(), topic.topic_id, indexes));
         if transactional {
             continue;
         }
@@ -88,7 +92,8 @@ pub(super) async fn finish(
             ..KafkaAnswer::default()
         };
     }
-    let response = response(&context, produce.topics, results);
+    let view = context.client.deps.directory.view();
+    let response = response(&view, produce.topics, results);
     encoded(&response, ApiKey::Produce, context.version, correlation_id)
 }
 
@@ -111,22 +116,21 @@ async fn results(
 }
 
 fn response(
-    context: &RequestContext,
-    topics: Vec<(String, Uuid, usize)>,
+    view: &ClusterView,
+    topics: Vec<(String, Uuid, Vec<i32>)>,
     results: Result<Vec<v1::PartitionProduceResult>, i16>,
 ) -> ProduceResponse {
-    let view = context.client.deps.directory.view();
     let mut endpoints = BTreeMap::new();
     let (mut results, failure) = match results {
         Ok(results) => (results.into_iter(), 0),
         Err(code) => (Vec::new().into_iter(), code),
     };
     let mut responses = Vec::with_capacity(topics.len());
-    for (name, topic_id, count) in topics {
-        let mut partition_responses = Vec::with_capacity(count);
-        for index in 0..count {
+    for (name, topic_id, indexes) in topics {
+        let mut partition_responses = Vec::with_capacity(indexes.len());
+        for index in indexes {
             let mut part = PartitionProduceResponse {
-                index: i32::try_from(index).unwrap_or(i32::MAX),
+                index,
                 error_code: failure,
                 base_offset: -1,
                 ..PartitionProduceResponse::default()
@@ -136,7 +140,7 @@ fn response(
             }
             if part.error_code == ERROR_NOT_LEADER
                 && let Some(record) = view.partition(&name, part.index)
-                && let Some(leader) = brokers::leader(&view, record)
+                && let Some(leader) = brokers::leader(view, record)
             {
                 part.current_leader = ProduceLeaderIdAndEpoch {
                     leader_id: leader.node_id,
@@ -168,7 +172,6 @@ fn response(
 const ERROR_NOT_LEADER: i16 = 6;
 
 fn fill_result(part: &mut PartitionProduceResponse, result: v1::PartitionProduceResult, topic_id: Uuid) {
-    part.index = result.partition;
     part.base_offset = result.base_offset;
     part.log_start_offset = result.log_start_offset;
     if let Some(error) = result.error {
@@ -197,4 +200,18 @@ pub(super) async fn init_producer_id(
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_whole_request_names_the_partitions_of_the_request() {
+        let topics = vec![("orders".to_owned(), Uuid::nil(), vec![5, 2])];
+        let response = response(&ClusterView::default(), topics, Err(NO_TRANSACTIONS));
+        let parts = response.responses[0].partition_responses.iter();
+        let parts: Vec<(i32, i16)> = parts.map(|part| (part.index, part.error_code)).collect();
+        assert_eq!(parts, [(5, NO_TRANSACTIONS), (2, NO_TRANSACTIONS)]);
+    }
 }
