@@ -66,7 +66,7 @@ pub(super) async fn describe_configs(
 ) -> DescribeConfigsResponse {
     let mut results = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let described = describe_resource(&context, &resource, &request.include_synonyms).await;
+        let described = describe_resource(&context, &resource, request.include_synonyms).await;
         let mut result = DescribeConfigsResult {
             error_code: result_code(ErrorFamily::Admin, &described),
             resource_type: resource.resource_type,
@@ -88,7 +88,7 @@ pub(super) async fn describe_configs(
 async fn describe_resource(
     context: &RequestContext,
     resource: &DescribeConfigsResource,
-    synonyms: &bool,
+    synonyms: bool,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Error> {
     let wanted = |name: &str| {
         let keys = resource.configuration_keys.as_ref();
@@ -108,7 +108,7 @@ async fn describe_resource(
     let described = topics::describe(topics, &resource.resource_name).await?;
     let settings = topic_settings(&described).filter(|setting| wanted(&setting.name));
     Ok(settings
-        .map(|setting| described_setting(setting, *synonyms))
+        .map(|setting| described_setting(setting, synonyms))
         .collect())
 }
 

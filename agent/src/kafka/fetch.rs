@@ -51,6 +51,11 @@ pub(super) async fn serve(
     }
     let deps = &context.client.deps;
     let view = deps.directory.view();
+    // Only clients that name their zone are sent elsewhere for it.
+    let brokers = match request.rack_id.is_empty() {
+        true => Vec::new(),
+        false => brokers::all(&view),
+    };
     let mut topics: Vec<(String, Uuid, Vec<WantedPartition>)> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let FetchTopic {
@@ -60,7 +65,7 @@ pub(super) async fn serve(
         } = topic;
         let wanted = partitions.into_iter().map(|wanted| {
             let topic = named_topic(&view, name.clone(), topic_id);
-            let answered = redirect(&context, &view, &topic, &wanted, &request.rack_id);
+            let answered = redirect(&context, (&view, &brokers), &topic, &wanted, &request.rack_id);
             WantedPartition {
                 topic,
                 wanted,
@@ -124,7 +129,7 @@ impl WantedPartition {
 /// leader's, another agent leads it, or one of the client's zone serves it.
 fn redirect(
     context: &RequestContext,
-    view: &ClusterView,
+    (view, brokers): (&ClusterView, &[KafkaBroker]),
     topic: &NamedTopic,
     wanted: &FetchPartition,
     rack: &str,
@@ -148,8 +153,7 @@ fn redirect(
     let me = view.agent(session.incarnation)?;
     if !rack.is_empty() {
         // The client reads in its own zone if an agent is there, which may be this one.
-        let brokers = brokers::all(view);
-        let near = nearest(&brokers, &leader, rack)?;
+        let near = nearest(brokers, &leader, rack)?;
         if near.node_id == me.node_id || me.zone == rack {
             return None;
         }

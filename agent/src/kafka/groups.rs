@@ -55,8 +55,6 @@ pub(super) async fn join_group(context: RequestContext, request: JoinGroupReques
     let refused = |error_code, member_id| JoinGroupResponse {
         error_code,
         member_id,
-        // Null from version 7 on, where it may be.
-        protocol_name: (context.version < 7).then(String::new),
         ..JoinGroupResponse::default()
     };
     match groups.join(join, &context.client.host(), require_known).await {
