@@ -1,5 +1,5 @@
-//! Real servers for tests: PostgreSQL with PgBouncer, MinIO, the Kubernetes API and an
-//! OpenTelemetry Collector, on free ports for the duration of a test.
+//! Real servers for tests: PostgreSQL with PgBouncer, MinIO, the Kubernetes API, Apache Kafka and
+//! an OpenTelemetry Collector, on free ports for the duration of a test.
 //!
 //! Owns how tests start, stop and disturb the servers they need, and how they run the built
 //! binaries. Used by tests only.
@@ -24,6 +24,8 @@ mod docs;
 mod documents;
 mod guard;
 mod http;
+#[cfg(feature = "servers")]
+mod kafka;
 #[cfg(feature = "servers")]
 mod kube_api;
 #[cfg(feature = "servers")]
@@ -58,6 +60,8 @@ pub use documents::{CommandScope, DocumentedCommand, extract_commands};
 pub use guard::create_temp_folder;
 pub use http::{HttpResponse, http_get};
 #[cfg(feature = "servers")]
+pub use kafka::{KafkaBroker, KafkaProgram};
+#[cfg(feature = "servers")]
 pub use kube_api::KubeApi;
 #[cfg(feature = "servers")]
 pub use minio::MinIo;
@@ -70,7 +74,7 @@ pub use postgres::Postgres;
 pub use postgres_setup::{PostgresLogin, PostgresSetup};
 pub use process::{ChildProcess, ProcessBuilder};
 #[cfg(feature = "servers")]
-pub use programs::built_binary;
+pub use programs::{built_binary, franz_go_tests};
 #[cfg(feature = "servers")]
 pub use python::kafka_python;
 #[cfg(feature = "servers")]

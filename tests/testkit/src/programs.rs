@@ -70,6 +70,35 @@ pub(crate) fn otel_collector() -> anyhow::Result<PathBuf> {
         .context("the OpenTelemetry Collector is missing: run hack/test.sh, which installs it")
 }
 
+/// Returns the folder with the Java archives of Apache Kafka: `lib` in `$STREAMHOUSE_KAFKA`, or of
+/// the pinned version in the cache folder.
+#[cfg(feature = "servers")]
+pub(crate) fn kafka_archives() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_KAFKA") {
+        return ensure_exists(Path::new(&path).join("lib"))
+            .context("$STREAMHOUSE_KAFKA names a folder without a folder lib");
+    }
+    let prefix = format!("kafka-{}-", pinned_version("KAFKA_VERSION")?);
+    find_newest(&prefix, "lib")?.context("Apache Kafka is missing: run hack/test-kafka.sh, which installs it")
+}
+
+/// Returns the tests of the client franz-go: `$STREAMHOUSE_FRANZ_GO`, or those of the pinned
+/// version in the cache folder.
+///
+/// # Errors
+///
+/// Fails if they are not built.
+#[cfg(feature = "servers")]
+pub fn franz_go_tests() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_FRANZ_GO") {
+        return ensure_exists(PathBuf::from(path))
+            .context("$STREAMHOUSE_FRANZ_GO names a file that does not exist");
+    }
+    let prefix = format!("franz-go-{}-", pinned_version("FRANZ_GO_VERSION")?);
+    find_newest(&prefix, "kgo.test")?
+        .context("the tests of franz-go are missing: run hack/test-kafka.sh, which builds them")
+}
+
 /// Returns the most recently built program of this name, in the cache folders with this prefix.
 #[cfg(feature = "servers")]
 fn find_newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {

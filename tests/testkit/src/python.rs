@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Returns the interpreter with kafka-python: `$STREAMHOUSE_PYTHON`, or that of the newest
+/// Returns the interpreter with kafka-python, confluent-kafka and aiokafka: `$STREAMHOUSE_PYTHON`, or that of the newest
 /// environment in the cache folder.
 ///
 /// # Errors
@@ -22,11 +22,13 @@ pub fn kafka_python() -> anyhow::Result<PathBuf> {
     let cache = cache.context("set HOME, or STREAMHOUSE_CACHE to the folder hack/test.sh installs into")?;
     let folders = cache.read_dir().into_iter().flatten().flatten();
     let folders = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("venv-kafka-"));
-    let pythons = folders.map(|entry| entry.path().join("bin/python"));
-    let newest = pythons
-        .filter(|path| path.exists())
-        .max_by_key(|path| path.metadata().and_then(|file| file.modified()).ok());
-    newest.with_context(|| {
+    // The interpreter is a link to the system's, so its own time says nothing.
+    let finished = folders.filter_map(|entry| {
+        let marker = entry.path().join("ready").metadata().ok()?;
+        Some((marker.modified().ok()?, entry.path().join("bin/python")))
+    });
+    let newest = finished.filter(|(_, python)| python.exists()).max();
+    newest.map(|(_, python)| python).with_context(|| {
         format!(
             "there is no Python with kafka-python in {}; run hack/test.sh, which installs it",
             cache.display()

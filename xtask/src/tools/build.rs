@@ -5,6 +5,7 @@
 mod go;
 mod kind;
 mod kubernetes;
+mod maven;
 mod python;
 
 use std::fs;
@@ -23,10 +24,12 @@ use super::spec::{BuildSteps, CachedTool, PackageFile, ToolSource};
 pub(crate) fn build(context: &ToolContext, cached: &CachedTool) -> anyhow::Result<()> {
     let title = context.title(cached)?;
     let (verb, from) = match &cached.source {
-        ToolSource::GoModule(_) | ToolSource::GoInstall(..) => ("building", " from source"),
+        ToolSource::GoModule(_) | ToolSource::GoInstall(..) | ToolSource::GoTests(_) => {
+            ("building", " from source")
+        }
         ToolSource::PythonPackages(_) => ("installing", ""),
         ToolSource::CargoInstall(..) | ToolSource::Steps(_) => ("building", ""),
-        ToolSource::PackageFile(_) => ("downloading", ""),
+        ToolSource::PackageFile(_) | ToolSource::MavenPackages(_) => ("downloading", ""),
     };
     say(&format!("{verb} {title}{from}, once ({})", cached.takes));
     let folder = context.folder(cached)?;
@@ -40,7 +43,9 @@ pub(crate) fn build(context: &ToolContext, cached: &CachedTool) -> anyhow::Resul
         ToolSource::GoModule(module) => go::build_module(&build, module)
             .and_then(|()| module.then.map_or(Ok(()), |steps| run_steps(&build, steps))),
         ToolSource::GoInstall(package, key) => go::install(&build, package, key),
+        ToolSource::GoTests(tests) => go::build_tests(&build, tests),
         ToolSource::PythonPackages(packages) => python::install(&build, packages),
+        ToolSource::MavenPackages(packages) => maven::install(&build, packages),
         ToolSource::CargoInstall(name, key) => cargo_install(&build, name, key),
         ToolSource::PackageFile(file) => download_file(&build, file),
         ToolSource::Steps(steps) => run_steps(&build, *steps),

@@ -4,6 +4,7 @@
 //! installer, and by the test command, whose stages name the tools that they need.
 
 mod cloudnative_pg;
+mod kafka;
 mod kind;
 mod kubernetes;
 mod programs;
@@ -40,6 +41,9 @@ catalogue! {
     CargoDeny => programs::CARGO_DENY,
     Words => programs::WORDS,
     Busybox => programs::BUSYBOX,
+    Kafka => kafka::KAFKA,
+    Kcat => kafka::KCAT,
+    FranzGo => kafka::FRANZ_GO,
     KafkaPython => python::KAFKA,
     DashboardPython => python::DASHBOARD,
     Browser => python::BROWSER,

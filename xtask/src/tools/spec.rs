@@ -137,8 +137,12 @@ pub(crate) enum ToolSource {
     GoModule(GoModule),
     /// `go install PACKAGE@VERSION`, with the version that hack/versions.sh has under this key.
     GoInstall(&'static str, &'static str),
+    /// The tests of a Go package of the outside world, as a program.
+    GoTests(GoTests),
     /// A virtual environment with the Python packages of this file.
     PythonPackages(PythonPackages),
+    /// The Java archives of a project of Maven, in the folder `lib`.
+    MavenPackages(MavenPackages),
     /// `cargo install CRATE`, with the version that hack/versions.sh has under this key.
     CargoInstall(&'static str, &'static str),
     /// One file of a package that is downloaded and not installed.
@@ -158,6 +162,25 @@ pub(crate) struct GoModule {
     pub(crate) link: &'static [(&'static str, LinkValue)],
     /// What follows, such as files that are generated from the same module.
     pub(crate) then: Option<BuildSteps>,
+}
+
+/// The tests of a package that a Go module of this repository requires.
+#[derive(Debug)]
+pub(crate) struct GoTests {
+    pub(crate) folder: &'static str,
+    /// A module and the key of hack/versions.sh that must have the version of go.mod.
+    pub(crate) pin: (&'static str, &'static str),
+    pub(crate) package: &'static str,
+    pub(crate) program: &'static str,
+}
+
+/// Java archives from Maven's repository.
+#[derive(Debug)]
+pub(crate) struct MavenPackages {
+    /// Has the project `pom.xml`, and `jars.sha256` with the digest of every archive.
+    pub(crate) folder: &'static str,
+    /// A property of the project and the key of hack/versions.sh that must have its value.
+    pub(crate) pin: (&'static str, &'static str),
 }
 
 /// Steps of a build that are code: a function in `build` for each.

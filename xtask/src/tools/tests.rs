@@ -158,10 +158,13 @@ fn every_version_of_the_catalogue_is_pinned_as_in_its_go_mod() {
         if let FolderName::Version(_, key) | FolderName::VersionAndDigest(_, key, _) = &cached.folder {
             versions.version(key).unwrap();
         }
-        if let ToolSource::GoModule(module) = &cached.source
-            && let Some((name, key)) = module.pin
-        {
-            let path = format!("{}/go.mod", module.folder);
+        let pin = match &cached.source {
+            ToolSource::GoModule(module) => module.pin.map(|pin| (module.folder, pin)),
+            ToolSource::GoTests(tests) => Some((tests.folder, tests.pin)),
+            _ => None,
+        };
+        if let Some((folder, (name, key))) = pin {
+            let path = format!("{folder}/go.mod");
             let go_mod = fs::read_to_string(repository().join(&path)).unwrap();
             ensure_required(&go_mod, &path, name, versions.version(key).unwrap()).unwrap();
             pins += 1;

@@ -9,7 +9,7 @@ use crate::tools::cache;
 use crate::tools::command::{note, read_output, run_quietly};
 use crate::tools::context::{ToolBuild, ToolContext};
 use crate::tools::machine::is_program;
-use crate::tools::spec::{GoModule, LinkValue, ModuleFile};
+use crate::tools::spec::{GoModule, GoTests, LinkValue, ModuleFile};
 use crate::tools::versions::{PinnedVersions, ensure_required, is_at_least};
 
 /// The oldest Go that downloads the toolchain that a module requires.
@@ -18,11 +18,8 @@ const OLDEST: &str = "1.21";
 /// Builds programs of a Go module of this repository.
 pub(super) fn build_module(build: &ToolBuild<'_>, module: &GoModule) -> anyhow::Result<()> {
     let folder = build.context.root.join(module.folder);
-    if let Some((name, key)) = module.pin {
-        let path = format!("{}/go.mod", module.folder);
-        let go_mod = std::fs::read_to_string(build.context.root.join(&path))
-            .with_context(|| format!("cannot read {path}"))?;
-        ensure_required(&go_mod, &path, name, build.context.versions.version(key)?)?;
+    if let Some(pin) = module.pin {
+        ensure_pinned(build, module.folder, pin)?;
     }
     // The slash at its end makes it a folder for Go.
     let output = format!("{}/", build.new.display());
@@ -33,6 +30,28 @@ pub(super) fn build_module(build: &ToolBuild<'_>, module: &GoModule) -> anyhow::
             .args(["-o", &output])
             .args(module.packages)
             .current_dir(folder)
+            .env("CGO_ENABLED", "0"),
+    )
+    .with_context(|| format!("{} could not be built", build.title))
+}
+
+/// Fails unless the module of this folder requires the version of hack/versions.sh.
+fn ensure_pinned(build: &ToolBuild<'_>, folder: &str, (name, key): (&str, &str)) -> anyhow::Result<()> {
+    let path = format!("{folder}/go.mod");
+    let go_mod = std::fs::read_to_string(build.context.root.join(&path))
+        .with_context(|| format!("cannot read {path}"))?;
+    ensure_required(&go_mod, &path, name, build.context.versions.version(key)?)
+}
+
+/// Builds the tests of a package into one program.
+pub(super) fn build_tests(build: &ToolBuild<'_>, tests: &GoTests) -> anyhow::Result<()> {
+    ensure_pinned(build, tests.folder, tests.pin)?;
+    run_quietly(
+        Command::new(command(build.context)?)
+            .args(["test", "-c", "-trimpath", "-ldflags", "-s -w", "-o"])
+            .arg(build.new.join(tests.program))
+            .arg(tests.package)
+            .current_dir(build.context.root.join(tests.folder))
             .env("CGO_ENABLED", "0"),
     )
     .with_context(|| format!("{} could not be built", build.title))

@@ -8,7 +8,7 @@ use crate::tools::spec::{
 
 pub(super) const KAFKA: ToolSpec = ToolSpec {
     name: "kafka-python",
-    what: "an independent implementation of the record batch, which tests compare with",
+    what: "kafka-python, confluent-kafka and aiokafka: Kafka clients, which tests run and compare with",
     packages: &[PYTHON_VENV],
     cached: Some(CachedTool {
         title: "the Python packages of core/tests/requirements.txt",
