@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Compares one agent, on a real PostgreSQL and a real MinIO, with Apache Kafka: the same command lines of Kafka's own performance tools
+# against both, in turns, all on this machine. Prints the table of docs/benchmarks.md with the ratios.
+#
+#   hack/bench/kafka.sh [ROUNDS [PERCENT]]    number of rounds (2), share of the records of each load in percent (100)
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+
+need test-servers minio kafka
+say "building"
+cargo build --release --workspace --bins
+cargo build --release -p streamhouse-tests --example kafka_benchmark
+note "$(nproc) cores, $(uname -sr)"
+exec "${CARGO_TARGET_DIR:-target}/release/examples/kafka_benchmark" "$@"
