@@ -24,6 +24,8 @@ use crate::{
 
 /// Bytes of a segment read at once: enough to fetch several blocks concurrently.
 const SEGMENT_READ_BYTES: usize = 4 << 20;
+/// Bytes of WAL objects read beyond what a reader asked for.
+const WAL_READ_AHEAD_BYTES: u64 = 2 << 20;
 
 impl LogReader {
     /// Reads about `max_bytes` from `offset` on, at least one batch if there is one.
@@ -88,6 +90,7 @@ impl LogReader {
             // Reserved up front, since growth by doubling would hold up to twice the response.
             let expected: u64 = view.spans.iter().map(|span| stored_bytes(&span.place)).sum();
             out.reserve(usize::try_from(expected).unwrap_or(usize::MAX).min(max_bytes));
+            self.read_ahead(view, max_bytes);
             for span in &view.spans {
                 if out.len() >= max_bytes {
                     break;
@@ -117,6 +120,31 @@ impl LogReader {
             next_offset,
             bounds,
         }))
+    }
+
+    /// Starts to read the WAL objects of a view, which has one range in each of many: as much as is
+    /// about to be returned, and what a reader that catches up asks for next.
+    fn read_ahead(&self, view: &LogView, max_bytes: usize) {
+        let mut left = max_bytes as u64 + WAL_READ_AHEAD_BYTES;
+        for span in &view.spans {
+            let SpanLocation::Wal {
+                incarnation,
+                sequence,
+                position,
+                length,
+            } = span.place
+            else {
+                // Segments are read ahead block by block.
+                return;
+            };
+            let key = keys::wal_key(incarnation, sequence);
+            self.blocks
+                .prefetch(&key, None, position..position + length.min(left));
+            left = left.saturating_sub(length);
+            if left == 0 {
+                return;
+            }
+        }
     }
 
     /// Fails if a span ends beyond the high watermark of the same view: its records are not
