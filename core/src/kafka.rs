@@ -5,11 +5,13 @@
 //! more than a multiple of the frame's length, whatever counts the frame claims. Encoding gives a
 //! list of buffers in which records are not copied.
 
+mod buffers;
 mod header;
 mod messages;
 mod reader;
 mod writer;
 
+pub use buffers::RecordBuffers;
 pub use header::{RequestHeader, decode_request_header, encode_request, encode_response};
 pub use messages::*;
 pub use reader::{DecodeError, MessageReader};

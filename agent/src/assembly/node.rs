@@ -184,6 +184,7 @@ impl AgentNode {
             log: self.log(),
             directory: self.directory.clone(),
             session: self.session.clone(),
+            tails: self.tails.clone(),
             foreign_logs: self.foreign_logs.clone(),
             memory: self.memory.fetch.clone(),
             metrics: self.metrics.clone(),

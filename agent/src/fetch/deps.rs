@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::foreign_logs::ForeignLogWatcher;
 use crate::{
     directory::ClusterDirectory, log::LogReader, memory::ByteBudget, metrics::AgentMetrics,
-    session::CurrentSession,
+    partition::tail::TailBudget, session::CurrentSession,
 };
 
 /// Dependencies of fetch.
@@ -17,6 +17,8 @@ pub struct FetchDeps {
     pub directory: Arc<ClusterDirectory>,
     /// The active session, whose partitions are read from their tails.
     pub session: Arc<CurrentSession>,
+    /// Budget of the tails, which readers share.
+    pub tails: Arc<TailBudget>,
     /// Polls the logs of partitions that other agents lead, once for all waiting readers.
     pub foreign_logs: Arc<ForeignLogWatcher>,
     /// Budget of the responses.

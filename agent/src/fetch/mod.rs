@@ -9,14 +9,18 @@
 mod budget;
 mod deps;
 pub mod foreign_logs;
+mod partition;
 mod timestamp;
 
-use bytes::{Bytes, BytesMut};
-use futures::{FutureExt, future::select_all};
-use streamhouse_core::{Error, ErrorCode, PartitionUid, protocol::v1};
-use streamhouse_metadata::LogBounds;
+use std::collections::VecDeque;
+
+use futures::{
+    FutureExt,
+    future::{join_all, select_all},
+};
+use streamhouse_core::{Error, ErrorCode, kafka::RecordBuffers, protocol::v1};
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::OwnedSemaphorePermit,
     time::{Duration, Instant, sleep_until},
 };
 
@@ -27,34 +31,63 @@ pub use self::{
 };
 use self::{
     budget::{MemoryRequest, RESPONSE_COPIES},
-    foreign_logs::{LogObservation, ObservationReceiver},
-};
-use crate::{
-    invariant::Invariant,
-    log::ColdRead,
-    partition::{LedPartition, tail},
+    partition::{AppendSignal, PartitionRead, read_partition},
 };
 
 /// Maximum number of partitions in one fetch.
 const MAX_FETCH_PARTITIONS: usize = 10_000;
+/// Maximum number of partitions that one fetch reads concurrently.
+const MAX_CONCURRENT_READS: usize = 4;
 /// Longest time that a fetch may wait.
 const MAX_FETCH_WAIT: Duration = Duration::from_secs(60);
 
-/// One partition's part of the response, as far as it is read.
-#[derive(Debug, Clone)]
-pub(crate) struct PartitionRead {
-    records: Bytes,
-    /// The offset after the last record.
-    next_offset: i64,
-    high_watermark: i64,
-    log_start: i64,
-    error: Option<Error>,
+/// One partition's part of a response.
+#[derive(Debug)]
+pub struct FetchedPartition {
+    /// Name of the topic, as in the request.
+    pub topic: String,
+    /// Number of the partition.
+    pub partition: i32,
+    /// Why nothing was read.
+    pub error: Option<Error>,
+    /// Offset after the last committed record; -1 if it is unknown.
+    pub high_watermark: i64,
+    /// Offset of the first record; -1 if it is unknown.
+    pub log_start_offset: i64,
+    /// Whole batches, stamped.
+    pub records: RecordBuffers,
+    /// The leader, if it is another agent.
+    pub leader: Option<v1::Leader>,
 }
 
-/// What to wait for when a partition has nothing new.
-enum AppendSignal {
-    Led(watch::Receiver<i64>),
-    Foreign(ObservationReceiver),
+impl From<FetchedPartition> for v1::PartitionFetchResult {
+    fn from(part: FetchedPartition) -> Self {
+        Self {
+            topic: part.topic,
+            partition: part.partition,
+            error: part.error.map(Into::into),
+            high_watermark: part.high_watermark,
+            log_start_offset: part.log_start_offset,
+            records: part.records.into_bytes(),
+            leader: part.leader,
+        }
+    }
+}
+
+/// Handles one fetch request of gRPC, whose message has each partition's records in one buffer.
+///
+/// # Errors
+/// As [`fetch_partitions`].
+pub async fn fetch(
+    deps: &FetchDeps,
+    request: v1::FetchRequest,
+) -> Result<(v1::FetchResponse, Option<ResponseMemory>), Error> {
+    let (partitions, memory) = fetch_partitions(deps, request).await?;
+    let response = v1::FetchResponse {
+        partitions: partitions.into_iter().map(Into::into).collect(),
+        throttle_ms: 0,
+    };
+    Ok((response, memory))
 }
 
 /// Handles one fetch request. The returned memory must be held until the response has left.
@@ -62,10 +95,10 @@ enum AppendSignal {
 /// # Errors
 /// `InvalidRequest` if the number of partitions is out of range, `ResourceExhausted` if there is no
 /// memory. Errors of single partitions are part of the response.
-pub async fn fetch(
+pub async fn fetch_partitions(
     deps: &FetchDeps,
     request: v1::FetchRequest,
-) -> Result<(v1::FetchResponse, Option<ResponseMemory>), Error> {
+) -> Result<(Vec<FetchedPartition>, Option<ResponseMemory>), Error> {
     if request.partitions.is_empty() || request.partitions.len() > MAX_FETCH_PARTITIONS {
         let message = format!("a fetch names between 1 and {MAX_FETCH_PARTITIONS} partitions");
         return Err(Error::new(ErrorCode::InvalidRequest, message));
@@ -131,20 +164,23 @@ async fn gather(
                 .min(permit.num_permits() / RESPONSE_COPIES);
             memory = Some(permit);
         }
-        for (part, wanted) in parts.iter_mut().zip(&request.partitions) {
-            if part.as_ref().is_some_and(|part| !part.records.is_empty())
-                || (bytes >= max_bytes && part.is_some())
-            {
-                continue;
+        let mut missing = missing_parts(&parts);
+        while let Some(wave) = next_wave(request, &parts, &mut missing, max_bytes.saturating_sub(bytes)) {
+            let reads = wave.iter().map(|&(index, room)| {
+                let wanted = &request.partitions[index];
+                read_partition(deps, wanted, room)
+            });
+            for ((index, room), (mut read, wait)) in wave.iter().copied().zip(join_all(reads).await) {
+                // A first batch larger than the room is left to the next fetch, unless it is alone.
+                if bytes > 0 && read.records.len() > room {
+                    read.records = RecordBuffers::default();
+                }
+                partition::count_read(deps, &request.partitions[index], &read);
+                bytes += read.records.len();
+                failed |= read.error.is_some();
+                parts[index] = Some(read);
+                waits.extend(wait);
             }
-            let room = max_bytes
-                .saturating_sub(bytes)
-                .min((wanted.max_bytes as usize).max(1));
-            let (read, wait) = read_partition(deps, wanted, room, bytes > 0).await;
-            bytes += read.records.len();
-            failed |= read.error.is_some();
-            *part = Some(read);
-            waits.extend(wait);
         }
         let min_bytes = (request.min_bytes as usize).min(max_bytes);
         if bytes >= min_bytes || failed || Instant::now() >= deadline || waits.is_empty() {
@@ -156,6 +192,41 @@ async fn gather(
         wait_for_append(waits, deadline).await;
     }
     Ok(GatheredReads { parts, bytes, memory })
+}
+
+/// Returns the indexes of the partitions that have no records yet, in order.
+fn missing_parts(parts: &[Option<PartitionRead>]) -> VecDeque<usize> {
+    let empty = |part: &Option<PartitionRead>| part.as_ref().is_none_or(|part| part.records.is_empty());
+    let missing = parts.iter().enumerate().filter(|(_, part)| empty(part));
+    missing.map(|(index, _)| index).collect()
+}
+
+/// Takes partitions that are read concurrently, each with its room: as many as fit into `room`
+/// whatever they have. Once there is no room, only those that were never read are, for their
+/// bounds.
+fn next_wave(
+    request: &v1::FetchRequest,
+    parts: &[Option<PartitionRead>],
+    missing: &mut VecDeque<usize>,
+    mut room: usize,
+) -> Option<Vec<(usize, usize)>> {
+    let mut wave = Vec::new();
+    let none_left = room == 0;
+    while let Some(&index) = missing.front()
+        && wave.len() < MAX_CONCURRENT_READS
+    {
+        let wanted = (request.partitions[index].max_bytes as usize).max(1);
+        if !wave.is_empty() && wanted > room && !none_left {
+            break;
+        }
+        missing.pop_front();
+        if none_left && parts[index].is_some() {
+            continue;
+        }
+        wave.push((index, wanted.min(room)));
+        room = room.saturating_sub(wanted);
+    }
+    (!wave.is_empty()).then_some(wave)
 }
 
 /// Waits until one of these may have something new, or until the deadline.
@@ -171,229 +242,11 @@ async fn wait_for_append(mut waits: Vec<AppendSignal>, deadline: Instant) {
     }
 }
 
-/// Reads one partition; with `only_if_room`, a first batch larger than `room` is left to the next
-/// fetch.
-async fn read_partition(
-    deps: &FetchDeps,
-    wanted: &v1::PartitionFetch,
-    room: usize,
-    only_if_room: bool,
-) -> (PartitionRead, Option<AppendSignal>) {
-    let view = deps.directory.view();
-    let record = match view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition) {
-        Ok(record) if !view.is_internal(&wanted.topic) => record,
-        Ok(_) => {
-            let message = format!("there is no partition {}-{}", wanted.topic, wanted.partition);
-            let unknown = Error::new(ErrorCode::UnknownTopicOrPartition, message);
-            return (PartitionRead::failed(unknown), None);
-        }
-        Err(error) => return (PartitionRead::failed(error), None),
-    };
-    let held = deps
-        .session
-        .get()
-        .and_then(|life| life.partitions.get(record.uid));
-    let read = match &held {
-        Some(partition) => Ok(read_led(deps, partition, wanted.offset, room).await),
-        None => read_foreign(deps, record.uid, wanted.offset, room).await,
-    };
-    match read {
-        Ok((part, wait)) if only_if_room && part.records.len() > room => (
-            PartitionRead {
-                records: Bytes::new(),
-                ..part
-            },
-            wait,
-        ),
-        Ok(read) => {
-            if !read.0.records.is_empty() {
-                let records = read.0.next_offset.saturating_sub(wanted.offset);
-                let (records, bytes) = (records.max(0).unsigned_abs(), read.0.records.len() as u64);
-                match held {
-                    Some(partition) => partition.traffic(&deps.metrics).record_fetched(records, bytes),
-                    // The counters are looked up per fetch, which is cheap compared with the
-                    // metadata store.
-                    None => deps
-                        .metrics
-                        .topic_traffic(&wanted.topic)
-                        .record_fetched(records, bytes),
-                }
-            }
-            read
-        }
-        Err(error) => (PartitionRead::failed(error), None),
-    }
-}
-
-/// Reads a partition that this agent leads. It knows the high watermark and returns it also with an
-/// error.
-async fn read_led(
-    deps: &FetchDeps,
-    partition: &LedPartition,
-    offset: i64,
-    room: usize,
-) -> (PartitionRead, Option<AppendSignal>) {
-    let mut watch = partition.watch_high_watermark();
-    let high_watermark = *watch.borrow_and_update();
-    let log_start = partition.log_start();
-    if offset > high_watermark {
-        return match read_beyond_known(deps, partition, offset, room, high_watermark).await {
-            Ok(part) => {
-                // The adopted bounds wake the waiter: one more read, then the wait.
-                let wait = part.error.is_none().then_some(AppendSignal::Led(watch));
-                (part, wait)
-            }
-            Err(error) => (PartitionRead::failed(error), None),
-        };
-    }
-    let read = read_led_records(deps, partition, offset, room, log_start, high_watermark).await;
-    let wait = read.is_ok().then_some(AppendSignal::Led(watch));
-    let ((records, next_offset), error) = match read {
-        Ok(read) => (read, None),
-        Err(error) => ((Bytes::new(), offset), Some(error)),
-    };
-    let part = PartitionRead {
-        records,
-        next_offset,
-        high_watermark,
-        log_start,
-        error,
-    };
-    (part, wait)
-}
-
-/// Reads at an offset beyond the known high watermark. The metadata store may have it: a commit
-/// whose answer was lost did happen, and other agents already serve it. Only the store can tell
-/// that an offset is out of range.
-async fn read_beyond_known(
-    deps: &FetchDeps,
-    partition: &LedPartition,
-    offset: i64,
-    room: usize,
-    high_watermark: i64,
-) -> Result<PartitionRead, Error> {
-    let read = deps.log.read_range(partition.uid(), offset, room).await?;
-    deps.log.adopt_bounds(partition, high_watermark, &read.bounds)?;
-    Ok(part_from_cold_read(read, offset))
-}
-
-/// Reads the newest batches from memory and all others from objects. Returns them with the offset
-/// after the last record.
-async fn read_led_records(
-    deps: &FetchDeps,
-    partition: &LedPartition,
-    offset: i64,
-    room: usize,
-    log_start: i64,
-    high_watermark: i64,
-) -> Result<(Bytes, i64), Error> {
-    if offset < log_start || offset > high_watermark {
-        return Err(out_of_range_error(offset, log_start, high_watermark));
-    }
-    if offset == high_watermark {
-        return Ok((Bytes::new(), offset));
-    }
-    let runs = partition.tail.lock().runs(offset, room);
-    let Some(runs) = runs else {
-        let read = deps.log.read_range(partition.uid(), offset, room).await?;
-        deps.log.adopt_bounds(partition, high_watermark, &read.bounds)?;
-        let LogBounds { log_start, .. } = read.bounds;
-        if offset < log_start {
-            return Err(out_of_range_error(offset, log_start, read.bounds.high_watermark));
-        }
-        return Ok((read.records, read.next_offset));
-    };
-    let mut out = BytesMut::with_capacity(
-        runs.iter()
-            .map(|run| run.bytes.len())
-            .sum::<usize>()
-            .min(room * 2),
-    );
-    let mut next_offset = offset;
-    for run in &runs {
-        let copied = tail::copy_stamped(run, offset, room, &mut out);
-        let (next, whole) = copied.map_err(|error| {
-            deps.metrics.record_violation(Invariant::F1);
-            Error::new(ErrorCode::StorageCorrupt, error.to_string())
-        })?;
-        next_offset = next_offset.max(next);
-        if !whole {
-            break;
-        }
-    }
-    deps.metrics.tail_reads.inc_by(out.len() as u64);
-    Ok((out.freeze(), next_offset))
-}
-
-/// Reads a partition that this agent does not lead; the metadata store has its bounds.
-async fn read_foreign(
-    deps: &FetchDeps,
-    uid: PartitionUid,
-    offset: i64,
-    room: usize,
-) -> Result<(PartitionRead, Option<AppendSignal>), Error> {
-    let (seen, looks) = deps.foreign_logs.latest(&deps.log.metadata, uid).await;
-    let read = match &*seen {
-        LogObservation::Failed(error) => return Err(error.clone()),
-        LogObservation::Log { bounds, .. } if offset == bounds.high_watermark => ColdRead {
-            records: Bytes::new(),
-            next_offset: offset,
-            bounds: *bounds,
-        },
-        LogObservation::Log {
-            appended: Some((from, view)),
-            ..
-        } if offset == *from => deps.log.read_view(uid, view, offset, room).await?,
-        // Older records, or newer ones than were observed.
-        LogObservation::Log { .. } | LogObservation::Gone => deps.log.read_range(uid, offset, room).await?,
-    };
-    Ok((
-        part_from_cold_read(read, offset),
-        Some(AppendSignal::Foreign(looks)),
-    ))
-}
-
-/// Converts a cold read at `offset` to a part of the response.
-fn part_from_cold_read(read: ColdRead, offset: i64) -> PartitionRead {
-    let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
-    let mut part = PartitionRead {
-        records: read.records,
-        next_offset: read.next_offset,
-        high_watermark,
-        log_start,
-        error: None,
-    };
-    if offset < log_start || offset > high_watermark {
-        part.error = Some(out_of_range_error(offset, log_start, high_watermark));
-        part.records = Bytes::new();
-    }
-    part
-}
-
-fn out_of_range_error(offset: i64, log_start: i64, high_watermark: i64) -> Error {
-    let message = format!(
-        "offset {offset} is not between the log start {log_start} and the high watermark {high_watermark}"
-    );
-    Error::new(ErrorCode::OffsetOutOfRange, message)
-}
-
-impl PartitionRead {
-    fn failed(error: Error) -> Self {
-        Self {
-            records: Bytes::new(),
-            next_offset: -1,
-            high_watermark: -1,
-            log_start: -1,
-            error: Some(error),
-        }
-    }
-}
-
 fn build_response(
     deps: &FetchDeps,
     request: &v1::FetchRequest,
     parts: Vec<Option<PartitionRead>>,
-) -> v1::FetchResponse {
+) -> Vec<FetchedPartition> {
     let view = deps.directory.view();
     let me = deps.session.get().map(|life| life.incarnation);
     let results = request.partitions.iter().zip(parts).filter_map(|(wanted, part)| {
@@ -406,18 +259,15 @@ fn build_response(
         if let Some(error) = &part.error {
             deps.metrics.record_grpc_error("Fetch", error.code());
         }
-        Some(v1::PartitionFetchResult {
+        Some(FetchedPartition {
             topic: wanted.topic.clone(),
             partition: wanted.partition,
-            error: part.error.map(Into::into),
+            error: part.error,
             high_watermark: part.high_watermark,
             log_start_offset: part.log_start,
             records: part.records,
             leader,
         })
     });
-    v1::FetchResponse {
-        partitions: results.collect(),
-        throttle_ms: 0,
-    }
+    results.collect()
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use streamhouse_core::{
-    Error, ErrorCode,
+    ErrorCode,
     kafka::{
         ApiKey, FetchLeaderIdAndEpoch, FetchNodeEndpoint, FetchPartition, FetchPartitionData, FetchRequest,
-        FetchResponse, FetchTopic, FetchableTopicResponse,
+        FetchResponse, FetchTopic, FetchableTopicResponse, RecordBuffers,
     },
     protocol::v1,
 };
@@ -19,7 +18,10 @@ use super::{
     metadata::{NamedTopic, named_topic, partition_code},
     request::{KafkaAnswer, RequestContext, encoded},
 };
-use crate::{directory::ClusterView, fetch};
+use crate::{
+    directory::ClusterView,
+    fetch::{self, FetchedPartition},
+};
 
 const NOT_LEADER: i16 = 6;
 const FENCED_LEADER_EPOCH: i16 = 74;
@@ -94,11 +96,11 @@ pub(super) async fn serve(
             .collect(),
     };
     let read = match read.partitions.is_empty() {
-        true => Ok((v1::FetchResponse::default(), None)),
-        false => fetch::fetch(&deps.fetch, read).await,
+        true => Ok((Vec::new(), None)),
+        false => fetch::fetch_partitions(&deps.fetch, read).await,
     };
     let (results, memory, throttle_time_ms, error_code) = match read {
-        Ok((response, memory)) => (response.partitions, memory, 0, 0),
+        Ok((partitions, memory)) => (partitions, memory, 0, 0),
         Err(error) if error.code() == ErrorCode::ResourceExhausted => {
             (Vec::new(), None, MEMORY_THROTTLE_MS, 0)
         }
@@ -187,7 +189,7 @@ fn empty_data(partition_index: i32, error_code: i16) -> FetchPartitionData {
         error_code,
         high_watermark: -1,
         // librdkafka cannot read null.
-        records: Some(Bytes::new()),
+        records: Some(RecordBuffers::default()),
         ..FetchPartitionData::default()
     }
 }
@@ -195,9 +197,9 @@ fn empty_data(partition_index: i32, error_code: i16) -> FetchPartitionData {
 fn build_response(
     view: &ClusterView,
     topics: Vec<(String, Uuid, Vec<WantedPartition>)>,
-    results: Vec<v1::PartitionFetchResult>,
+    results: Vec<FetchedPartition>,
 ) -> FetchResponse {
-    let mut results: BTreeMap<(String, i32), v1::PartitionFetchResult> = results
+    let mut results: BTreeMap<(String, i32), FetchedPartition> = results
         .into_iter()
         .map(|result| ((result.topic.clone(), result.partition), result))
         .collect();
@@ -248,9 +250,9 @@ fn build_response(
     }
 }
 
-fn read_data(result: v1::PartitionFetchResult, topic_id: Uuid) -> FetchPartitionData {
-    let error = result.error.map(Error::from);
-    let error_code = error
+fn read_data(result: FetchedPartition, topic_id: Uuid) -> FetchPartitionData {
+    let error_code = result
+        .error
         .as_ref()
         .map_or(0, |error| partition_code(ErrorFamily::Fetch, error, topic_id));
     FetchPartitionData {

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use opentelemetry::KeyValue;
 use streamhouse_core::{
     Error, ErrorCode,
     backoff::{BackoffJitter, BackoffPolicy},
+    batch,
     trace::{SampledSpan, log_span},
 };
 use streamhouse_metadata::{
@@ -126,14 +127,14 @@ impl WalCommitter {
         finish_commit_span(span, &outcome);
         shared.set_oldest(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
-        self.apply_outcome(&commit, &body, object, outcome, &log).await;
+        self.apply_outcome(&commit, body, object, outcome, &log).await;
     }
 
     /// Applies the outcome of a commit.
     async fn apply_outcome(
         &mut self,
         commit: &ObjectCommit,
-        body: &Bytes,
+        body: Bytes,
         object: OpenWalObject,
         outcome: Result<CommitOutcome, MetadataError>,
         log: &tracing::Span,
@@ -288,11 +289,12 @@ async fn report_lost_commits(shared: &WriterState) {
 fn publish_and_answer(
     shared: &WriterState,
     commit: &ObjectCommit,
-    body: &Bytes,
+    body: Bytes,
     object: OpenWalObject,
     outcome: CommitOutcome,
 ) {
     let mut kept = Vec::with_capacity(commit.partitions.len());
+    let body = shared.deps.tails.count(stamp_body(body, commit, &outcome));
     let outcomes = commit.partitions.iter().zip(outcome.partitions);
     for ((part, outcome), appends) in outcomes.zip(object.partitions.into_values()) {
         let count = appends.len() as u64;
@@ -303,7 +305,7 @@ fn publish_and_answer(
                 log_start,
             } => {
                 if let Some(partition) = appends.first().map(|append| append.partition.clone()) {
-                    publish_to_tail(&partition, commit.sequence, part, body, &batches);
+                    publish_to_tail(&partition, commit.sequence, part, &body, &batches);
                     count_appended(shared, &partition, part, &batches);
                     partition.advance_log_start(log_start);
                     partition.advance_high_watermark(high_watermark);
@@ -321,6 +323,28 @@ fn publish_and_answer(
         shared.add_answered(count);
     }
     shared.deps.tails.add(commit.sequence, body.len(), kept);
+}
+
+/// Stamps the batches that got offsets: once, for all readers. The upload has ended, so the body is
+/// not copied.
+fn stamp_body(body: Bytes, commit: &ObjectCommit, outcome: &CommitOutcome) -> Bytes {
+    let mut body = body
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    for (part, outcome) in commit.partitions.iter().zip(&outcome.partitions) {
+        let PartitionOutcome::Committed { batches, .. } = outcome else {
+            continue;
+        };
+        let mut position = part.position as usize;
+        for (batch, outcome) in part.batches.iter().zip(batches) {
+            if let (BatchOutcome::Appended { base_offset }, Some(bytes)) = (outcome, body.get_mut(position..))
+            {
+                batch::stamp(bytes, *base_offset, part.epoch);
+            }
+            position += batch.size_bytes as usize;
+        }
+    }
+    body.freeze()
 }
 
 /// Counts the batches that got offsets.

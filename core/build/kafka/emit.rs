@@ -331,6 +331,7 @@ fn rust_type(kind: &FieldType) -> String {
             "uuid" => "Uuid",
             "string" => "String",
             "bytes" | "records" => "Bytes",
+            "buffers" => "RecordBuffers",
             other => other,
         }
         .to_owned(),

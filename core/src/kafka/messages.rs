@@ -7,7 +7,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    KafkaMessage, KafkaRequest,
+    KafkaMessage, KafkaRequest, RecordBuffers,
     reader::{DecodeError, MessageReader},
     writer::{EncodeError, MessageWriter, TaggedFields},
 };

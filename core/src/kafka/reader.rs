@@ -7,6 +7,8 @@ use bytes::{Buf as _, Bytes};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::RecordBuffers;
+
 /// Bytes in memory that each byte of a frame may take. An element of a list takes more memory than
 /// bytes in the frame: 40 bytes for a partition of 8 are usual.
 const MEMORY_FACTOR: usize = 16;
@@ -192,6 +194,15 @@ impl MessageReader {
         nullable: bool,
     ) -> Result<Option<Bytes>, DecodeError> {
         self.nullable_bytes(flexible, nullable)
+    }
+
+    pub(super) fn nullable_buffers(
+        &mut self,
+        flexible: bool,
+        nullable: bool,
+    ) -> Result<Option<RecordBuffers>, DecodeError> {
+        let bytes = self.nullable_bytes(flexible, nullable)?;
+        Ok(bytes.map(RecordBuffers::from))
     }
 
     pub(super) fn nullable_array<T>(

@@ -4,6 +4,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::RecordBuffers;
+
 /// Bytes of this length or more become a buffer of their own; shorter ones are copied.
 const MIN_SHARED_BYTES: usize = 1024;
 
@@ -163,6 +165,20 @@ impl MessageWriter {
         nullable: bool,
     ) -> Result<(), EncodeError> {
         self.nullable_bytes(value, flexible, nullable)
+    }
+
+    pub(super) fn nullable_buffers(
+        &mut self,
+        value: Option<&RecordBuffers>,
+        flexible: bool,
+        nullable: bool,
+    ) -> Result<(), EncodeError> {
+        let Some(value) = value else {
+            return self.length((!nullable).then_some(0), flexible, false);
+        };
+        self.length(Some(value.len()), flexible, false)?;
+        value.iter().for_each(|buffer| self.shared(buffer));
+        Ok(())
     }
 
     pub(super) fn array<T>(
