@@ -10,7 +10,7 @@ mod inflight;
 use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use prometheus::{IntCounter, IntGauge};
 
 use self::inflight::InflightReads;
@@ -55,6 +55,10 @@ impl BlockCache {
     pub fn new(store: Arc<dyn ObjectStore>, capacity: u64, block: u64, metrics: BlockMetrics) -> Self {
         let cache = Cache::builder()
             .max_capacity(capacity)
+            // The default policy keeps new blocks out of a full cache until they were asked for more
+            // often than those in it: nearly all blocks are read once, and those that are read ahead
+            // were not asked for yet.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|id: &BlockId, bytes: &Bytes| {
                 u32::try_from(bytes.len() + id.key.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
             })
@@ -223,17 +227,39 @@ mod tests {
 
     const BLOCK: u64 = 4096;
 
+    fn new_metrics() -> BlockMetrics {
+        BlockMetrics {
+            hits: IntCounter::new("hits", "hits").unwrap(),
+            misses: IntCounter::new("misses", "misses").unwrap(),
+            held_bytes: IntGauge::new("held", "held").unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_block_that_was_read_ahead_is_in_a_full_cache_when_it_is_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(LocalStore::open(directory.path()).await.unwrap());
+        let metrics = new_metrics();
+        let cache = BlockCache::new(store.clone(), 8 * BLOCK, BLOCK, metrics.clone());
+        let size = 40 * BLOCK;
+        store.put_new("a", vec![1; size as usize].into()).await.unwrap();
+        for start in (0..size).step_by(BLOCK as usize) {
+            cache.read("a", Some(size), start..start + BLOCK).await.unwrap();
+            cache.prefetch("a", Some(size), start + BLOCK..start + 2 * BLOCK);
+            while cache.in_flight_bytes() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!((metrics.misses.get(), metrics.hits.get()), (1, 39));
+    }
+
     /// Without explicit maintenance the cache evicts lazily: many large blocks would be in memory
     /// and in no budget.
     #[tokio::test]
     async fn the_cache_never_holds_more_than_its_capacity_for_longer_than_a_read() {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(LocalStore::open(directory.path()).await.unwrap());
-        let metrics = BlockMetrics {
-            hits: IntCounter::new("hits", "hits").unwrap(),
-            misses: IntCounter::new("misses", "misses").unwrap(),
-            held_bytes: IntGauge::new("held", "held").unwrap(),
-        };
+        let metrics = new_metrics();
         let capacity = 8 * BLOCK;
         let cache = BlockCache::new(store.clone(), capacity, BLOCK, metrics);
         let size = 40 * BLOCK;

@@ -26,12 +26,12 @@ use self::{
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |name: &'static str, default: u64| -> anyhow::Result<u64> {
-        let text = arguments.next();
+    let number = |text: Option<String>, name: &'static str, default: u64| -> anyhow::Result<u64> {
         text.map_or(Ok(default), |text| text.parse()).context(name)
     };
-    let rounds = number("the number of rounds", 2)?.max(1);
-    let percent = number("the share of the records, in percent", 100)?.max(1);
+    let rounds = number(arguments.next(), "the number of rounds", 2)?.max(1);
+    let percent = number(arguments.next(), "the share of the records, in percent", 100)?.max(1);
+    let title = arguments.next().unwrap_or_default();
     println!("== starting Kafka, and PostgreSQL, MinIO and an agent");
     let systems: [Box<dyn MeasuredSystem>; 3] = [
         Box::new(KafkaSystem::start()?),
@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
     ];
     let mut measured: Vec<MeasuredLoad> = Vec::new();
     for round in 0..rounds {
-        for load in &LOADS {
+        for load in LOADS.iter().filter(|load| load.title.contains(&title)) {
             // The one that comes first has the quieter machine now and then.
             let order = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
             for system in order {

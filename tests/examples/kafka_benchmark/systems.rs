@@ -38,7 +38,8 @@ pub(crate) struct KafkaSystem {
 
 impl KafkaSystem {
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let mut broker = KafkaBroker::start()?;
+        // As long as an agent waits for further members of a new group; Kafka's default is 3 s.
+        let mut broker = KafkaBroker::start_with(&[("group.initial.rebalance.delay.ms", "500")])?;
         let process = broker.process().id();
         Ok(Self { broker, process })
     }
