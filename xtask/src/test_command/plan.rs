@@ -10,9 +10,11 @@ pub(crate) enum StageLane {
     First,
     /// One after the other.
     Main,
-    /// One after the other, beside the main lane: what only reads the code, and then what waits for
-    /// Kubernetes most of the time.
+    /// One after the other, beside the main lane: what only reads the code, and then the operator's
+    /// tests.
     Beside,
+    /// Beside both: what waits for a real cluster most of the time.
+    Cluster,
 }
 
 /// A stage of the test command.
@@ -161,7 +163,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "outside; the metadata by CloudNativePG, backed up and restored to a moment; before that, the Dockerfile with a compiler that hands out",
             "built programs, and docker-compose.yml by Docker Compose, with an agent on it",
         ],
-        lane: StageLane::Beside,
+        lane: StageLane::Cluster,
         nice: false,
         needs: &[
             ToolName::KindLab,
