@@ -237,6 +237,10 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// [`Error::UnknownPartition`] if the partition does not exist.
     async fn read_log(&self, partition: PartitionUid, from: LogPosition, limit: usize) -> Result<LogView>;
 
+    /// Returns the idempotent producers of a partition, those with the greatest ids first, at most
+    /// `limit`. There are none of a partition that does not exist.
+    async fn active_producers(&self, partition: PartitionUid, limit: usize) -> Result<Vec<ActiveProducer>>;
+
     /// Returns the bounds of partitions, without those that do not exist.
     async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>>;
 
@@ -341,6 +345,13 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// [`Error::Sealed`] or [`Error::Fenced`] if the lease is not that of the group's slot;
     /// [`Error::IllegalGeneration`] if `generation` is given and is not the stored one.
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetCommitOutcome>>;
+
+    /// Deletes committed offsets of a group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`] or [`Error::Fenced`] if the lease is not that of the group's slot.
+    async fn delete_offsets(&self, lease: Lease, deletion: &OffsetDeletion) -> Result<()>;
 
     /// Returns the lag of the groups of these coordinator slots by group and topic, the greatest
     /// first, at most `limit` rows.

@@ -92,6 +92,7 @@ macro_rules! for_each_metadata_method {
             commit_object(commit: &$crate::ObjectCommit) -> $crate::CommitOutcome;
             read_log(partition: $crate::PartitionUid, from: $crate::LogPosition, limit: usize)
                 -> $crate::LogView;
+            active_producers(partition: $crate::PartitionUid, limit: usize) -> Vec<$crate::ActiveProducer>;
             bounds(partitions: &[$crate::PartitionUid]) -> Vec<($crate::PartitionUid, $crate::LogBounds)>;
             begin_segment(lease: $crate::Lease, base_offset: i64) -> $crate::SegmentIntent;
             reassign_segment_key(lease: $crate::Lease, base_offset: i64, taken: &str)
@@ -106,6 +107,7 @@ macro_rules! for_each_metadata_method {
             put_group(lease: $crate::Lease, group: &$crate::GroupWrite) -> ();
             commit_offsets(lease: $crate::Lease, commit: &$crate::OffsetCommit)
                 -> Vec<$crate::OffsetCommitOutcome>;
+            delete_offsets(lease: $crate::Lease, deletion: &$crate::OffsetDeletion) -> ();
             group_lags(slots: &[i32], limit: usize) -> Vec<$crate::GroupLag>;
             fetch_offsets(group_id: &str) -> Vec<$crate::CommittedOffset>;
         }

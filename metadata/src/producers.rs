@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use streamhouse_core::ErrorCode;
 
-use crate::{BatchOutcome, Error, PartitionUid, ProducerBatch, Result};
+use crate::{ActiveProducer, BatchOutcome, Error, PartitionUid, ProducerBatch, Result};
 
 /// The number of remembered batches: Kafka's limit of in-flight requests.
 pub(crate) const MAX_REMEMBERED_BATCHES: usize = 5;
@@ -93,6 +93,23 @@ impl ProducerState {
             self.batches.pop_front();
         }
         self.batches.push_back(batch);
+    }
+}
+
+/// A row of a producer: its id and epoch, the encoded batches, and the time of the last one.
+pub(crate) type ActiveProducerRow = (i64, i16, Vec<u8>, i64);
+
+/// Returns the producer of a row.
+pub(crate) fn active_producer(
+    partition: PartitionUid,
+    (producer_id, epoch, batches, last_used_ms): ActiveProducerRow,
+) -> ActiveProducer {
+    let state = ProducerState::from_stored(partition, producer_id, epoch, &batches);
+    ActiveProducer {
+        producer_id,
+        epoch,
+        last_sequence: state.batches.back().map_or(-1, |batch| batch.last),
+        last_used_ms,
     }
 }
 

@@ -17,8 +17,8 @@ use uuid::Uuid;
 pub use self::{
     cluster::{ClusterState, RecoveryOutcome, RecoveryRequest, Timeline},
     groups::{
-        CommittedOffset, GroupLag, GroupQuery, GroupWrite, OffsetCommit, OffsetCommitOutcome, OffsetToCommit,
-        PersistedGroup,
+        CommittedOffset, GroupLag, GroupQuery, GroupWrite, OffsetCommit, OffsetCommitOutcome, OffsetDeletion,
+        OffsetToCommit, PersistedGroup,
     },
     owners::{TopicOwner, TopicSummary, TopicsOverview},
 };
@@ -30,6 +30,10 @@ pub use self::{
 pub const GROUP_SLOT_TOPIC: &str = "__consumer_groups";
 /// The number of coordinator slots; fixed when the store is created.
 pub const GROUP_SLOTS: i32 = 16;
+
+/// How long the state of an idempotent producer is kept after its last batch: Kafka's
+/// `producer.id.expiration.ms`.
+pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 
 /// The properties that an agent registers at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -334,6 +338,21 @@ pub enum LogPosition {
     Offset(i64),
     /// The first span whose greatest timestamp is at or after this time.
     Timestamp(i64),
+    /// The first span with the greatest timestamp, of those that end after this offset.
+    GreatestTimestamp(i64),
+}
+
+/// An idempotent producer of a partition, whose state has not expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// The producer id.
+    pub producer_id: i64,
+    /// The producer epoch.
+    pub epoch: i16,
+    /// The sequence of the last record.
+    pub last_sequence: i32,
+    /// The time of the last batch, to the minute.
+    pub last_used_ms: i64,
 }
 
 /// The result of [`MetadataStore::read_log`](crate::MetadataStore::read_log).

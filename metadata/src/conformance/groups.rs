@@ -5,8 +5,8 @@ use super::fixture::{
     take_slot_lease,
 };
 use crate::{
-    Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome, OffsetToCommit,
-    PartitionUid, PersistedGroup,
+    Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome, OffsetDeletion,
+    OffsetToCommit, PartitionUid, PersistedGroup,
 };
 
 fn group(group_id: &str, slot: i32, generation: i32, state: &[u8]) -> GroupWrite {
@@ -269,6 +269,40 @@ pub async fn offsets_of_unknown_partitions_are_refused_one_by_one(store: &Shared
         ]
     );
     assert_eq!(store.fetch_offsets("g").await.unwrap().len(), 1);
+}
+
+pub async fn offsets_are_deleted_one_by_one(store: &SharedStore) {
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
+    let lease = take_slot_lease(store, 0, incarnation).await;
+    let uids: Vec<_> = leases(&create_topic(store, "orders", 3).await)
+        .iter()
+        .map(|lease| lease.partition)
+        .collect();
+    for group in ["g", "h"] {
+        let offsets = uids.iter().map(|uid| offset(*uid, 5)).collect();
+        store
+            .commit_offsets(lease, &commit(group, None, offsets))
+            .await
+            .unwrap();
+    }
+    let deletion = |slot, partitions: &[PartitionUid]| OffsetDeletion {
+        group_id: "g".to_owned(),
+        slot,
+        partitions: partitions.to_vec(),
+    };
+    let wrong = store.delete_offsets(lease, &deletion(1, &uids)).await;
+    assert!(matches!(wrong, Err(Error::Fenced(_))), "{wrong:?}");
+    let unknown = PartitionUid(1_000_000);
+    store
+        .delete_offsets(lease, &deletion(0, &[uids[0], uids[2], unknown]))
+        .await
+        .unwrap();
+    let left = async |group: &str| -> Vec<PartitionUid> {
+        let offsets = store.fetch_offsets(group).await.unwrap();
+        offsets.into_iter().map(|offset| offset.uid).collect()
+    };
+    assert_eq!(left("g").await, [uids[1]]);
+    assert_eq!(left("h").await, uids);
 }
 
 pub async fn a_deleted_group_leaves_no_offsets(store: &SharedStore) {

@@ -1,6 +1,6 @@
 //! Reads of the log.
 
-use super::fixture::{SharedStore, TestLog, check_log, create_topic};
+use super::fixture::{SharedStore, TestLog, check_log, create_topic, sequenced_batch};
 use crate::{Error, LogPosition, LogView, PartitionUid, SpanLocation};
 
 async fn read(log: &TestLog, from: LogPosition, limit: usize) -> LogView {
@@ -93,6 +93,54 @@ pub async fn a_read_by_time_begins_with_the_first_span_that_reaches_it(store: &S
         read(&log, LogPosition::Timestamp(0), 100).await.spans[0].base_offset,
         25
     );
+}
+
+pub async fn a_read_by_the_greatest_time_begins_with_the_first_span_that_has_it(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
+    for time in [100, 300, 200, 300, 50] {
+        log.append_at(10, time).await;
+    }
+    for (after, first) in [(-1, 10), (0, 10), (19, 10), (20, 30), (40, 40)] {
+        let view = read(&log, LogPosition::GreatestTimestamp(after), 1).await;
+        assert_eq!(view.spans[0].base_offset, first, "after {after}");
+    }
+    let past = read(&log, LogPosition::GreatestTimestamp(50), 1).await;
+    assert_eq!(past.spans, []);
+    log.roll(20).await; // its greatest time is 1000
+    let first = async |log: &TestLog| {
+        let view = read(log, LogPosition::GreatestTimestamp(0), 100).await;
+        (view.spans[0].base_offset, view.spans.len())
+    };
+    assert_eq!(first(&log).await, (0, 4));
+    store.advance_log_start(log.lease, 20).await.unwrap();
+    assert_eq!(first(&log).await, (30, 2));
+}
+
+pub async fn producers_are_listed_with_their_last_sequence(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
+    let uid = log.lease.partition;
+    assert_eq!(store.active_producers(uid, 10).await.unwrap(), []);
+    log.commit(&[
+        sequenced_batch(3, 0, 2),
+        sequenced_batch(7, 0, 1),
+        sequenced_batch(3, 2, 4),
+    ])
+    .await
+    .unwrap();
+    let listed = store.active_producers(uid, 10).await.unwrap();
+    let known: Vec<_> = listed
+        .iter()
+        .map(|producer| (producer.producer_id, producer.epoch, producer.last_sequence))
+        .collect();
+    assert_eq!(known, [(7, 0, 0), (3, 0, 5)]);
+    assert!(
+        listed
+            .iter()
+            .all(|producer| producer.last_used_ms > 1_600_000_000_000)
+    );
+    assert_eq!(store.active_producers(uid, 1).await.unwrap(), listed[..1]);
+    store.delete_topic("orders").await.unwrap();
+    assert_eq!(store.active_producers(uid, 10).await.unwrap(), []);
 }
 
 pub async fn a_read_outside_the_log_is_empty_or_begins_at_its_start(store: &SharedStore) {

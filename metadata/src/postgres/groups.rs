@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     CommittedOffset, Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome,
-    OffsetToCommit, PersistedGroup,
+    OffsetDeletion, OffsetToCommit, PersistedGroup,
     rows::{
         CommittedOffsetRow, GroupColumns, check_commit_generation, check_put_generation, check_slot,
         group_lag, offset_outcome, persisted_group, row_limit,
@@ -178,6 +178,25 @@ async fn write_offsets(conn: &mut StoreConnection, commit: &OffsetCommit) -> Tra
         .fetch_all(conn)
         .await?;
     Ok(written.into_iter().collect())
+}
+
+pub(super) async fn delete_offsets(
+    conn: &mut StoreConnection,
+    lease: Lease,
+    deletion: &OffsetDeletion,
+) -> TransactionResult<()> {
+    check_slot(
+        lease,
+        &lock_leased_partition(conn, lease, RowLock::Shared).await?,
+        deletion.slot,
+    )?;
+    let partitions: Vec<i64> = deletion.partitions.iter().map(|uid| uid.0).collect();
+    query("DELETE FROM consumer_offsets WHERE group_id = $1 AND partition_id = ANY($2)")
+        .bind(&deletion.group_id)
+        .bind(partitions)
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 pub(super) async fn group_lags(

@@ -6,7 +6,8 @@ use sqlx::{query_as, query_scalar};
 
 use super::StoreConnection;
 use crate::{
-    Error, LogBounds, LogPosition, LogView, PartitionUid,
+    ActiveProducer, Error, LogBounds, LogPosition, LogView, PartitionUid,
+    producers::{self, ActiveProducerRow},
     rows::{BoundsRow, MAX_SPANS, SpanRow, row_limit},
     transaction::TransactionResult,
 };
@@ -52,6 +53,27 @@ pub(super) const READ_TIMESTAMP: &str = read_sql!(
         p.high_watermark))"
 );
 
+/// Reads from the first span with the greatest timestamp, of those that end after an offset.
+pub(super) const READ_GREATEST_TIMESTAMP: &str = read_sql!(
+    "greatest(p.log_start, coalesce(
+        (SELECT end_offset - 1 FROM (
+             (SELECT end_offset, max_timestamp FROM segments
+              WHERE partition_id = p.id AND end_offset > greatest(p.log_start, $2::bigint)
+              ORDER BY max_timestamp DESC, end_offset LIMIT 1)
+             UNION ALL
+             (SELECT end_offset, max_timestamp FROM ranges
+              WHERE partition_id = p.id AND end_offset > greatest(p.log_start, $2::bigint)
+              ORDER BY max_timestamp DESC, end_offset LIMIT 1)) g
+         ORDER BY max_timestamp DESC, end_offset LIMIT 1),
+        p.high_watermark))"
+);
+
+/// Selects the producers of a partition that exists.
+pub(super) const ACTIVE_PRODUCERS: &str = "
+    SELECT s.producer_id, s.epoch, s.batches, (extract(epoch FROM s.last_used) * 1000)::bigint AS last_used_ms
+    FROM producer_state s JOIN partitions p ON p.id = s.partition_id AND NOT p.deleted
+    WHERE s.partition_id = $1 ORDER BY s.producer_id DESC LIMIT $2";
+
 /// Selects the bounds of partitions in the order of the request.
 pub(super) const BOUNDS: &str = "
     SELECT p.id, p.log_start, p.rolled, p.high_watermark, p.size_bytes
@@ -62,6 +84,22 @@ pub(super) async fn allocate_producer_id(conn: &mut StoreConnection) -> Transact
     Ok(query_scalar("SELECT nextval('producer_ids')")
         .fetch_one(conn)
         .await?)
+}
+
+pub(super) async fn active_producers(
+    conn: &mut StoreConnection,
+    uid: PartitionUid,
+    limit: usize,
+) -> TransactionResult<Vec<ActiveProducer>> {
+    let rows: Vec<ActiveProducerRow> = query_as(ACTIVE_PRODUCERS)
+        .bind(uid.0)
+        .bind(row_limit(limit))
+        .fetch_all(conn)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| producers::active_producer(uid, row))
+        .collect())
 }
 
 pub(super) async fn bounds(
@@ -102,6 +140,7 @@ pub(super) async fn read_log(
     let (sql, from) = match from {
         LogPosition::Offset(offset) => (READ_OFFSET, offset),
         LogPosition::Timestamp(timestamp) => (READ_TIMESTAMP, timestamp),
+        LogPosition::GreatestTimestamp(after) => (READ_GREATEST_TIMESTAMP, after),
     };
     let rows: Vec<BoundedSpanRow> = query_as(sql)
         .bind(uid.0)

@@ -40,12 +40,12 @@ pub(crate) use self::{
     migrate::{drop_schema, migrate, overview},
 };
 use crate::{
-    AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome, CommittedOffset,
-    ConnectOptions, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite, Incarnation, Lease,
-    LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView, MetadataStore, NewSegment,
-    NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, PartitionUid, PersistedGroup, RecoveryOutcome,
-    RecoveryRequest, Result, SegmentIntent, SilenceThreshold, Timeline, TopicChange, TopicEntry, TopicOwner,
-    TopicsOverview,
+    ActiveProducer, AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome,
+    CommittedOffset, ConnectOptions, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite,
+    Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView,
+    MetadataStore, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, OffsetDeletion,
+    PartitionUid, PersistedGroup, RecoveryOutcome, RecoveryRequest, Result, SegmentIntent, SilenceThreshold,
+    Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
     transaction::{TransactionError, TransactionResult, with_timeout},
 };
 
@@ -264,6 +264,10 @@ impl MetadataStore for PostgresStore {
         statement!(self, Reads, conn => log::read_log(conn, partition, from, limit))
     }
 
+    async fn active_producers(&self, partition: PartitionUid, limit: usize) -> Result<Vec<ActiveProducer>> {
+        statement!(self, Reads, conn => log::active_producers(conn, partition, limit))
+    }
+
     async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>> {
         statement!(self, Reads, conn => log::bounds(conn, partitions))
     }
@@ -347,6 +351,10 @@ impl MetadataStore for PostgresStore {
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetCommitOutcome>> {
         transact!(self, Writes, conn => groups::commit_offsets(conn, lease, commit))
+    }
+
+    async fn delete_offsets(&self, lease: Lease, deletion: &OffsetDeletion) -> Result<()> {
+        transact!(self, Writes, conn => groups::delete_offsets(conn, lease, deletion))
     }
 
     async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {

@@ -5,7 +5,7 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use super::{agents::read_leased_partition, current_time_ms};
 use crate::{
     CommittedOffset, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome,
-    PersistedGroup,
+    OffsetDeletion, PersistedGroup,
     rows::{
         CommittedOffsetRow, GroupColumns, check_commit_generation, check_put_generation, check_slot,
         group_lag, offset_outcome, persisted_group, row_limit,
@@ -122,6 +122,22 @@ pub(super) async fn commit_offsets(
         outcomes.push(offset_outcome(written.rows_affected() > 0));
     }
     Ok(outcomes)
+}
+
+pub(super) async fn delete_offsets(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    deletion: &OffsetDeletion,
+) -> TransactionResult<()> {
+    check_slot(lease, &read_leased_partition(conn, lease).await?, deletion.slot)?;
+    for partition in &deletion.partitions {
+        query("DELETE FROM consumer_offsets WHERE group_id = ?1 AND partition_id = ?2")
+            .bind(&deletion.group_id)
+            .bind(partition.0)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn group_lags(

@@ -4,7 +4,8 @@ use sqlx::{SqliteConnection, query_as, query_scalar};
 
 use super::current_time_ms;
 use crate::{
-    Error, LogBounds, LogPosition, LogView, PartitionUid,
+    ActiveProducer, Error, LogBounds, LogPosition, LogView, PartitionUid,
+    producers::{self, ActiveProducerRow},
     rows::{BoundsRow, MAX_SPANS, SpanRow, row_limit},
     transaction::TransactionResult,
 };
@@ -25,6 +26,26 @@ async fn read_bounds(conn: &mut SqliteConnection, uid: PartitionUid) -> Transact
     .fetch_optional(conn)
     .await?;
     Ok(row.map(LogBounds::from))
+}
+
+pub(super) async fn active_producers(
+    conn: &mut SqliteConnection,
+    uid: PartitionUid,
+    limit: usize,
+) -> TransactionResult<Vec<ActiveProducer>> {
+    let rows: Vec<ActiveProducerRow> = query_as(
+        "SELECT s.producer_id, s.epoch, s.batches, s.last_used AS last_used_ms
+         FROM producer_state s JOIN partitions p ON p.id = s.partition_id AND NOT p.deleted
+         WHERE s.partition_id = ?1 ORDER BY s.producer_id DESC LIMIT ?2",
+    )
+    .bind(uid.0)
+    .bind(row_limit(limit))
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| producers::active_producer(uid, row))
+        .collect())
 }
 
 pub(super) async fn bounds(
@@ -71,6 +92,28 @@ async fn offset_for_timestamp(
     Ok(range.unwrap_or(bounds.high_watermark))
 }
 
+/// Returns the base offset of the first span with the greatest timestamp, of those that end after
+/// `after`.
+async fn offset_of_greatest_timestamp(
+    conn: &mut SqliteConnection,
+    uid: PartitionUid,
+    bounds: LogBounds,
+    after: i64,
+) -> TransactionResult<i64> {
+    let offset: Option<i64> = query_scalar(
+        "SELECT base_offset FROM (
+             SELECT base_offset, end_offset, max_timestamp FROM segments WHERE partition_id = ?1 AND end_offset > ?2
+             UNION ALL
+             SELECT base_offset, end_offset, max_timestamp FROM ranges WHERE partition_id = ?1 AND end_offset > ?2)
+         ORDER BY max_timestamp DESC, end_offset LIMIT 1",
+    )
+    .bind(uid.0)
+    .bind(bounds.log_start.max(after))
+    .fetch_optional(conn)
+    .await?;
+    Ok(offset.unwrap_or(bounds.high_watermark))
+}
+
 pub(super) async fn read_log(
     conn: &mut SqliteConnection,
     uid: PartitionUid,
@@ -83,6 +126,9 @@ pub(super) async fn read_log(
     let from = match from {
         LogPosition::Offset(offset) => offset,
         LogPosition::Timestamp(timestamp) => offset_for_timestamp(conn, uid, bounds, timestamp).await?,
+        LogPosition::GreatestTimestamp(after) => {
+            offset_of_greatest_timestamp(conn, uid, bounds, after).await?
+        }
     };
     let from = from.max(bounds.log_start);
     let limit = limit.min(MAX_SPANS);

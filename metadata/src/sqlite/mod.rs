@@ -26,12 +26,12 @@ use sqlx::{
 
 pub(crate) use self::migrate::{backup, drop_schema, migrate, overview};
 use crate::{
-    AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome, CommittedOffset,
-    ConnectOptions, Error, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite, Incarnation, Lease,
-    LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView, MetadataStore,
-    MigrationRequest, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, PartitionUid,
-    PersistedGroup, RecoveryOutcome, RecoveryRequest, Result, SchemaWindow, SegmentIntent, SilenceThreshold,
-    Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
+    ActiveProducer, AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome,
+    CommittedOffset, ConnectOptions, Error, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite,
+    Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView,
+    MetadataStore, MigrationRequest, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome,
+    OffsetDeletion, PartitionUid, PersistedGroup, RecoveryOutcome, RecoveryRequest, Result, SchemaWindow,
+    SegmentIntent, SilenceThreshold, Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
     rows::to_unsigned,
     schema::{SchemaState, check_window},
     transaction::{SqliteErrorClass, TransactionResult, transact, with_timeout},
@@ -323,6 +323,10 @@ impl MetadataStore for SqliteStore {
         transact!(self.call_limit, self.begin_read(), classify_error, tx => log::read_log(&mut tx, partition, from, limit))
     }
 
+    async fn active_producers(&self, partition: PartitionUid, limit: usize) -> Result<Vec<ActiveProducer>> {
+        transact!(self.call_limit, self.begin_read(), classify_error, tx => log::active_producers(&mut tx, partition, limit))
+    }
+
     async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>> {
         transact!(self.call_limit, self.begin_read(), classify_error, tx => log::bounds(&mut tx, partitions))
     }
@@ -374,6 +378,10 @@ impl MetadataStore for SqliteStore {
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetCommitOutcome>> {
         transact!(self.call_limit, self.begin_write(), classify_error, tx => groups::commit_offsets(&mut tx, lease, commit))
+    }
+
+    async fn delete_offsets(&self, lease: Lease, deletion: &OffsetDeletion) -> Result<()> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => groups::delete_offsets(&mut tx, lease, deletion))
     }
 
     async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {

@@ -76,6 +76,17 @@ pub enum OffsetCommitOutcome {
     UnknownPartition,
 }
 
+/// Committed offsets to delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetDeletion {
+    /// The id of the group.
+    pub group_id: String,
+    /// Its coordinator slot.
+    pub slot: i32,
+    /// The partitions whose offsets are deleted.
+    pub partitions: Vec<PartitionUid>,
+}
+
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedOffset {

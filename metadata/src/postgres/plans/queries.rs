@@ -108,6 +108,18 @@ fn reads() -> Vec<HotQuery> {
             &["4711", "29500", "100"],
             log,
         ),
+        hot_query(
+            "read from the greatest time",
+            log::READ_GREATEST_TIMESTAMP,
+            &["4711", "123456", "100"],
+            log,
+        ),
+        hot_query(
+            "producers of a partition",
+            log::ACTIVE_PRODUCERS,
+            &["4711", "100"],
+            &["producer_state_pkey", "partitions_pkey"],
+        ),
         hot_query("bounds", log::BOUNDS, &[&number_array(500)], &["partitions_pkey"]),
     ]
 }
