@@ -91,6 +91,22 @@ pub(crate) fn producer_keys(commit: &ObjectCommit) -> Vec<(PartitionUid, i64)> {
     pairs
 }
 
+/// Returns whether [`add_forgotten_producers`] may add a state.
+pub(crate) fn lacks_producers(commit: &ObjectCommit, states: &ProducerStates) -> bool {
+    producer_keys(commit)
+        .into_iter()
+        .any(|key| !states.contains_key(&key) && producers::has_known_age(key.1))
+}
+
+/// Adds the states of producers without one whose ids are so old that it may have expired.
+pub(crate) fn add_forgotten_producers(commit: &ObjectCommit, states: &mut ProducerStates, now_ms: i64) {
+    for key in producer_keys(commit) {
+        if producers::may_have_expired(key.1, now_ms) {
+            states.entry(key).or_insert_with(ProducerState::forgotten);
+        }
+    }
+}
+
 /// Plans a commit of an incarnation that is not sealed. `rows` holds the partitions that exist.
 pub(crate) fn plan_commit(
     commit: &ObjectCommit,

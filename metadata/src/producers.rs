@@ -7,12 +7,48 @@ use std::collections::VecDeque;
 
 use streamhouse_core::ErrorCode;
 
-use crate::{ActiveProducer, BatchOutcome, Error, PartitionUid, ProducerBatch, Result};
+use crate::{ActiveProducer, BatchOutcome, Error, PRODUCER_EXPIRY, PartitionUid, ProducerBatch, Result};
 
 /// The number of remembered batches: Kafka's limit of in-flight requests.
 pub(crate) const MAX_REMEMBERED_BATCHES: usize = 5;
 /// The number of sequences: they count from 0 to `i32::MAX` and then from 0 again.
 const SEQUENCE_MODULUS: i64 = i32::MAX as i64 + 1;
+
+/// The bits of a producer id that count; those above are the minute in which it was issued. Both
+/// together stay below 2^53, which every client can represent.
+const COUNTER_BITS: u32 = 28;
+/// The first minute, of the year 2020, in milliseconds since the Unix epoch.
+const FIRST_MINUTE_MS: i64 = 1_577_836_800_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// Returns the producer id with this number that is issued now. Its age shows whether a partition
+/// that does not know it has forgotten it.
+pub(crate) fn new_producer_id(number: i64, now_ms: i64) -> i64 {
+    let minute = (now_ms - FIRST_MINUTE_MS).max(0) / MINUTE_MS;
+    (minute << COUNTER_BITS) | producer_number(number)
+}
+
+/// Returns the part of a producer id that counts.
+pub(crate) fn producer_number(id: i64) -> i64 {
+    id & ((1 << COUNTER_BITS) - 1)
+}
+
+/// Returns when a producer id was issued; `None` for those of earlier versions.
+fn issued_at_ms(id: i64) -> Option<i64> {
+    let minute = id >> COUNTER_BITS;
+    (minute > 0).then_some(FIRST_MINUTE_MS.saturating_add(minute.saturating_mul(MINUTE_MS)))
+}
+
+/// Returns whether the age of a producer id is known.
+pub(crate) fn has_known_age(id: i64) -> bool {
+    issued_at_ms(id).is_some()
+}
+
+/// Returns whether a producer id is so old that a partition may have forgotten it.
+pub(crate) fn may_have_expired(id: i64, now_ms: i64) -> bool {
+    let expiry = i64::try_from(PRODUCER_EXPIRY.as_millis()).unwrap_or(i64::MAX);
+    issued_at_ms(id).is_some_and(|issued_at| now_ms.saturating_sub(issued_at) >= expiry)
+}
 
 /// A batch that was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +74,15 @@ pub(crate) struct ProducerState {
 }
 
 impl ProducerState {
+    /// Returns the state of a producer that the partition may have forgotten: it goes on with any
+    /// sequence, as in Kafka.
+    pub(crate) fn forgotten() -> Self {
+        Self {
+            epoch: -1,
+            batches: VecDeque::new(),
+        }
+    }
+
     /// Encodes the state for the stores: 16 bytes for each batch.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.batches.len() * 16);
@@ -143,7 +188,8 @@ pub(crate) fn evaluate_batch(
         return BatchOutcome::refused(ErrorCode::InvalidProducerEpoch);
     }
     if batch.epoch > known.epoch {
-        if batch.first_sequence != 0 {
+        let is_forgotten = known.epoch < 0;
+        if batch.first_sequence != 0 && !is_forgotten {
             return BatchOutcome::refused(ErrorCode::OutOfOrderSequenceNumber);
         }
         *known = ProducerState {
@@ -272,6 +318,35 @@ mod tests {
             evaluate_batch(&mut None, batch(0, 0), 1, 9),
             BatchOutcome::Appended { base_offset: 9 }
         );
+    }
+
+    #[test]
+    fn a_forgotten_producer_goes_on_with_any_sequence() {
+        let mut state = Some(ProducerState::forgotten());
+        assert_eq!(
+            evaluate_batch(&mut state, batch(3, 70), 2, 9),
+            BatchOutcome::Appended { base_offset: 9 }
+        );
+        assert_eq!(
+            evaluate_batch(&mut state, batch(3, 72), 2, 11),
+            BatchOutcome::Appended { base_offset: 11 }
+        );
+        assert_refused(&state, batch(3, 80), ErrorCode::OutOfOrderSequenceNumber);
+    }
+
+    #[test]
+    fn a_producer_id_tells_its_age() {
+        const NOW_MS: i64 = 1_800_000_000_000;
+        let day = i64::try_from(PRODUCER_EXPIRY.as_millis()).unwrap();
+        let ids = [NOW_MS, NOW_MS + 60_000].map(|now| new_producer_id(7, now));
+        assert!(ids[0] < ids[1] && ids[1] < 1 << 53, "{ids:?}");
+        assert_eq!(ids.map(producer_number), [7, 7]);
+        assert!(!may_have_expired(ids[0], NOW_MS + day - 60_000));
+        assert!(may_have_expired(ids[0], NOW_MS + day));
+        // Of earlier versions, and of a clock before the first minute.
+        for id in [7, new_producer_id(7, 0)] {
+            assert!(!has_known_age(id) && !may_have_expired(id, i64::MAX));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::fixture::{
 };
 use crate::{
     Error, GarbagePolicy, Incarnation, Lease, LeaseMove, LeaseMoveOutcome, NewSegment, RecoveryRequest,
-    Timeline, keys::wal_key,
+    Timeline, keys::wal_key, producers::producer_number,
 };
 
 /// Deletes unreferenced objects and sealed incarnations at once.
@@ -34,7 +34,7 @@ pub async fn the_timeline_rises_with_each_life_and_when_asked(store: &SharedStor
     assert_eq!(first.timeline.incarnation, first.incarnation);
     let again = register_agent(store, "agent-0").await;
     assert_eq!(again.timeline.number, 2);
-    let producer_id = store.allocate_producer_id().await.unwrap();
+    let producer_id = producer_number(store.allocate_producer_id().await.unwrap());
     let risen = store.advance_timeline().await.unwrap();
     let expected = Timeline {
         number: 3,
@@ -121,7 +121,7 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &SharedStore) 
     let next = register_agent(store, "agent-1").await;
     assert_eq!(next.incarnation, Incarnation(incarnation.0 + 11));
     assert_eq!(next.timeline.number, 42);
-    assert_eq!(store.allocate_producer_id().await.unwrap(), 5001);
+    assert_eq!(producer_number(store.allocate_producer_id().await.unwrap()), 5001);
     let new_leader = take_free_lease(store, &log, next.incarnation).await;
     let intent = store.begin_segment(new_leader, 0).await.unwrap();
     assert_eq!(
@@ -141,7 +141,7 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &SharedStore) 
         register_agent(store, "agent-2").await.incarnation,
         Incarnation(incarnation.0 + 12)
     );
-    assert_eq!(store.allocate_producer_id().await.unwrap(), 5002);
+    assert_eq!(producer_number(store.allocate_producer_id().await.unwrap()), 5002);
 }
 
 /// Gives the free lease of the log's partition to `holder`.

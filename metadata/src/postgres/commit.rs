@@ -1,16 +1,19 @@
 //! The commit of a WAL object: the hottest transaction. It takes four statements whatever the
 //! number of partitions: the agent's row, the partitions' rows, the producer states, and one that
-//! writes everything.
+//! writes everything. With a producer that is new to its partition, it takes one more.
 
 use std::collections::HashMap;
 
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
 use super::StoreConnection;
 use crate::{
     CommitOutcome, ObjectCommit, PartitionUid,
     commit_outcome::{encode_outcome, find_outcome},
-    commit_plan::{CommitPlan, PartitionRow, ProducerStates, plan_commit, producer_keys},
+    commit_plan::{
+        CommitPlan, PartitionRow, ProducerStates, add_forgotten_producers, lacks_producers, plan_commit,
+        producer_keys,
+    },
     producers::ProducerState,
     rows::to_signed,
     transaction::TransactionResult,
@@ -33,6 +36,9 @@ pub(super) const READ_PRODUCERS: &str = "
     SELECT s.partition_id, s.producer_id, s.epoch, s.batches
     FROM UNNEST($1::bigint[], $2::bigint[]) AS u (partition_id, producer_id)
     JOIN producer_state s ON s.partition_id = u.partition_id AND s.producer_id = u.producer_id";
+
+/// Selects the time, by which the age of a producer is told that a partition does not know.
+const NOW_MS: &str = "SELECT (extract(epoch FROM now()) * 1000)::bigint";
 
 /// Writes everything that a commit changes. Of two concurrent commits of one object, the second
 /// violates the key of `wal_objects`; its retry finds the outcome of the first.
@@ -71,7 +77,11 @@ pub(super) async fn commit_object(
         return Ok(outcome);
     }
     let rows = lock_partitions(conn, commit).await?;
-    let producers = read_producers(conn, commit).await?;
+    let mut producers = read_producers(conn, commit).await?;
+    if lacks_producers(commit, &producers) {
+        let now_ms = query_scalar(NOW_MS).fetch_one(&mut *conn).await?;
+        add_forgotten_producers(commit, &mut producers, now_ms);
+    }
     let plan = plan_commit(commit, rows, producers);
     write_commit(conn, commit, sequence, &plan).await?;
     Ok(plan.outcome())

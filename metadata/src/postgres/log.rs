@@ -2,7 +2,7 @@
 //! one statement, so that bounds and spans are consistent; an offset is located by an index range
 //! scan.
 
-use sqlx::{query_as, query_scalar};
+use sqlx::query_as;
 
 use super::StoreConnection;
 use crate::{
@@ -81,9 +81,11 @@ pub(super) const BOUNDS: &str = "
     ORDER BY u.n";
 
 pub(super) async fn allocate_producer_id(conn: &mut StoreConnection) -> TransactionResult<i64> {
-    Ok(query_scalar("SELECT nextval('producer_ids')")
-        .fetch_one(conn)
-        .await?)
+    let (number, now_ms) =
+        query_as("SELECT nextval('producer_ids'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+            .fetch_one(conn)
+            .await?;
+    Ok(producers::new_producer_id(number, now_ms))
 }
 
 pub(super) async fn active_producers(

@@ -9,7 +9,10 @@ use super::current_time_ms;
 use crate::{
     CommitOutcome, ObjectCommit, PartitionUid,
     commit_outcome::{encode_outcome, find_outcome},
-    commit_plan::{CommitPlan, PartitionRow, ProducerStates, plan_commit, producer_keys},
+    commit_plan::{
+        CommitPlan, PartitionRow, ProducerStates, add_forgotten_producers, lacks_producers, plan_commit,
+        producer_keys,
+    },
     producers::ProducerState,
     rows::to_signed,
     transaction::TransactionResult,
@@ -33,7 +36,11 @@ pub(super) async fn commit_object(
         return Ok(outcome);
     }
     let rows = read_partitions(conn, commit).await?;
-    let producers = read_producers(conn, commit).await?;
+    let mut producers = read_producers(conn, commit).await?;
+    if lacks_producers(commit, &producers) {
+        let now_ms = current_time_ms(conn).await?;
+        add_forgotten_producers(commit, &mut producers, now_ms);
+    }
     let plan = plan_commit(commit, rows, producers);
     write_commit(conn, commit, sequence, &plan).await?;
     Ok(plan.outcome())

@@ -11,11 +11,11 @@ use crate::{
 };
 
 pub(super) async fn allocate_producer_id(conn: &mut SqliteConnection) -> TransactionResult<i64> {
-    let id =
+    let number =
         query_scalar("UPDATE cluster SET last_producer_id = last_producer_id + 1 RETURNING last_producer_id")
-            .fetch_one(conn)
+            .fetch_one(&mut *conn)
             .await?;
-    Ok(id)
+    Ok(producers::new_producer_id(number, current_time_ms(conn).await?))
 }
 
 async fn read_bounds(conn: &mut SqliteConnection, uid: PartitionUid) -> TransactionResult<Option<LogBounds>> {

@@ -13,7 +13,7 @@ pub struct Timeline {
     pub number: u64,
     /// The greatest incarnation allocated so far.
     pub incarnation: Incarnation,
-    /// The greatest producer id allocated so far.
+    /// The number of the producer id that was allocated last.
     pub producer_id: i64,
 }
 
