@@ -155,6 +155,9 @@ pub async fn alter(deps: &TopicDeps, request: v1::AlterTopicRequest) -> Result<v
     // changes of others.
     TopicConfig::from_overrides(&set_config.clone().into_iter().collect())?;
     let (overrides, changes) = merged_config(&topic.record, set_config, reset_config)?;
+    if changes.keys().any(|key| key.ends_with(".compaction.lag.ms")) {
+        topic_config::check_compaction_lags(&overrides)?;
+    }
     let old = partition_count(&topic.record);
     if partitions != 0 {
         if partitions < old {
