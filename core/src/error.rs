@@ -56,6 +56,7 @@ error_codes! {
     FencedLeaderEpoch = 74, "FENCED_LEADER_EPOCH", retry, clean, "The request names an older leader epoch.";
     GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND", fatal, clean, "The group does not exist.";
     GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED", fatal, clean, "The group has reached its maximum number of members.";
+    GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC", fatal, clean, "Members of the group subscribe to the topic.";
     IllegalGeneration = 22, "ILLEGAL_GENERATION", fatal, clean, "The member's generation is not the current one.";
     InconsistentGroupProtocol = 23, "INCONSISTENT_GROUP_PROTOCOL", fatal, clean, "The members have no assignor in common.";
     InvalidConfig = 40, "INVALID_CONFIG", fatal, clean, "A setting is unknown or out of bounds.";
@@ -63,6 +64,8 @@ error_codes! {
     InvalidPartitions = 37, "INVALID_PARTITIONS", fatal, clean, "The number of partitions is out of bounds or smaller than before.";
     InvalidProducerEpoch = 47, "INVALID_PRODUCER_EPOCH", fatal, clean, "A newer epoch of this producer id has fenced the producer.";
     InvalidRecord = 87, "INVALID_RECORD", fatal, clean, "The batch's header and records contradict each other.";
+    InvalidReplicaAssignment = 39, "INVALID_REPLICA_ASSIGNMENT", fatal, clean, "The assignment of partitions to agents is invalid.";
+    InvalidReplicationFactor = 38, "INVALID_REPLICATION_FACTOR", fatal, clean, "The replication factor is neither positive nor -1.";
     InvalidRequest = 42, "INVALID_REQUEST", fatal, clean, "The request is malformed or contradicts itself.";
     InvalidSessionTimeout = 26, "INVALID_SESSION_TIMEOUT", fatal, clean, "The session time-out is outside the allowed bounds.";
     InvalidTimestamp = 32, "INVALID_TIMESTAMP", fatal, clean, "A record's timestamp is out of bounds.";
@@ -91,7 +94,7 @@ error_codes! {
     Unknown = -1, "UNKNOWN", fatal, unsure, "An unexpected failure; the agent's log has the cause.";
     UnknownLeaderEpoch = 75, "UNKNOWN_LEADER_EPOCH", retry, clean, "The request names a leader epoch newer than the agent's.";
     UnknownMemberId = 25, "UNKNOWN_MEMBER_ID", fatal, clean, "The group does not know the member; it must join again.";
-    UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID", fatal, clean, "The producer's state has expired.";
+    UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID", fatal, clean, "The partition does not know the producer, and the batch is not its first one.";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID", retry, clean, "The topic was deleted, and another topic now has its name.";
     UnknownTopicOrPartition = 3, "UNKNOWN_TOPIC_OR_PARTITION", retry, clean, "The topic or partition does not exist.";
     UnsupportedCompressionType = 76, "UNSUPPORTED_COMPRESSION_TYPE", fatal, clean, "The batch's codec is not supported.";

@@ -41,6 +41,7 @@ impl v1::PartitionProduceResult {
             base_offset: -1,
             log_start_offset: -1,
             leader: None,
+            log_append_time_ms: 0,
         }
     }
 }
@@ -89,6 +90,8 @@ fn grpc_code(code: ErrorCode) -> Code {
         | E::InvalidConfig
         | E::InvalidPartitions
         | E::InvalidRecord
+        | E::InvalidReplicaAssignment
+        | E::InvalidReplicationFactor
         | E::InvalidRequest
         | E::InvalidTopic
         | E::MessageTooLarge
@@ -120,6 +123,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         | E::InconsistentGroupProtocol
         | E::InvalidProducerEpoch
         | E::MemberIdRequired
+        | E::GroupSubscribedToTopic
         | E::NonEmptyGroup
         | E::NotCoordinator
         | E::NotLeader

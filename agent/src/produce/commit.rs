@@ -459,7 +459,9 @@ fn refusal_error(code: ErrorCode) -> Error {
         ErrorCode::InvalidProducerEpoch => {
             "a newer producer uses this producer id; start over with a new producer id"
         }
-        ErrorCode::UnknownProducerId => "the producer's state has expired; start over with a new producer id",
+        ErrorCode::UnknownProducerId => {
+            "the partition does not know the producer, and this is not its first batch; start over with a new producer id"
+        }
         _ => "the batch was refused",
     };
     Error::new(code, message)

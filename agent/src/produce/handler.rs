@@ -7,19 +7,16 @@ use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
 use streamhouse_core::{
     Error, ErrorCode, Incarnation,
-    batch::{BatchHeader, BatchIter, BatchLimits, TimestampType, validate},
     protocol::v1,
     time::Clock,
-    topic_config::TopicConfig,
     trace::{SampledSpan, key},
 };
-use streamhouse_metadata::{BatchMetadata, ProducerBatch};
 use tokio::{
     sync::{OwnedSemaphorePermit, TryAcquireError, oneshot},
     time::{Duration, Instant, sleep, timeout},
 };
 
-use super::{AppendRequest, AppendResult, CurrentWriter, WalWriter};
+use super::{AppendRequest, AppendResult, CurrentWriter, WalWriter, batches};
 use crate::{
     directory::{ClusterDirectory, ClusterView, DirectoryTopic},
     health::AgentHealth,
@@ -76,7 +73,8 @@ pub struct PendingProduce {
 
 #[derive(Debug)]
 enum AppendTicket {
-    Pending(oneshot::Receiver<AppendResult>),
+    /// With the time of the append if it is the records' timestamp.
+    Pending(oneshot::Receiver<AppendResult>, Option<i64>),
     Refused(Error),
 }
 
@@ -103,11 +101,8 @@ pub async fn accept_within(
     for mut part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
         let records = std::mem::take(&mut part.records);
-        let outcome = match accept_partition(deps, &mut waits, &part, records, trace).await {
-            Ok(ticket) => AppendTicket::Pending(ticket),
-            Err(error) => AppendTicket::Refused(error),
-        };
-        partitions.push((part, outcome));
+        let accepted = accept_partition(deps, &mut waits, &part, records, trace).await;
+        partitions.push((part, accepted.unwrap_or_else(AppendTicket::Refused)));
     }
     PendingProduce {
         request_id: request.request_id,
@@ -143,21 +138,26 @@ async fn accept_partition(
     part: &v1::PartitionProduce,
     records: Bytes,
     trace: Option<SpanContext>,
-) -> Result<oneshot::Receiver<AppendResult>, Error> {
+) -> Result<AppendTicket, Error> {
     let (writer, topic, partition) = find_led_partition(deps, waits, part).await?;
-    let batches = validate_batches(&records, &topic, partition.index, deps.clock.now_ms())?;
+    let now_ms = deps.clock.now_ms();
+    let mut batches = batches::validate_all(&records, &topic, partition.index, now_ms)?;
     let permit = admit_bytes(deps, &writer, waits, records.len()).await?;
     let (ticket, receiver) = oneshot::channel();
+    let (bytes, append_time) = match topic.config.stamps_append_time {
+        true => (batches::stamp_all(records, &mut batches, now_ms)?, Some(now_ms)),
+        false => (records, None),
+    };
     writer.append(AppendRequest {
         partition,
-        bytes: records,
+        bytes,
         batches,
         ticket,
         permit,
         received_at: Instant::now(),
         trace,
     });
-    Ok(receiver)
+    Ok(AppendTicket::Pending(receiver, append_time))
 }
 
 /// Finds the partition that this agent leads; refreshes the directory if it seems to be led by
@@ -227,92 +227,6 @@ fn led_partition(
     Some((writer, view.topic(&wanted.topic)?.clone(), partition))
 }
 
-/// Validates all batches of a partition; if one is invalid, none of the partition's batches is
-/// accepted.
-fn validate_batches(
-    records: &Bytes,
-    topic: &DirectoryTopic,
-    index: i32,
-    now_ms: i64,
-) -> Result<Vec<BatchMetadata>, Error> {
-    let limits = BatchLimits {
-        max_batch_bytes: topic.config.max_message_bytes,
-    };
-    let mut batches = Vec::new();
-    for batch in BatchIter::new(records) {
-        let checked = batch.and_then(|(_, bytes)| validate(bytes, &limits));
-        let checked = checked.map_err(|error| (error.code(), error.to_string()));
-        let header = checked.and_then(|header| {
-            let timely = check_timestamps(&header, &topic.config, now_ms);
-            timely.map_err(|problem| (ErrorCode::InvalidTimestamp, problem))?;
-            Ok(header)
-        });
-        let header = header.map_err(|(code, problem)| {
-            let name = &topic.record.name;
-            Error::new(
-                code,
-                format!("batch {} for {name}-{index}: {problem}", batches.len()),
-            )
-        })?;
-        batches.push(batch_meta(&header)?);
-    }
-    if batches.is_empty() {
-        return Err(Error::new(
-            ErrorCode::InvalidRequest,
-            "a partition of the request has no batch",
-        ));
-    }
-    Ok(batches)
-}
-
-/// Applies Kafka's timestamp checks to the first and the greatest timestamp in the header. A batch
-/// without timestamps (-1) is valid.
-fn check_timestamps(header: &BatchHeader, config: &TopicConfig, now_ms: i64) -> Result<(), String> {
-    if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Err("producers cannot set log append times; send the record's own timestamp".to_owned());
-    }
-    let (base, max) = (header.base_timestamp, header.max_timestamp);
-    if base < -1 {
-        return Err(format!(
-            "timestamp {base} is invalid: send milliseconds since 1970, or -1 for none"
-        ));
-    }
-    let (before, after) = (config.timestamp_before_max_ms, config.timestamp_after_max_ms);
-    if base >= 0 && base < now_ms.saturating_sub(before) {
-        return Err(format!(
-            "timestamp {base} is more than {before} ms behind the agent's clock, {now_ms}: send newer records, or raise \
-             the topic's message.timestamp.before.max.ms"
-        ));
-    }
-    if max > now_ms.saturating_add(after) {
-        return Err(format!(
-            "timestamp {max} is more than {after} ms ahead of the agent's clock, {now_ms}: check the producer's clock and \
-             that it sends milliseconds, or raise the topic's message.timestamp.after.max.ms"
-        ));
-    }
-    Ok(())
-}
-
-fn batch_meta(header: &BatchHeader) -> Result<BatchMetadata, Error> {
-    if header.is_control() || header.is_transactional() {
-        return Err(Error::new(
-            ErrorCode::InvalidRecord,
-            "control and transactional batches cannot be produced",
-        ));
-    }
-    let producer = (header.producer_id >= 0).then_some(ProducerBatch {
-        id: header.producer_id,
-        epoch: header.producer_epoch,
-        first_sequence: header.base_sequence,
-    });
-    Ok(BatchMetadata {
-        size_bytes: u32::try_from(header.size()).unwrap_or(u32::MAX),
-        records: header.record_count,
-        max_timestamp: header.max_timestamp.max(header.base_timestamp),
-        producer,
-    })
-}
-
 /// Waits for memory within the request's wait budget, and refuses the request if none becomes free.
 async fn admit_bytes(
     deps: &ProduceDeps,
@@ -349,9 +263,12 @@ impl PendingProduce {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         let mut throttle_ms = 0;
         for (part, outcome) in self.partitions {
-            let ack = match outcome {
-                AppendTicket::Refused(error) => Err(error),
-                AppendTicket::Pending(ticket) => ticket.await.unwrap_or_else(|_| Err(dropped_ticket_error())),
+            let (ack, append_time) = match outcome {
+                AppendTicket::Refused(error) => (Err(error), None),
+                AppendTicket::Pending(ticket, append_time) => {
+                    let ack = ticket.await.unwrap_or_else(|_| Err(dropped_ticket_error()));
+                    (ack, append_time)
+                }
             };
             if let Err(error) = &ack
                 && error.code() == ErrorCode::ResourceExhausted
@@ -361,7 +278,9 @@ impl PendingProduce {
             if let (Err(error), Some(span)) = (&ack, &mut self.span) {
                 traces::mark_failed(span, error);
             }
-            partitions.push(partition_result(deps, part, ack));
+            let mut result = partition_result(deps, part, ack);
+            result.log_append_time_ms = append_time.filter(|_| result.error.is_none()).unwrap_or_default();
+            partitions.push(result);
         }
         v1::ProduceResponse {
             request_id: self.request_id,
@@ -397,6 +316,7 @@ fn partition_result(
             base_offset: appended.base_offset,
             log_start_offset: appended.log_start,
             leader: None,
+            log_append_time_ms: 0,
         },
         Err(error) => {
             let view = deps.directory.view();

@@ -6,6 +6,7 @@
 //! stored and its commit is in the metadata store (INV-P1), in the order in which batches were
 //! appended (INV-P4).
 
+mod batches;
 pub mod buffer;
 mod commit;
 mod current;

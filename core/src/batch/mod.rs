@@ -31,7 +31,7 @@ pub use encode::BatchBuilder;
 pub use header::{
     BatchHeader, BatchIter, HEADER_LEN, OwnedBatchIter, TimestampType, stamp, stamp_all, verify_crc,
 };
-pub use renumber::renumber;
+pub use renumber::{renumber, stamp_append_time};
 pub use validate::{BatchLimits, validate};
 pub use view::{HeadersView, RecordView, RecordViews};
 

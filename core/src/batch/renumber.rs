@@ -1,7 +1,10 @@
-//! Assigns another producer id, epoch and sequence to a batch that is certain not to have been
-//! stored.
+//! Changes the header of a batch that is certain not to have been stored: another producer id, epoch
+//! and sequence, or the time of the append.
 
 use super::{BatchError, BatchHeader, header};
+
+/// The bit of the attributes, in their second byte, that marks log append times.
+const LOG_APPEND_TIME: u8 = 8;
 
 /// Rewrites the producer fields and the CRC of one whole batch.
 ///
@@ -24,9 +27,24 @@ pub fn renumber(
     Ok(())
 }
 
+/// Gives all records of one whole batch the time `now_ms`: its timestamps become log append times.
+///
+/// # Errors
+///
+/// Fails if the header cannot be parsed.
+pub fn stamp_append_time(batch: &mut [u8], now_ms: i64) -> Result<(), BatchError> {
+    let size = BatchHeader::parse(batch)?.size();
+    let batch = &mut batch[..size];
+    batch[22] |= LOG_APPEND_TIME;
+    batch[35..43].copy_from_slice(&now_ms.to_be_bytes());
+    let crc = header::compute_crc(batch);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{BatchBuilder, Compression, verify_crc};
+    use super::super::{BatchBuilder, Compression, DecodedRecords, TimestampType, verify_crc};
     use super::*;
 
     #[test]
@@ -42,5 +60,22 @@ mod tests {
             (header.producer_id, header.producer_epoch, header.base_sequence),
             (40, 0, 50)
         );
+    }
+
+    #[test]
+    fn records_have_the_time_of_the_append() {
+        let mut builder = BatchBuilder::new(Compression::Lz4);
+        for time in [5, 9000] {
+            builder
+                .append::<&[u8], &[u8]>(time, None, Some(b"v"), &[])
+                .unwrap();
+        }
+        let mut batch = builder.finish().unwrap().to_vec();
+        stamp_append_time(&mut batch, 700).unwrap();
+        verify_crc(&batch).unwrap();
+        let header = BatchHeader::parse(&batch).unwrap();
+        assert_eq!(header.timestamp_type(), TimestampType::LogAppendTime);
+        let records = DecodedRecords::decode(batch.into(), 1 << 20).unwrap();
+        assert!(records.into_iter().all(|record| record.unwrap().timestamp == 700));
     }
 }
