@@ -1,7 +1,8 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing,
 //! losing the metadata store. [`wrong_answers`] and [`false_answers`] check the offsets that they
 //! return; [`admin_calls`] their admin calls and pages; [`console`] the console; [`foreign_polls`]
-//! fetches at an agent that does not lead; [`forwarding`] clients that reach only one agent;
+//! fetches at an agent that does not lead; [`kafka_apis`], [`kafka_configs`], [`kafka_groups`] and
+//! [`kafka_records`] what Kafka clients ask; [`forwarding`] clients that reach only one agent;
 //! [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
 //! [`tls_agents`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after an
 //! agent stopped at any step; [`bounded_waits`] the bounds of waits; [`simulation`] all of it at
@@ -13,6 +14,11 @@ mod console;
 mod false_answers;
 mod foreign_polls;
 mod forwarding;
+mod kafka_apis;
+mod kafka_client;
+mod kafka_configs;
+mod kafka_groups;
+mod kafka_records;
 mod ledger;
 mod memory;
 mod ownership;

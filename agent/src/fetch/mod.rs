@@ -27,7 +27,7 @@ use tokio::{
 pub use self::{
     budget::ResponseMemory,
     deps::{FetchDeps, FetchLimits},
-    timestamp::find_timestamp,
+    timestamp::{find_greatest_timestamp, find_timestamp},
 };
 use self::{
     budget::{MemoryRequest, RESPONSE_COPIES},

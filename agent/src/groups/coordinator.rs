@@ -11,6 +11,7 @@
 mod admin;
 mod change;
 mod membership;
+mod offset_deletion;
 mod offsets;
 mod report;
 mod slot;

@@ -1,4 +1,4 @@
-//! Topics and the cluster: create, delete, add partitions, describe.
+//! Topics and the cluster: delete, add partitions, describe.
 
 use std::collections::HashMap;
 
@@ -6,130 +6,89 @@ use streamhouse_core::{
     Error, ErrorCode,
     kafka::{
         CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
-        CreatePartitionsTopicResult, CreateTopicsConfigResult, CreateTopicsRequest, CreateTopicsResponse,
-        CreateTopicsTopic, CreateTopicsTopicResult, DeleteTopicsRequest, DeleteTopicsResponse,
-        DeleteTopicsResult, DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
+        CreatePartitionsTopicResult, DeleteTopicsRequest, DeleteTopicsResponse, DeleteTopicsResult,
+        DeleteTopicsTopic, DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
+        ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
     },
     protocol::v1,
 };
 use uuid::Uuid;
 
 use super::{
-    brokers, configs,
-    error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code, result_code},
+    assignment, brokers,
+    error::{ErrorFamily, kafka_code, result_code},
     metadata::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, named_topic, partition_code},
     request::RequestContext,
 };
 use crate::topics;
 
-/// Partitions of a topic whose creator leaves the number to the cluster.
-const DEFAULT_PARTITIONS: i32 = 1;
-/// Copies of a partition as clients are told: the object store keeps them.
-const REPLICATION_FACTOR: i16 = 1;
-/// The endpoints that DescribeCluster lists.
+/// The endpoints that DescribeCluster lists, and those that it has a code for.
 const BROKERS: i8 = 1;
-
-/// Serves CreateTopics. Any number of replicas is accepted: the object store replicates.
-pub(super) async fn create_topics(
-    context: RequestContext,
-    request: CreateTopicsRequest,
-) -> CreateTopicsResponse {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    let mut names = HashMap::<String, usize>::new();
-    for topic in &request.topics {
-        *names.entry(topic.name.clone()).or_default() += 1;
-    }
-    for topic in request.topics {
-        let name = topic.name.clone();
-        let created = if names.get(&name) > Some(&1) {
-            let message = "the request names the topic more than once";
-            Err(Error::new(ErrorCode::InvalidRequest, message))
-        } else {
-            create_topic(&context, topic, request.validate_only).await
-        };
-        topics.push(created.unwrap_or_else(|error| CreateTopicsTopicResult {
-            name,
-            error_code: kafka_code(ErrorFamily::Admin, &error),
-            error_message: Some(error.message().to_owned()),
-            ..CreateTopicsTopicResult::default()
-        }));
-    }
-    CreateTopicsResponse {
-        topics,
-        ..CreateTopicsResponse::default()
-    }
-}
-
-async fn create_topic(
-    context: &RequestContext,
-    topic: CreateTopicsTopic,
-    validate_only: bool,
-) -> Result<CreateTopicsTopicResult, Error> {
-    let deps = &context.client.deps;
-    let partitions = match topic.num_partitions {
-        // Brokers named by the client are not kept: agents share the partitions among them.
-        -1 if !topic.assignments.is_empty() => i32::try_from(topic.assignments.len()).unwrap_or(i32::MAX),
-        -1 => DEFAULT_PARTITIONS,
-        partitions => partitions,
-    };
-    let config = topic.configs.into_iter();
-    let request = v1::CreateTopicRequest {
-        name: topic.name,
-        partitions,
-        config: config
-            .filter_map(|config| Some((config.name, config.value?)))
-            .collect(),
-        validate_only,
-    };
-    let created = topics::create(&deps.topics, request).await?;
-    let configs = configs::topic_settings(&created).map(|setting| CreateTopicsConfigResult {
-        name: setting.name,
-        value: Some(setting.value),
-        read_only: false,
-        config_source: setting.source,
-        is_sensitive: false,
-    });
-    Ok(CreateTopicsTopicResult {
-        topic_id: created.topic_id.parse().unwrap_or(Uuid::nil()),
-        num_partitions: i32::try_from(created.partitions.len()).unwrap_or(i32::MAX),
-        replication_factor: REPLICATION_FACTOR,
-        configs: Some(configs.collect()),
-        name: created.name,
-        ..CreateTopicsTopicResult::default()
-    })
-}
+const CONTROLLERS: i8 = 2;
+const MISMATCHED_ENDPOINT_TYPE: i16 = 114;
+const UNSUPPORTED_ENDPOINT_TYPE: i16 = 115;
 
 /// Serves DeleteTopics.
 pub(super) async fn delete_topics(
     context: RequestContext,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
-    let deps = &context.client.deps;
-    let by_name = request.topic_names.into_iter().map(|name| (name, Uuid::nil()));
-    let by_either = request
-        .topics
-        .into_iter()
-        .map(|topic| (topic.name.unwrap_or_default(), topic.topic_id));
-    let mut responses = Vec::new();
-    for (name, topic_id) in by_name.chain(by_either) {
-        let view = deps.directory.view();
-        let topic = named_topic(&view, name, topic_id);
-        let deleted = topics::delete(&deps.topics, &topic.name).await;
-        let error = deleted.err();
-        responses.push(DeleteTopicsResult {
-            error_code: error
-                .as_ref()
-                .map_or(0, |error| partition_code(ErrorFamily::Admin, error, topic_id)),
-            error_message: error.map(|error| error.message().to_owned()),
-            topic_id: view
-                .topic(&topic.name)
-                .map_or(topic_id, |found| found.record.topic_id),
-            name: Some(topic.name).filter(|name| !name.is_empty()),
+    let by_name = request.topic_names.into_iter().map(|name| DeleteTopicsTopic {
+        name: Some(name),
+        topic_id: Uuid::nil(),
+    });
+    let named: Vec<_> = by_name.chain(request.topics).collect();
+    let mut names = HashMap::<Option<String>, usize>::new();
+    for topic in named.iter().filter(|topic| topic.topic_id.is_nil()) {
+        *names.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut responses = Vec::with_capacity(named.len());
+    for topic in named {
+        // A name that is there more than once is answered once.
+        let problem = match (&topic.name, names.get_mut(&topic.name)) {
+            (Some(_), _) if !topic.topic_id.is_nil() => Some("a topic has either a name or an id"),
+            (None, _) if topic.topic_id.is_nil() => Some("a topic needs a name or an id"),
+            (Some(_), Some(0)) => continue,
+            (Some(_), Some(count)) if *count > 1 => {
+                *count = 0;
+                Some("the request names the topic more than once")
+            }
+            _ => None,
+        };
+        responses.push(match problem {
+            Some(problem) => DeleteTopicsResult {
+                error_code: kafka_code(
+                    ErrorFamily::Admin,
+                    &Error::new(ErrorCode::InvalidRequest, problem),
+                ),
+                error_message: Some(problem.to_owned()),
+                topic_id: topic.topic_id,
+                name: topic.name,
+            },
+            None => delete_topic(&context, topic).await,
         });
     }
     DeleteTopicsResponse {
         responses,
         ..DeleteTopicsResponse::default()
+    }
+}
+
+async fn delete_topic(context: &RequestContext, topic: DeleteTopicsTopic) -> DeleteTopicsResult {
+    let deps = &context.client.deps;
+    let topic_id = topic.topic_id;
+    let view = deps.directory.view();
+    let topic = named_topic(&view, topic.name.unwrap_or_default(), topic_id);
+    let error = topics::delete(&deps.topics, &topic.name).await.err();
+    DeleteTopicsResult {
+        error_code: error
+            .as_ref()
+            .map_or(0, |error| partition_code(ErrorFamily::Admin, error, topic_id)),
+        error_message: error.map(|error| error.message().to_owned()),
+        topic_id: view
+            .topic(&topic.name)
+            .map_or(topic_id, |found| found.record.topic_id),
+        name: Some(topic.name).filter(|name| !name.is_empty()),
     }
 }
 
@@ -139,9 +98,21 @@ pub(super) async fn create_partitions(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
+    let mut names = HashMap::<String, usize>::new();
+    for topic in &request.topics {
+        *names.entry(topic.name.clone()).or_default() += 1;
+    }
     for topic in request.topics {
         let name = topic.name.clone();
-        let added = add_partitions(&context, topic, request.validate_only).await;
+        let added = match names.insert(name.clone(), 0) {
+            // A name that is there more than once is answered once.
+            Some(0) => continue,
+            Some(count) if count > 1 => {
+                let message = "the request names the topic more than once";
+                Err(Error::new(ErrorCode::InvalidRequest, message))
+            }
+            _ => add_partitions(&context, topic, request.validate_only).await,
+        };
         results.push(CreatePartitionsTopicResult {
             name,
             error_code: result_code(ErrorFamily::Admin, &added),
@@ -165,6 +136,11 @@ async fn add_partitions(
     if topic.count <= existing {
         let message = format!("the topic has {existing} partitions; the count can only grow");
         return Err(Error::new(ErrorCode::InvalidPartitions, message));
+    }
+    if let Some(assignments) = &topic.assignments {
+        let new = usize::try_from(topic.count - existing).unwrap_or_default();
+        let brokers = assignments.iter().map(|assignment| &assignment.broker_ids[..]);
+        assignment::check(&deps.directory.view(), new, brokers)?;
     }
     let request = v1::AlterTopicRequest {
         name: topic.name,
@@ -193,8 +169,12 @@ pub(super) async fn describe_cluster(
         ..DescribeClusterResponse::default()
     };
     if request.endpoint_type != BROKERS {
-        response.error_code = UNSUPPORTED_VERSION;
+        response.error_code = match request.endpoint_type {
+            CONTROLLERS => MISMATCHED_ENDPOINT_TYPE,
+            _ => UNSUPPORTED_ENDPOINT_TYPE,
+        };
         response.error_message = Some("there are no controllers apart from the brokers".to_owned());
+        response.endpoint_type = BROKERS;
         return response;
     }
     let brokers = brokers.into_iter().map(|broker| DescribeClusterBroker {
@@ -206,4 +186,12 @@ pub(super) async fn describe_cluster(
     });
     response.brokers = brokers.collect();
     response
+}
+
+/// Serves ListPartitionReassignments: leases move at once, so no partition is ever on its way.
+pub(super) async fn list_partition_reassignments(
+    _: RequestContext,
+    _: ListPartitionReassignmentsRequest,
+) -> ListPartitionReassignmentsResponse {
+    ListPartitionReassignmentsResponse::default()
 }

@@ -1,72 +1,109 @@
-//! Settings of topics and brokers.
+//! DescribeConfigs: the settings of topics, brokers and groups.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use streamhouse_core::{
     Error, ErrorCode,
     kafka::{
-        AlterConfigsRequest, AlterConfigsResponse, AlterConfigsResult, DescribeConfigsRequest,
-        DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
-        DescribeConfigsResult, DescribeConfigsSynonym, IncrementalAlterConfigsConfig,
-        IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, IncrementalAlterConfigsResult,
+        DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+        DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
     },
     protocol::v1,
-    topic_config::TOPIC_SETTING_DEFINITIONS,
+    topic_config::{TOPIC_SETTING_DEFINITIONS, TopicSettingDefinition},
 };
 
 use super::{
-    error::{ErrorFamily, kafka_code, result_code},
+    broker_settings::{self, type_number},
+    error::{ErrorFamily, result_code},
     request::RequestContext,
 };
 use crate::topics;
 
 /// Kafka's numbers of resources.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
+pub(super) const GROUP: i8 = 32;
 /// Where a value comes from: set for the topic, or the default.
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
-/// The type of a value.
-const TYPE_STRING: i8 = 2;
-const TYPE_LONG: i8 = 5;
-/// Operations of IncrementalAlterConfigs.
-const SET: i8 = 0;
-const DELETE: i8 = 1;
-const APPEND: i8 = 2;
-const SUBTRACT: i8 = 3;
 
-/// A setting of a topic.
-pub(super) struct EffectiveSetting {
-    pub(super) name: String,
-    pub(super) value: String,
-    /// Kafka's number of where the value comes from.
-    pub(super) source: i8,
+/// A setting of a topic with its effective value.
+struct EffectiveSetting {
+    definition: &'static TopicSettingDefinition,
+    value: String,
+    is_set: bool,
 }
 
-/// Returns the settings of a topic by name.
-pub(super) fn topic_settings(topic: &v1::TopicDescription) -> impl Iterator<Item = EffectiveSetting> {
+fn effective_settings(topic: &v1::TopicDescription) -> impl Iterator<Item = EffectiveSetting> {
     TOPIC_SETTING_DEFINITIONS.iter().map(|definition| {
-        let overridden = topic.overridden.iter().any(|key| key == definition.key);
+        let value = topic.config.get(definition.key);
         EffectiveSetting {
-            name: definition.key.to_owned(),
-            value: topic
-                .config
-                .get(definition.key)
-                .cloned()
-                .unwrap_or_else(|| definition.default.to_owned()),
-            source: if overridden { SOURCE_TOPIC } else { SOURCE_DEFAULT },
+            definition,
+            value: value.map_or(definition.default, String::as_str).to_owned(),
+            is_set: topic.overridden.iter().any(|key| key == definition.key),
         }
+    })
+}
+
+impl EffectiveSetting {
+    /// Returns Kafka's number of where the value comes from.
+    fn source(&self) -> i8 {
+        match self.is_set {
+            true => SOURCE_TOPIC,
+            false => SOURCE_DEFAULT,
+        }
+    }
+
+    fn described(self, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+        let Self { definition, .. } = &self;
+        DescribeConfigsResourceResult {
+            name: definition.key.to_owned(),
+            config_source: self.source(),
+            config_type: type_number(definition.kind),
+            synonyms: match request.include_synonyms {
+                true => self.synonyms(),
+                false => Vec::new(),
+            },
+            documentation: request.include_documentation.then(|| definition.help.to_owned()),
+            value: Some(self.value),
+            ..DescribeConfigsResourceResult::default()
+        }
+    }
+
+    /// Returns the values that the setting could have, the one in force first.
+    fn synonyms(&self) -> Vec<DescribeConfigsSynonym> {
+        let Self { definition, .. } = self;
+        let set = self.is_set.then(|| DescribeConfigsSynonym {
+            name: definition.key.to_owned(),
+            value: Some(self.value.clone()),
+            source: SOURCE_TOPIC,
+        });
+        let default = definition.broker_setting.map(|name| DescribeConfigsSynonym {
+            name: name.to_owned(),
+            value: Some(definition.default.to_owned()),
+            source: SOURCE_DEFAULT,
+        });
+        set.into_iter().chain(default).collect()
+    }
+}
+
+/// Returns name, value and source of each setting of a topic, ordered by name.
+pub(super) fn topic_settings(topic: &v1::TopicDescription) -> impl Iterator<Item = (String, String, i8)> {
+    effective_settings(topic).map(|setting| {
+        let source = setting.source();
+        (setting.definition.key.to_owned(), setting.value, source)
     })
 }
 
 /// Serves DescribeConfigs.
 pub(super) async fn describe_configs(
     context: RequestContext,
-    request: DescribeConfigsRequest,
+    mut request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let mut results = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let described = describe_resource(&context, &resource, request.include_synonyms).await;
+    let resources = std::mem::take(&mut request.resources);
+    let mut results = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let described = describe_resource(&context, &resource, &request).await;
         let mut result = DescribeConfigsResult {
             error_code: result_code(ErrorFamily::Admin, &described),
             resource_type: resource.resource_type,
@@ -88,275 +125,36 @@ pub(super) async fn describe_configs(
 async fn describe_resource(
     context: &RequestContext,
     resource: &DescribeConfigsResource,
-    synonyms: bool,
+    request: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Error> {
-    let wanted = |name: &str| {
-        let keys = resource.configuration_keys.as_ref();
-        keys.is_none_or(|keys| keys.iter().any(|key| key == name))
+    let name = &resource.resource_name;
+    let mut settings: Vec<DescribeConfigsResourceResult> = match resource.resource_type {
+        TOPIC => {
+            let topic = topics::describe(&context.client.deps.topics, name).await?;
+            effective_settings(&topic)
+                .map(|setting| setting.described(request))
+                .collect()
+        }
+        BROKER => broker_settings::of_broker(context, name)?,
+        GROUP => broker_settings::of_group(name)?,
+        other => return Err(unknown_resource(other)),
     };
-    if resource.resource_type == BROKER {
-        // Agents are configured by their own settings, which Kafka's clients do not know.
-        return Ok(broker_settings(context)
-            .into_iter()
-            .filter(|setting| wanted(&setting.name))
-            .collect());
+    // An empty list of keys asks for all, like none.
+    if let Some(keys) = resource
+        .configuration_keys
+        .as_ref()
+        .filter(|keys| !keys.is_empty())
+    {
+        let keys: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
+        settings.retain(|setting| keys.contains(setting.name.as_str()));
     }
-    if resource.resource_type != TOPIC {
-        return Err(unknown_resource(resource.resource_type));
-    }
-    let topics = &context.client.deps.topics;
-    let described = topics::describe(topics, &resource.resource_name).await?;
-    let settings = topic_settings(&described).filter(|setting| wanted(&setting.name));
-    Ok(settings
-        .map(|setting| described_setting(setting, synonyms))
-        .collect())
+    Ok(settings)
 }
 
-fn described_setting(setting: EffectiveSetting, synonyms: bool) -> DescribeConfigsResourceResult {
-    let definition = TOPIC_SETTING_DEFINITIONS
-        .iter()
-        .find(|known| known.key == setting.name);
-    let default = definition.map(|definition| DescribeConfigsSynonym {
-        name: setting.name.clone(),
-        value: Some(definition.default.to_owned()),
-        source: SOURCE_DEFAULT,
-    });
-    let set = (setting.source == SOURCE_TOPIC).then(|| DescribeConfigsSynonym {
-        name: setting.name.clone(),
-        value: Some(setting.value.clone()),
-        source: SOURCE_TOPIC,
-    });
-    let is_number = definition.is_some_and(|known| known.default.parse::<i64>().is_ok());
-    DescribeConfigsResourceResult {
-        synonyms: if synonyms {
-            set.into_iter().chain(default).collect()
-        } else {
-            Vec::new()
-        },
-        name: setting.name,
-        value: Some(setting.value),
-        config_source: setting.source,
-        config_type: if is_number { TYPE_LONG } else { TYPE_STRING },
-        documentation: definition.map(|definition| definition.help.to_owned()),
-        ..DescribeConfigsResourceResult::default()
-    }
-}
-
-/// Returns what tools ask of brokers.
-fn broker_settings(context: &RequestContext) -> Vec<DescribeConfigsResourceResult> {
-    let deps = &context.client.deps;
-    let (auto_create, largest) = (deps.auto_create_partitions, deps.max_request_bytes);
-    let settings = [
-        ("auto.create.topics.enable", auto_create.is_some().to_string()),
-        ("default.replication.factor", "1".to_owned()),
-        ("message.max.bytes", largest.to_string()),
-        ("num.partitions", auto_create.unwrap_or(1).to_string()),
-        ("offsets.topic.replication.factor", "1".to_owned()),
-        ("socket.request.max.bytes", largest.to_string()),
-    ];
-    let settings = settings.map(|(name, value)| DescribeConfigsResourceResult {
-        name: name.to_owned(),
-        value: Some(value),
-        read_only: true,
-        config_source: SOURCE_DEFAULT,
-        config_type: TYPE_STRING,
-        ..DescribeConfigsResourceResult::default()
-    });
-    settings.into()
-}
-
-fn unknown_resource(kind: i8) -> Error {
-    let message = format!("resources of type {kind} have no settings here; topics have the type {TOPIC}");
+/// Returns the error for a resource without settings.
+pub(super) fn unknown_resource(kind: i8) -> Error {
+    let message = format!(
+        "resources of type {kind} have no settings here; topics have the type {TOPIC}, brokers {BROKER}, groups {GROUP}"
+    );
     Error::new(ErrorCode::InvalidRequest, message)
-}
-
-/// Serves IncrementalAlterConfigs.
-pub(super) async fn incremental_alter_configs(
-    context: RequestContext,
-    request: IncrementalAlterConfigsRequest,
-) -> IncrementalAlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let change = change_of(resource.configs);
-        let changed = match change {
-            Ok(change) => {
-                alter(
-                    &context,
-                    resource.resource_type,
-                    &resource.resource_name,
-                    change,
-                    request.validate_only,
-                )
-                .await
-            }
-            Err(error) => Err(error),
-        };
-        responses.push(IncrementalAlterConfigsResult {
-            error_code: result_code(ErrorFamily::Admin, &changed),
-            error_message: changed.err().map(|error| error.message().to_owned()),
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name,
-        });
-    }
-    IncrementalAlterConfigsResponse {
-        responses,
-        ..IncrementalAlterConfigsResponse::default()
-    }
-}
-
-/// A change of a topic's settings.
-#[derive(Debug, Default, PartialEq)]
-struct SettingsChange {
-    set: HashMap<String, String>,
-    reset: Vec<String>,
-}
-
-fn change_of(configs: Vec<IncrementalAlterConfigsConfig>) -> Result<SettingsChange, Error> {
-    let mut change = SettingsChange::default();
-    for config in configs {
-        let IncrementalAlterConfigsConfig {
-            name,
-            config_operation,
-            value,
-        } = config;
-        match (config_operation, value) {
-            // The only list is cleanup.policy, which has one value.
-            (SET | APPEND, Some(value)) => {
-                change.set.insert(name, value);
-            }
-            (DELETE, _) => change.reset.push(name),
-            (SUBTRACT, _) => {
-                let message = format!("nothing can be removed from {name}, which is not a list");
-                return Err(Error::new(ErrorCode::InvalidConfig, message));
-            }
-            (operation, value) => {
-                let missing = if value.is_none() { " without a value" } else { "" };
-                let message = format!("operation {operation}{missing} of {name} is not valid");
-                return Err(Error::new(ErrorCode::InvalidRequest, message));
-            }
-        }
-    }
-    Ok(change)
-}
-
-async fn alter(
-    context: &RequestContext,
-    kind: i8,
-    name: &str,
-    change: SettingsChange,
-    validate_only: bool,
-) -> Result<(), Error> {
-    if kind != TOPIC {
-        return Err(unknown_resource(kind));
-    }
-    let request = v1::AlterTopicRequest {
-        name: name.to_owned(),
-        partitions: 0,
-        set_config: change.set,
-        reset_config: change.reset,
-        validate_only,
-    };
-    topics::alter(&context.client.deps.topics, request)
-        .await
-        .map(drop)
-}
-
-/// Serves AlterConfigs, which replaces all settings of a topic.
-pub(super) async fn alter_configs(
-    context: RequestContext,
-    request: AlterConfigsRequest,
-) -> AlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let set: HashMap<String, String> = resource
-            .configs
-            .into_iter()
-            .filter_map(|config| Some((config.name, config.value?)))
-            .collect();
-        let changed = replace(
-            &context,
-            resource.resource_type,
-            &resource.resource_name,
-            set,
-            request.validate_only,
-        )
-        .await;
-        responses.push(AlterConfigsResult {
-            error_code: changed
-                .as_ref()
-                .err()
-                .map_or(0, |error| kafka_code(ErrorFamily::Admin, error)),
-            error_message: changed.err().map(|error| error.message().to_owned()),
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name,
-        });
-    }
-    AlterConfigsResponse {
-        responses,
-        ..AlterConfigsResponse::default()
-    }
-}
-
-async fn replace(
-    context: &RequestContext,
-    kind: i8,
-    name: &str,
-    set: HashMap<String, String>,
-    validate_only: bool,
-) -> Result<(), Error> {
-    if kind != TOPIC {
-        return Err(unknown_resource(kind));
-    }
-    let described = topics::describe(&context.client.deps.topics, name).await?;
-    let reset = described
-        .overridden
-        .into_iter()
-        .filter(|key| !set.contains_key(key))
-        .collect();
-    alter(context, kind, name, SettingsChange { set, reset }, validate_only).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(name: &str, config_operation: i8, value: Option<&str>) -> IncrementalAlterConfigsConfig {
-        IncrementalAlterConfigsConfig {
-            name: name.to_owned(),
-            config_operation,
-            value: value.map(str::to_owned),
-        }
-    }
-
-    #[test]
-    fn operations_become_one_change() {
-        let change = change_of(vec![
-            config("retention.ms", SET, Some("5")),
-            config("cleanup.policy", APPEND, Some("compact")),
-            config("segment.ms", DELETE, None),
-        ]);
-        let change = change.unwrap();
-        assert_eq!(
-            (
-                change.set["retention.ms"].as_str(),
-                change.set["cleanup.policy"].as_str()
-            ),
-            ("5", "compact")
-        );
-        assert_eq!(change.reset, ["segment.ms"]);
-    }
-
-    #[test]
-    fn operations_that_mean_nothing_are_refused() {
-        let code = |config| change_of(vec![config]).unwrap_err().code();
-        assert_eq!(code(config("retention.ms", SET, None)), ErrorCode::InvalidRequest);
-        assert_eq!(
-            code(config("retention.ms", 9, Some("1"))),
-            ErrorCode::InvalidRequest
-        );
-        assert_eq!(
-            code(config("cleanup.policy", SUBTRACT, Some("delete"))),
-            ErrorCode::InvalidConfig
-        );
-    }
 }

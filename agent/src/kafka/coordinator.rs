@@ -17,21 +17,25 @@ use super::{
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
+    produce::NO_TRANSACTIONS,
     request::RequestContext,
 };
 use crate::groups::limits;
 
-/// Kafka's number for the coordinator of a group; the other kinds are not served.
+/// Kafka's numbers for coordinators of a group and of a transaction; there are none of the latter
+/// kind.
 const GROUP_KEY: i8 = 0;
+const TRANSACTION_KEY: i8 = 1;
 
 /// Serves FindCoordinator.
 pub(super) async fn find_coordinator(
     context: RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
+    let mut lookup = CoordinatorLookup::default();
     // Version 3 and before name one group, later ones name several.
     if context.version <= 3 {
-        let found = locate(&context, request.key_type, request.key).await;
+        let found = lookup.locate(&context, request.key_type, request.key).await;
         return FindCoordinatorResponse {
             error_code: found.error_code,
             error_message: found.error_message,
@@ -43,7 +47,7 @@ pub(super) async fn find_coordinator(
     }
     let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
     for key in request.coordinator_keys {
-        coordinators.push(locate(&context, request.key_type, key).await);
+        coordinators.push(lookup.locate(&context, request.key_type, key).await);
     }
     FindCoordinatorResponse {
         coordinators,
@@ -51,44 +55,57 @@ pub(super) async fn find_coordinator(
     }
 }
 
-async fn locate(context: &RequestContext, kind: i8, key: String) -> FindCoordinatorResult {
-    let mut result = FindCoordinatorResult {
-        node_id: -1,
-        port: -1,
-        ..FindCoordinatorResult::default()
-    };
-    match find(context, kind, &key).await {
-        Ok(broker) => {
-            (result.node_id, result.host, result.port) = (broker.node_id, broker.host, broker.port);
-        }
-        Err(error) => {
-            result.error_code = kafka_code(ErrorFamily::Group, &error);
-            result.error_message = Some(error.message().to_owned());
-        }
-    }
-    result.key = key;
-    result
+/// Looks up the coordinators of one request.
+#[derive(Default)]
+struct CoordinatorLookup {
+    /// Whether the view was refreshed, which happens once for all keys.
+    refreshed: bool,
 }
 
-async fn find(context: &RequestContext, kind: i8, key: &str) -> Result<KafkaBroker, Error> {
-    if kind != GROUP_KEY {
-        let message = "transactions and share groups are not served";
-        return Err(Error::new(ErrorCode::InvalidRequest, message));
+impl CoordinatorLookup {
+    async fn locate(&mut self, context: &RequestContext, kind: i8, key: String) -> FindCoordinatorResult {
+        let mut result = FindCoordinatorResult {
+            node_id: -1,
+            port: -1,
+            ..FindCoordinatorResult::default()
+        };
+        match self.find(context, kind, &key).await {
+            Ok(broker) => {
+                (result.node_id, result.host, result.port) = (broker.node_id, broker.host, broker.port);
+            }
+            Err(error) => {
+                result.error_code = match kind {
+                    TRANSACTION_KEY => NO_TRANSACTIONS,
+                    _ => kafka_code(ErrorFamily::Group, &error),
+                };
+                result.error_message = Some(error.message().to_owned());
+            }
+        }
+        result.key = key;
+        result
     }
-    limits::check_group_id(key)?;
-    let deps = &context.client.deps;
-    let cluster = &deps.groups.deps().cluster;
-    let mut leader = cluster.coordinator(key);
-    if leader.is_none() {
-        cluster.refresh().await;
-        leader = cluster.coordinator(key);
+
+    async fn find(&mut self, context: &RequestContext, kind: i8, key: &str) -> Result<KafkaBroker, Error> {
+        if kind != GROUP_KEY {
+            let message = "transactions and share groups are not served";
+            return Err(Error::new(ErrorCode::InvalidRequest, message));
+        }
+        limits::check_group_id(key)?;
+        let deps = &context.client.deps;
+        let cluster = &deps.groups.deps().cluster;
+        let mut leader = cluster.coordinator(key);
+        if leader.is_none() && !self.refreshed {
+            self.refreshed = true;
+            cluster.refresh().await;
+            leader = cluster.coordinator(key);
+        }
+        let view = deps.directory.view();
+        let broker = leader.and_then(|leader| brokers::by_agent_id(&view, &leader));
+        broker.ok_or_else(|| {
+            let message = "no agent with a Kafka listener coordinates the group; try again";
+            Error::new(ErrorCode::CoordinatorNotAvailable, message)
+        })
     }
-    let view = deps.directory.view();
-    let broker = leader.and_then(|leader| brokers::by_agent_id(&view, &leader));
-    broker.ok_or_else(|| {
-        let message = "no agent with a Kafka listener coordinates the group; try again";
-        Error::new(ErrorCode::CoordinatorNotAvailable, message)
-    })
 }
 
 /// Serves OffsetCommit.

@@ -9,12 +9,13 @@ use streamhouse_core::kafka::{
 };
 
 use super::{
-    admin, api, configs, coordinator,
+    admin, alter_configs, api, configs, coordinator, create_topics,
     error::UNSUPPORTED_VERSION,
     fetch,
     frame::RequestFrame,
-    groups, metadata, offsets, produce,
+    groups, log_dirs, metadata, offset_delete, offsets, produce, producers,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
+    topic_partitions,
 };
 
 /// A request that has its place in the order.
@@ -126,13 +127,18 @@ fn serve(
         ListGroups => groups::list_groups,
         DeleteGroups => groups::delete_groups,
         InitProducerId => produce::init_producer_id,
-        CreateTopics => admin::create_topics,
+        CreateTopics => create_topics::create_topics,
         DeleteTopics => admin::delete_topics,
         CreatePartitions => admin::create_partitions,
         DescribeCluster => admin::describe_cluster,
         DescribeConfigs => configs::describe_configs,
-        AlterConfigs => configs::alter_configs,
-        IncrementalAlterConfigs => configs::incremental_alter_configs,
+        AlterConfigs => alter_configs::alter_configs,
+        IncrementalAlterConfigs => alter_configs::incremental_alter_configs,
+        DescribeLogDirs => log_dirs::describe_log_dirs,
+        ListPartitionReassignments => admin::list_partition_reassignments,
+        OffsetDelete => offset_delete::offset_delete,
+        DescribeProducers => producers::describe_producers,
+        DescribeTopicPartitions => topic_partitions::describe_topic_partitions,
     )
 }
 

@@ -54,6 +54,8 @@ pub(super) fn kafka_code(family: ErrorFamily, error: &Error) -> i16 {
         (ErrorCode::Unknown, Produce) => REQUEST_TIMED_OUT,
         // librdkafka ends with UNKNOWN_PRODUCER_ID; an earlier batch is missing.
         (ErrorCode::UnknownProducerId, Produce) => 45,
+        // Java takes DUPLICATE_SEQUENCE_NUMBER for stored, which nobody knows of a batch this old.
+        (ErrorCode::DuplicateSequenceNumber, Produce) => 45,
         (code, _) => i16::try_from(code.number()).unwrap_or(UNKNOWN),
     };
     let number = if number >= 1000 { UNKNOWN } else { number };
@@ -102,5 +104,6 @@ mod tests {
         assert_eq!(code(ErrorFamily::Group, ErrorCode::MetadataUnavailable), 15);
         assert_eq!(code(ErrorFamily::Fetch, ErrorCode::StorageCorrupt), 2);
         assert_eq!(code(ErrorFamily::Produce, ErrorCode::UnknownProducerId), 45);
+        assert_eq!(code(ErrorFamily::Produce, ErrorCode::DuplicateSequenceNumber), 45);
     }
 }

@@ -19,13 +19,14 @@ use super::{
 };
 use crate::groups::coordinator::JoinOutcome;
 
+const GROUP_ID_NOT_FOUND: i16 = 69;
 /// MEMBER_ID_REQUIRED
 const MEMBER_ID_REQUIRED: i16 = 79;
 /// What a client without authorisation may do with a group: read, describe, delete, and describe
 /// and alter its settings.
 const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 /// The type of the groups that are served.
-const CLASSIC: &str = "Classic";
+const CLASSIC: &str = "classic";
 
 /// Serves JoinGroup.
 pub(super) async fn join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
@@ -197,21 +198,20 @@ async fn described_group(context: &RequestContext, group_id: String) -> Describe
     let described = context.client.deps.groups.describe(&group_id).await;
     let described = match described {
         Ok(described) => described,
-        // Before version 6 an unknown group is a dead one.
-        Err(error) if error.code() == ErrorCode::GroupIdNotFound && context.version < 6 => {
-            return DescribeGroupsGroup {
-                group_id,
-                group_state: "Dead".to_owned(),
-                ..DescribeGroupsGroup::default()
-            };
+        // Nobody can create a group with an invalid id.
+        Err(error)
+            if matches!(
+                error.code(),
+                ErrorCode::GroupIdNotFound | ErrorCode::InvalidGroupId
+            ) =>
+        {
+            return dead_group(group_id, context.version);
         }
         Err(error) => {
-            let dead = error.code() == ErrorCode::GroupIdNotFound;
             return DescribeGroupsGroup {
                 group_id,
                 error_code: kafka_code(ErrorFamily::Group, &error),
                 error_message: Some(error.message().to_owned()),
-                group_state: if dead { "Dead".to_owned() } else { String::new() },
                 ..DescribeGroupsGroup::default()
             };
         }
@@ -233,6 +233,20 @@ async fn described_group(context: &RequestContext, group_id: String) -> Describe
         members: members.collect(),
         ..DescribeGroupsGroup::default()
     }
+}
+
+/// Describes a group that does not exist: before version 6 without an error.
+fn dead_group(group_id: String, version: i16) -> DescribeGroupsGroup {
+    let mut group = DescribeGroupsGroup {
+        group_state: "Dead".to_owned(),
+        ..DescribeGroupsGroup::default()
+    };
+    if version >= 6 {
+        group.error_code = GROUP_ID_NOT_FOUND;
+        group.error_message = Some(format!("group {group_id} not found"));
+    }
+    group.group_id = group_id;
+    group
 }
 
 /// Serves ListGroups: the groups that this agent coordinates, because clients ask every broker.

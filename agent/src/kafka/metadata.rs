@@ -11,6 +11,7 @@ use streamhouse_core::{
     },
     protocol::v1,
 };
+use streamhouse_metadata::PartitionEntry;
 use uuid::Uuid;
 
 use super::{
@@ -25,7 +26,7 @@ use crate::{
 
 /// What a client without authorisation may do with a topic: read, write, create, delete, alter,
 /// describe, and describe and alter its settings; one bit for each of Kafka's operations.
-const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// What it may do with the cluster: create, alter, describe, and so on.
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// No operations were asked for.
@@ -120,14 +121,18 @@ async fn create_missing(context: &RequestContext, names: Vec<String>) -> bool {
     created
 }
 
-fn unknown_topic(wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
-    let error_code = match &wanted.name {
-        _ if !wanted.topic_id.is_nil() => UNKNOWN_TOPIC_ID,
+/// Returns the code for a topic that does not exist.
+pub(super) fn missing_topic_code(name: Option<&str>, topic_id: Uuid) -> i16 {
+    match name {
+        _ if !topic_id.is_nil() => UNKNOWN_TOPIC_ID,
         Some(name) if topic_name_problem(name).is_some() => INVALID_TOPIC,
         _ => UNKNOWN_TOPIC_OR_PARTITION,
-    };
+    }
+}
+
+fn unknown_topic(wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
     MetadataResponseTopic {
-        error_code,
+        error_code: missing_topic_code(wanted.name.as_deref(), wanted.topic_id),
         name: wanted.name.clone(),
         topic_id: wanted.topic_id,
         topic_authorized_operations: OPERATIONS_NOT_ASKED,
@@ -142,26 +147,7 @@ fn described(
     operations: bool,
 ) -> MetadataResponseTopic {
     let partitions = (0_i32..).zip(&topic.record.partitions);
-    let partitions = partitions.map(|(partition_index, record)| {
-        let Some(leader) = brokers::leader(view, record) else {
-            return MetadataResponsePartition {
-                error_code: LEADER_NOT_AVAILABLE,
-                partition_index,
-                leader_id: -1,
-                leader_epoch: record.epoch,
-                ..MetadataResponsePartition::default()
-            };
-        };
-        let replicas = brokers::replicas(brokers, &leader);
-        MetadataResponsePartition {
-            partition_index,
-            leader_id: leader.node_id,
-            leader_epoch: record.epoch,
-            replica_nodes: replicas.clone(),
-            isr_nodes: replicas,
-            ..MetadataResponsePartition::default()
-        }
-    });
+    let partitions = partitions.map(|(index, record)| described_partition(view, brokers, index, record));
     MetadataResponseTopic {
         name: Some(topic.record.name.clone()),
         topic_id: topic.record.topic_id,
@@ -172,6 +158,33 @@ fn described(
             OPERATIONS_NOT_ASKED
         },
         ..MetadataResponseTopic::default()
+    }
+}
+
+/// Describes a partition with its leader.
+pub(super) fn described_partition(
+    view: &ClusterView,
+    brokers: &[KafkaBroker],
+    partition_index: i32,
+    record: &PartitionEntry,
+) -> MetadataResponsePartition {
+    let Some(leader) = brokers::leader(view, record) else {
+        return MetadataResponsePartition {
+            error_code: LEADER_NOT_AVAILABLE,
+            partition_index,
+            leader_id: -1,
+            leader_epoch: record.epoch,
+            ..MetadataResponsePartition::default()
+        };
+    };
+    let replicas = brokers::replicas(brokers, &leader);
+    MetadataResponsePartition {
+        partition_index,
+        leader_id: leader.node_id,
+        leader_epoch: record.epoch,
+        replica_nodes: replicas.clone(),
+        isr_nodes: replicas,
+        ..MetadataResponsePartition::default()
     }
 }
 

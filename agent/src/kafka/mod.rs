@@ -8,20 +8,28 @@
 //! its connection and nothing else.
 
 mod admin;
+mod alter_configs;
 mod api;
+mod assignment;
+mod broker_settings;
 mod brokers;
 mod configs;
 mod connection;
 mod coordinator;
+mod create_topics;
 mod dispatch;
 mod error;
 mod fetch;
 mod frame;
 mod groups;
+mod log_dirs;
 mod metadata;
+mod offset_delete;
 mod offsets;
 mod produce;
+mod producers;
 mod request;
+mod topic_partitions;
 
 use std::{future::Future, io, sync::Arc};
 

@@ -15,7 +15,7 @@ use streamhouse_core::{
 use streamhouse_metadata::LogBounds;
 
 use super::{
-    error::{ErrorFamily, kafka_code, result_code},
+    error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code, result_code},
     request::RequestContext,
 };
 use crate::{directory::ClusterView, fetch, topics};
@@ -23,8 +23,13 @@ use crate::{directory::ClusterView, fetch, topics};
 /// Kafka's timestamps that stand for positions.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
+const GREATEST_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+const FENCED_LEADER_EPOCH: i16 = 74;
+const UNKNOWN_LEADER_EPOCH: i16 = 75;
 
 /// Serves ListOffsets. Any agent can answer.
 pub(super) async fn list_offsets(
@@ -55,10 +60,13 @@ pub(super) async fn list_offsets(
                 ..ListOffsetsPartitionResponse::default()
             };
             match found {
-                Ok((offset, timestamp, epoch)) => {
-                    (response.offset, response.timestamp, response.leader_epoch) = (offset, timestamp, epoch);
+                Ok(Some(found)) => {
+                    response.offset = found.offset;
+                    response.timestamp = found.timestamp;
+                    response.leader_epoch = found.leader_epoch;
                 }
-                Err(error) => response.error_code = kafka_code(ErrorFamily::Fetch, &error),
+                Ok(None) => {}
+                Err(code) => response.error_code = code,
             }
             partitions.push(response);
         }
@@ -112,31 +120,66 @@ impl LogPositions {
     }
 }
 
-/// Returns the offset, its timestamp and the leader's epoch.
+/// An offset with its timestamp, -1 if it is a position, and the leader's epoch.
+struct FoundOffset {
+    offset: i64,
+    timestamp: i64,
+    leader_epoch: i32,
+}
+
+/// Returns the offset that a client asks for; `None` if no record is late enough, or there is none.
+///
+/// # Errors
+///
+/// Kafka's code.
 async fn find_offset(
     context: &RequestContext,
     logs: &LogPositions,
     topic: &str,
     wanted: &ListOffsetsPartition,
-) -> Result<(i64, i64, i32), Error> {
-    let (uid, epoch, bounds) = logs.find(topic, wanted.partition_index)?;
-    match wanted.timestamp {
-        LATEST => Ok((bounds.high_watermark, -1, epoch)),
-        EARLIEST | EARLIEST_LOCAL => Ok((bounds.log_start, -1, epoch)),
-        LATEST_TIERED => Ok((-1, -1, epoch)),
-        timestamp if timestamp >= 0 => {
-            let found = fetch::find_timestamp(&context.client.deps.fetch, uid, timestamp).await?;
+) -> Result<Option<FoundOffset>, i16> {
+    let code = |error: Error| kafka_code(ErrorFamily::Fetch, &error);
+    if !is_position_served(wanted.timestamp, context.version) {
+        return Err(UNSUPPORTED_VERSION);
+    }
+    let (uid, leader_epoch, bounds) = logs.find(topic, wanted.partition_index).map_err(code)?;
+    check_epoch(wanted.current_leader_epoch, leader_epoch)?;
+    let deps = &context.client.deps.fetch;
+    let found = match wanted.timestamp {
+        LATEST => Some((bounds.high_watermark, -1)),
+        EARLIEST | EARLIEST_LOCAL => Some((bounds.log_start, -1)),
+        GREATEST_TIMESTAMP => fetch::find_greatest_timestamp(deps, uid).await.map_err(code)?,
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
+        timestamp => {
+            let found = fetch::find_timestamp(deps, uid, timestamp).await.map_err(code)?;
             // Kafka has no offset where no record is late enough.
-            Ok(if found.1 < 0 {
-                (-1, -1, epoch)
-            } else {
-                (found.0, found.1, epoch)
-            })
+            Some(found).filter(|(_, timestamp)| *timestamp >= 0)
         }
-        other => {
-            let message = format!("the timestamp {other} stands for no position that is served");
-            Err(Error::new(ErrorCode::InvalidRequest, message))
-        }
+    };
+    Ok(found.map(|(offset, timestamp)| FoundOffset {
+        offset,
+        timestamp,
+        leader_epoch,
+    }))
+}
+
+/// Returns whether clients with a version of ListOffsets know what a timestamp stands for.
+fn is_position_served(timestamp: i64, version: i16) -> bool {
+    match timestamp {
+        GREATEST_TIMESTAMP => version >= 7,
+        EARLIEST_LOCAL => version >= 8,
+        LATEST_TIERED => version >= 9,
+        EARLIEST_PENDING_UPLOAD => version >= 11,
+        other => other >= EARLIEST,
+    }
+}
+
+/// Checks the epoch that a client knows, -1 for none, against the leader's.
+fn check_epoch(known: i32, leader_epoch: i32) -> Result<(), i16> {
+    match known {
+        known if known < 0 || known == leader_epoch => Ok(()),
+        known if known < leader_epoch => Err(FENCED_LEADER_EPOCH),
+        _ => Err(UNKNOWN_LEADER_EPOCH),
     }
 }
 
@@ -157,11 +200,14 @@ pub(super) async fn offset_for_leader_epoch(
                 ..OffsetForLeaderEpochEpochEndOffset::default()
             };
             match logs.find(&topic.topic, wanted.partition) {
-                Ok((_, epoch, bounds)) if wanted.leader_epoch <= epoch => {
-                    (end.leader_epoch, end.end_offset) = (wanted.leader_epoch, bounds.high_watermark);
-                }
-                // The epoch is not known yet: no offset.
-                Ok(_) => {}
+                Ok((_, epoch, bounds)) => match check_epoch(wanted.current_leader_epoch, epoch) {
+                    Ok(()) if wanted.leader_epoch <= epoch => {
+                        (end.leader_epoch, end.end_offset) = (wanted.leader_epoch, bounds.high_watermark);
+                    }
+                    // The epoch is not known yet: no offset.
+                    Ok(()) => {}
+                    Err(code) => end.error_code = code,
+                },
                 Err(error) => end.error_code = kafka_code(ErrorFamily::Fetch, &error),
             }
             end
@@ -207,5 +253,28 @@ pub(super) async fn delete_records(
     DeleteRecordsResponse {
         topics,
         ..DeleteRecordsResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_served_from_the_version_on_that_has_them() {
+        for (timestamp, first) in [(-1, 1), (-2, 1), (0, 1), (-3, 7), (-4, 8), (-5, 9), (-6, 11)] {
+            let served: Vec<i16> = (1..=11)
+                .filter(|version| is_position_served(timestamp, *version))
+                .collect();
+            assert_eq!(served, (first..=11).collect::<Vec<_>>(), "{timestamp}");
+        }
+        assert!(!is_position_served(-7, 11));
+    }
+
+    #[test]
+    fn another_epoch_is_older_or_unknown() {
+        assert_eq!((check_epoch(-1, 5), check_epoch(5, 5)), (Ok(()), Ok(())));
+        assert_eq!(check_epoch(4, 5), Err(FENCED_LEADER_EPOCH));
+        assert_eq!(check_epoch(6, 5), Err(UNKNOWN_LEADER_EPOCH));
     }
 }

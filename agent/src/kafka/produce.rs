@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
 use streamhouse_core::{
     Error, ErrorCode,
+    batch::{BatchError, BatchHeader},
     kafka::{
         ApiKey, InitProducerIdRequest, InitProducerIdResponse, PartitionProduceResponse,
         ProduceLeaderIdAndEpoch, ProduceNodeEndpoint, ProduceRequest, ProduceResponse, TopicProduceResponse,
@@ -30,39 +32,66 @@ const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
 pub(super) const NO_TRANSACTIONS: i16 = 53;
 
+/// The shortest time until a request is answered with a time-out. Kafka's brokers answer at once
+/// where there are no replicas to wait for, whatever the client allows.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+const ERROR_NOT_LEADER: i16 = 6;
+const INVALID_REQUIRED_ACKS: i16 = 21;
+const INVALID_RECORD: i16 = 87;
+
 /// A request whose batches have their place in the order.
 pub(super) struct PendingKafkaProduce {
     pending: PendingProduce,
-    /// The topics of the request in their order, with the numbers of their partitions.
-    topics: Vec<(String, Uuid, Vec<i32>)>,
+    /// The topics of the request in their order.
+    topics: Vec<ProducedTopic>,
     acks: i16,
     timeout: Duration,
-    transactional: bool,
+}
+
+/// A topic of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ProducedTopic {
+    name: String,
+    topic_id: Uuid,
+    /// The numbers of the partitions, with the code of those that are refused.
+    partitions: Vec<(i32, Option<i16>)>,
 }
 
 /// Accepts a request.
 pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) -> PendingKafkaProduce {
     let deps = &context.client.deps;
     let view = deps.directory.view();
-    let transactional = request.transactional_id.is_some();
+    let refused = match request.acks {
+        _ if request.transactional_id.is_some() => Some(NO_TRANSACTIONS),
+        -1..=1 => None,
+        _ => Some(INVALID_REQUIRED_ACKS),
+    };
     let mut topics = Vec::with_capacity(request.topic_data.len());
-    let mut partitions = Vec::new();
+    let mut accepted = Vec::new();
     for topic in request.topic_data {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name, topic.topic_id);
-        let indexes = topic.partition_data.iter().map(|part| part.index).collect();
-        topics.push((name.clone(), topic.topic_id, indexes));
-        if transactional {
-            continue;
+        let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        for part in topic.partition_data {
+            let records = part.records.unwrap_or_default();
+            let refused = refused.or_else(|| problem_code(&records));
+            partitions.push((part.index, refused));
+            if refused.is_none() {
+                accepted.push(v1::PartitionProduce {
+                    topic: name.clone(),
+                    partition: part.index,
+                    records,
+                    topic_id: topic_id.clone(),
+                });
+            }
         }
-        partitions.extend(topic.partition_data.into_iter().map(|part| v1::PartitionProduce {
-            topic: name.clone(),
-            partition: part.index,
-            records: part.records.unwrap_or_default(),
-            topic_id: topic_id.clone(),
-        }));
+        topics.push(ProducedTopic {
+            name,
+            topic_id: topic.topic_id,
+            partitions,
+        });
     }
     let request_to_accept = v1::ProduceRequest {
-        partitions,
+        partitions: accepted,
         ..v1::ProduceRequest::default()
     };
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or_default());
@@ -70,8 +99,20 @@ pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) ->
         pending: handler::accept_within(&deps.produce, request_to_accept, ADMISSION_TIMEOUT).await,
         topics,
         acks: request.acks,
-        timeout,
-        transactional,
+        timeout: timeout.max(MIN_TIMEOUT),
+    }
+}
+
+/// Returns the code for records that are not one whole batch of the present format, or that belong
+/// to a transaction.
+fn problem_code(records: &Bytes) -> Option<i16> {
+    match BatchHeader::parse(records) {
+        // The checks of each batch find the other problems, with a message.
+        Ok(header) if header.size() != records.len() => Some(INVALID_RECORD),
+        Ok(header) if header.is_transactional() && !header.is_control() => Some(NO_TRANSACTIONS),
+        Ok(_) => None,
+        Err(BatchError::Truncated { .. } | BatchError::UnsupportedMagic(0 | 1)) => Some(INVALID_RECORD),
+        Err(_) => None,
     }
 }
 
@@ -81,19 +122,20 @@ pub(super) async fn finish(
     produce: PendingKafkaProduce,
     correlation_id: i32,
 ) -> KafkaAnswer {
-    let results = results(&context, produce.pending, produce.timeout, produce.transactional).await;
-    let failed = results.as_ref().map_or(true, |results| {
-        results.iter().any(|result| result.error.is_some())
-    });
+    let results = results(&context, produce.pending, produce.timeout).await;
+    let view = context.client.deps.directory.view();
+    let response = response(&view, produce.topics, results);
     if produce.acks == 0 {
+        let parts = response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partition_responses);
         // Kafka's brokers tell such producers about failures by closing the connection.
         return KafkaAnswer {
-            close: failed,
+            close: parts.into_iter().any(|part| part.error_code != 0),
             ..KafkaAnswer::default()
         };
     }
-    let view = context.client.deps.directory.view();
-    let response = response(&view, produce.topics, results);
     encoded(&response, ApiKey::Produce, context.version, correlation_id)
 }
 
@@ -102,11 +144,7 @@ async fn results(
     context: &RequestContext,
     pending: PendingProduce,
     timeout: Duration,
-    transactional: bool,
 ) -> Result<Vec<v1::PartitionProduceResult>, i16> {
-    if transactional {
-        return Err(NO_TRANSACTIONS);
-    }
     let deps = &context.client.deps;
     let finished = tokio::time::timeout(timeout, pending.finish(&deps.produce)).await;
     // The write goes on; a retry of an idempotent producer finds it.
@@ -117,7 +155,7 @@ async fn results(
 
 fn response(
     view: &ClusterView,
-    topics: Vec<(String, Uuid, Vec<i32>)>,
+    topics: Vec<ProducedTopic>,
     results: Result<Vec<v1::PartitionProduceResult>, i16>,
 ) -> ProduceResponse {
     let mut endpoints = BTreeMap::new();
@@ -126,20 +164,22 @@ fn response(
         Err(code) => (Vec::new().into_iter(), code),
     };
     let mut responses = Vec::with_capacity(topics.len());
-    for (name, topic_id, indexes) in topics {
-        let mut partition_responses = Vec::with_capacity(indexes.len());
-        for index in indexes {
+    for topic in topics {
+        let mut partition_responses = Vec::with_capacity(topic.partitions.len());
+        for (index, refused) in topic.partitions {
             let mut part = PartitionProduceResponse {
                 index,
-                error_code: failure,
+                error_code: refused.unwrap_or(failure),
                 base_offset: -1,
                 ..PartitionProduceResponse::default()
             };
-            if let Some(result) = results.next() {
-                fill_result(&mut part, result, topic_id);
+            if refused.is_none()
+                && let Some(result) = results.next()
+            {
+                fill_result(&mut part, result, topic.topic_id);
             }
             if part.error_code == ERROR_NOT_LEADER
-                && let Some(record) = view.partition(&name, part.index)
+                && let Some(record) = view.partition(&topic.name, part.index)
                 && let Some(leader) = brokers::leader(view, record)
             {
                 part.current_leader = ProduceLeaderIdAndEpoch {
@@ -151,8 +191,8 @@ fn response(
             partition_responses.push(part);
         }
         responses.push(TopicProduceResponse {
-            name,
-            topic_id,
+            name: topic.name,
+            topic_id: topic.topic_id,
             partition_responses,
         });
     }
@@ -169,11 +209,12 @@ fn response(
     }
 }
 
-const ERROR_NOT_LEADER: i16 = 6;
-
 fn fill_result(part: &mut PartitionProduceResponse, result: v1::PartitionProduceResult, topic_id: Uuid) {
     part.base_offset = result.base_offset;
     part.log_start_offset = result.log_start_offset;
+    if result.log_append_time_ms > 0 {
+        part.log_append_time_ms = result.log_append_time_ms;
+    }
     if let Some(error) = result.error {
         let error = Error::from(error);
         part.error_code = partition_code(ErrorFamily::Produce, &error, topic_id);
@@ -204,14 +245,42 @@ pub(super) async fn init_producer_id(
 
 #[cfg(test)]
 mod tests {
+    use streamhouse_core::batch::{BatchBuilder, Compression};
+
     use super::*;
 
     #[test]
     fn a_failure_of_the_whole_request_names_the_partitions_of_the_request() {
-        let topics = vec![("orders".to_owned(), Uuid::nil(), vec![5, 2])];
+        let topics = vec![ProducedTopic {
+            name: "orders".to_owned(),
+            topic_id: Uuid::nil(),
+            partitions: vec![(5, None), (2, Some(INVALID_RECORD))],
+        }];
         let response = response(&ClusterView::default(), topics, Err(NO_TRANSACTIONS));
         let parts = response.responses[0].partition_responses.iter();
         let parts: Vec<(i32, i16)> = parts.map(|part| (part.index, part.error_code)).collect();
-        assert_eq!(parts, [(5, NO_TRANSACTIONS), (2, NO_TRANSACTIONS)]);
+        assert_eq!(parts, [(5, NO_TRANSACTIONS), (2, INVALID_RECORD)]);
+    }
+
+    #[test]
+    fn a_partition_gets_one_whole_batch_of_the_present_format() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.append::<&[u8], &[u8]>(0, None, Some(b"v"), &[]).unwrap();
+        let batch = builder.finish().unwrap().to_vec();
+        let code = |bytes: &[u8]| problem_code(&Bytes::copy_from_slice(bytes));
+        let changed = |at: usize, to: u8| {
+            let mut bytes = batch.clone();
+            bytes[at] = to;
+            code(&bytes)
+        };
+        assert_eq!(code(&batch), None);
+        for broken in [&[], &batch[..20], &[batch.as_slice(), &batch].concat()[..]] {
+            assert_eq!(code(broken), Some(INVALID_RECORD));
+        }
+        for (magic, expected) in [(0, Some(INVALID_RECORD)), (1, Some(INVALID_RECORD)), (9, None)] {
+            assert_eq!(changed(16, magic), expected, "magic {magic}");
+        }
+        assert_eq!(changed(22, 16), Some(NO_TRANSACTIONS));
+        assert_eq!(changed(22, 32), None, "refused with the other checks");
     }
 }

@@ -2,7 +2,7 @@
 //! (INV-G1, INV-G2). The metadata store decides which; this job deletes them and confirms the
 //! deletion.
 
-use streamhouse_metadata::GarbagePolicy;
+use streamhouse_metadata::{GarbagePolicy, PRODUCER_EXPIRY};
 use tokio::time::Duration;
 
 use super::{JobError, MaintenanceDeps};
@@ -14,8 +14,6 @@ const BATCH_SIZE: usize = 1000;
 const MAX_BATCHES: usize = 50;
 /// Consecutive failures after which the rest is left to the next round.
 const MAX_CONSECUTIVE_FAILURES: usize = 3;
-/// How long producer state is kept after the producer's last batch.
-const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long rows of ended incarnations are kept after their orphans were swept.
 const INCARNATION_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 

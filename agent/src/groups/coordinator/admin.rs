@@ -129,7 +129,8 @@ impl GroupCoordinator {
         })
     }
 
-    async fn read_stored(&self, group_id: &str) -> Result<PersistedGroup, Error> {
+    /// Returns the stored group.
+    pub(super) async fn read_stored(&self, group_id: &str) -> Result<PersistedGroup, Error> {
         let records = self
             .deps()
             .store
@@ -177,14 +178,14 @@ fn to_group_member(view: MemberView) -> v1::GroupMember {
     }
 }
 
-fn non_empty_group() -> Error {
+pub(super) fn non_empty_group() -> Error {
     Error::new(
         ErrorCode::NonEmptyGroup,
         "the group has members; stop its consumers first",
     )
 }
 
-fn into_client_error(error: GroupWriteError) -> Error {
+pub(super) fn into_client_error(error: GroupWriteError) -> Error {
     match error {
         GroupWriteError::Refused(error) => error,
         GroupWriteError::Generation { .. } => {

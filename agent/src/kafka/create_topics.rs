@@ -1,0 +1,146 @@
+//! CreateTopics. Any number of replicas is accepted: the object store replicates.
+
+use std::collections::{BTreeMap, HashMap};
+
+use streamhouse_core::{
+    Error, ErrorCode,
+    kafka::{
+        CreateTopicsConfig, CreateTopicsConfigResult, CreateTopicsReplicaAssignment, CreateTopicsRequest,
+        CreateTopicsResponse, CreateTopicsTopic, CreateTopicsTopicResult,
+    },
+    protocol::v1,
+};
+use uuid::Uuid;
+
+use super::{
+    assignment, configs,
+    error::{ErrorFamily, kafka_code},
+    request::RequestContext,
+};
+use crate::{directory::ClusterView, topics};
+
+/// Partitions of a topic whose creator leaves the number to the cluster.
+const DEFAULT_PARTITIONS: i32 = 1;
+/// What stands for the cluster's number of partitions or replicas.
+const CLUSTER_DEFAULT: i16 = -1;
+/// Copies of a partition as clients are told: the object store keeps them.
+const REPLICATION_FACTOR: i16 = 1;
+
+/// Serves CreateTopics.
+pub(super) async fn create_topics(
+    context: RequestContext,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut names = HashMap::<String, usize>::new();
+    for topic in &request.topics {
+        *names.entry(topic.name.clone()).or_default() += 1;
+    }
+    for topic in request.topics {
+        let name = topic.name.clone();
+        let created = match names.insert(name.clone(), 0) {
+            // A name that is there more than once is answered once.
+            Some(0) => continue,
+            Some(count) if count > 1 => {
+                let message = "the request names the topic more than once";
+                Err(Error::new(ErrorCode::InvalidRequest, message))
+            }
+            _ => create_topic(&context, topic, request.validate_only).await,
+        };
+        topics.push(created.unwrap_or_else(|error| CreateTopicsTopicResult {
+            name,
+            error_code: kafka_code(ErrorFamily::Admin, &error),
+            error_message: Some(error.message().to_owned()),
+            ..CreateTopicsTopicResult::default()
+        }));
+    }
+    CreateTopicsResponse {
+        topics,
+        ..CreateTopicsResponse::default()
+    }
+}
+
+async fn create_topic(
+    context: &RequestContext,
+    topic: CreateTopicsTopic,
+    validate_only: bool,
+) -> Result<CreateTopicsTopicResult, Error> {
+    let deps = &context.client.deps;
+    let request = v1::CreateTopicRequest {
+        partitions: partition_count(&deps.directory.view(), &topic)?,
+        config: settings(topic.configs)?,
+        name: topic.name,
+        validate_only,
+    };
+    let created = topics::create(&deps.topics, request).await?;
+    let configs =
+        configs::topic_settings(&created).map(|(name, value, config_source)| CreateTopicsConfigResult {
+            name,
+            value: Some(value),
+            read_only: false,
+            config_source,
+            is_sensitive: false,
+        });
+    Ok(CreateTopicsTopicResult {
+        topic_id: created.topic_id.parse().unwrap_or(Uuid::nil()),
+        num_partitions: i32::try_from(created.partitions.len()).unwrap_or(i32::MAX),
+        replication_factor: REPLICATION_FACTOR,
+        configs: Some(configs.collect()),
+        name: created.name,
+        ..CreateTopicsTopicResult::default()
+    })
+}
+
+/// Returns the settings of a new topic; the last value of each counts.
+fn settings(configs: Vec<CreateTopicsConfig>) -> Result<HashMap<String, String>, Error> {
+    let configs = configs.into_iter().map(|config| match config.value {
+        Some(value) => Ok((config.name, value)),
+        None => {
+            let message = format!("{}: a setting of a new topic has a value", config.name);
+            Err(Error::new(ErrorCode::InvalidConfig, message))
+        }
+    });
+    configs.collect()
+}
+
+/// Returns the number of partitions that a topic will have.
+fn partition_count(view: &ClusterView, topic: &CreateTopicsTopic) -> Result<i32, Error> {
+    let (partitions, replicas) = (topic.num_partitions, topic.replication_factor);
+    if !topic.assignments.is_empty() {
+        if partitions != i32::from(CLUSTER_DEFAULT) || replicas != CLUSTER_DEFAULT {
+            let message = "with an assignment, the numbers of partitions and replicas are -1";
+            return Err(Error::new(ErrorCode::InvalidRequest, message));
+        }
+        return assigned_partitions(view, &topic.assignments);
+    }
+    if replicas <= 0 && replicas != CLUSTER_DEFAULT {
+        let message = "the replication factor is at least 1, or -1 for the default";
+        return Err(Error::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    match partitions {
+        -1 => Ok(DEFAULT_PARTITIONS),
+        partitions => Ok(partitions),
+    }
+}
+
+fn assigned_partitions(
+    view: &ClusterView,
+    assignments: &[CreateTopicsReplicaAssignment],
+) -> Result<i32, Error> {
+    let mut brokers = BTreeMap::new();
+    for assigned in assignments {
+        let index = assigned.partition_index;
+        if brokers.insert(index, &assigned.broker_ids[..]).is_some() {
+            return Err(assignment::invalid(format!(
+                "partition {index} is assigned twice"
+            )));
+        }
+    }
+    let count = i32::try_from(brokers.len()).unwrap_or(i32::MAX);
+    if !brokers.keys().copied().eq(0..count) {
+        let problem = "the numbers of the partitions do not go up from 0 by 1";
+        return Err(assignment::invalid(problem.to_owned()));
+    }
+    assignment::check(view, brokers.len(), brokers.into_values())?;
+    Ok(count)
+}
