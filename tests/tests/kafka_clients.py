@@ -7,8 +7,8 @@ import json
 import sys
 import time
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewPartitions, NewTopic
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.admin import ConfigResource, NewPartitions, NewTopic
 
 
 def produce(bootstrap, topic, count, codec, first_timestamp):
@@ -101,6 +101,57 @@ def admin(bootstrap, topic):
     return {"partitions": partitions, "left": left}
 
 
+def inspect(bootstrap, topic, group):
+    """Prints what administrators ask of a topic with records of an idempotent producer, and changes its settings."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True)
+    now = int(time.time() * 1000)
+    for age in (5000, 1000, 3000):
+        producer.send(topic, b"some bytes", partition=0, timestamp_ms=now - age)
+        producer.flush(60)
+    producer.close()
+    client = KafkaAdminClient(bootstrap_servers=bootstrap)
+    place = TopicPartition(topic, 0)
+    greatest = client.list_partition_offsets({place: -3})[place]
+    directories = client.describe_log_dirs([topic])
+    sizes = {
+        (partition["partition_index"], partition["partition_size"])
+        for broker in directories
+        for directory in broker["log_dirs"]
+        for found in directory["topics"]
+        for partition in found["partitions"]
+    }
+    page = client.describe_topic_partitions([topic], response_partition_limit=1)
+    producers = client.describe_producers([place])[place].active_producers
+
+    def policy():
+        resource = ConfigResource("topic", topic)
+        found = client.describe_configs([resource], config_filter="all")
+        return found["topic"][topic]["cleanup.policy"]["value"]
+
+    change = {"cleanup.policy": ("append", "compact"), "min.insync.replicas": "2"}
+    client.alter_configs([ConfigResource("topic", topic, change)])
+    changed = eventually(policy, "delete,compact")
+    client.alter_group_offsets(group, {place: OffsetAndMetadata(1, "", -1)})
+    deleted = client.delete_group_offsets(group, [place])
+    reassigned = client.list_partition_reassignments()
+    client.close()
+    return {
+        "greatest": [greatest.offset, greatest.timestamp - now],
+        "sized": sorted(index for index, size in sizes if size > 0),
+        "page": [len(page["topics"][0]["partitions"]), page["next_cursor"]["partition_index"]],
+        "last_sequences": [found.last_sequence for found in producers],
+        "policy": changed,
+        "deleted": [error.__name__ for error in deleted.values()],
+        "reassigned": len(reassigned),
+    }
+
+
 if __name__ == "__main__":
-    commands = {"produce": produce, "consume": consume, "offsets": offsets, "admin": admin}
+    commands = {
+        "produce": produce,
+        "consume": consume,
+        "offsets": offsets,
+        "admin": admin,
+        "inspect": inspect,
+    }
     print(json.dumps(commands[sys.argv[1]](*sys.argv[2:])))

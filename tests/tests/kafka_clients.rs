@@ -151,3 +151,23 @@ async fn a_kafka_client_manages_topics() -> TestResult {
     assert_eq!((&done["partitions"], &done["left"]), (&4.into(), &false.into()));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_client_inspects_and_alters_a_topic() -> TestResult {
+    let cluster = TestCluster::start(2, &[])?;
+    cluster.create_topic("inspected", 3).await?;
+    let found = kafka_client(&cluster, "inspect", &["inspected", "readers"])?;
+    assert_eq!(
+        found,
+        serde_json::json!({
+            "greatest": [1, -1000],
+            "sized": [0],
+            "page": [1, 1],
+            "last_sequences": [2],
+            "policy": "delete,compact",
+            "deleted": ["NoError"],
+            "reassigned": 0,
+        })
+    );
+    Ok(())
+}
