@@ -12,8 +12,8 @@ use crate::directory::ClusterView;
 ///
 /// # Errors
 ///
-/// INVALID_REPLICA_ASSIGNMENT if their number differs, or if a partition has no broker, one twice or
-/// one that does not exist.
+/// INVALID_REPLICA_ASSIGNMENT if their number differs, or if a partition has no broker, one twice
+/// or one that does not exist.
 pub(super) fn check<'a>(
     view: &ClusterView,
     partitions: usize,

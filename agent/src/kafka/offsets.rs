@@ -1,6 +1,9 @@
 //! Offsets of logs: by position or timestamp, by leader epoch, and deletion of records.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use streamhouse_core::{
     Error, ErrorCode, PartitionUid,
@@ -28,6 +31,7 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
+const INVALID_REQUEST: i16 = 42;
 const FENCED_LEADER_EPOCH: i16 = 74;
 const UNKNOWN_LEADER_EPOCH: i16 = 75;
 
@@ -51,10 +55,14 @@ pub(super) async fn list_offsets(
     });
     let logs = LogPositions::read(&context, wanted.collect()).await;
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut answered = HashSet::new();
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let found = find_offset(&context, &logs, &topic.name, &wanted).await;
+            let found = match answered.insert((topic.name.clone(), wanted.partition_index)) {
+                true => find_offset(&context, &logs, &topic.name, &wanted).await,
+                false => Err(INVALID_REQUEST),
+            };
             let mut response = ListOffsetsPartitionResponse {
                 partition_index: wanted.partition_index,
                 ..ListOffsetsPartitionResponse::default()

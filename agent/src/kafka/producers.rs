@@ -1,5 +1,7 @@
 //! DescribeProducers: the idempotent producers of partitions.
 
+use std::collections::BTreeSet;
+
 use streamhouse_core::{
     Error,
     kafka::{
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::directory::ClusterView;
 
-/// The most producers of one partition that are listed.
+/// The most producers that one answer lists.
 const MAX_PRODUCERS: usize = 10_000;
 
 /// Serves DescribeProducers. Any agent can answer.
@@ -27,10 +29,15 @@ pub(super) async fn describe_producers(
 ) -> DescribeProducersResponse {
     let view = context.client.deps.directory.view();
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut left = MAX_PRODUCERS;
     for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
-        for index in topic.partition_indexes {
-            partitions.push(described(&context, &view, &topic.name, index).await);
+        // A partition that is named twice is read once.
+        let indexes: BTreeSet<i32> = topic.partition_indexes.into_iter().collect();
+        let mut partitions = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            let partition = described(&context, &view, (&topic.name, index), left).await;
+            left = left.saturating_sub(partition.active_producers.len());
+            partitions.push(partition);
         }
         topics.push(DescribeProducersTopicResponse {
             name: topic.name,
@@ -46,8 +53,8 @@ pub(super) async fn describe_producers(
 async fn described(
     context: &RequestContext,
     view: &ClusterView,
-    topic: &str,
-    partition_index: i32,
+    (topic, partition_index): (&str, i32),
+    limit: usize,
 ) -> DescribeProducersPartitionResponse {
     let mut response = DescribeProducersPartitionResponse {
         partition_index,
@@ -59,7 +66,7 @@ async fn described(
         return response;
     };
     let metadata = &context.client.deps.metadata;
-    match metadata.active_producers(record.uid, MAX_PRODUCERS).await {
+    match metadata.active_producers(record.uid, limit).await {
         Ok(producers) => response.active_producers = producers.into_iter().map(producer_state).collect(),
         Err(error) => {
             let error = Error::from(error);
