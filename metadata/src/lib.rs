@@ -212,8 +212,8 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
 
     // ---- the log
 
-    /// Returns a new producer id, whose epoch is 0. The id holds a number that rises, and the minute
-    /// in which it was issued.
+    /// Returns a new producer id, whose epoch is 0. The id holds a number that rises, and the
+    /// minute in which it was issued.
     async fn allocate_producer_id(&self) -> Result<i64>;
 
     /// Commits one WAL object.

@@ -1,4 +1,5 @@
-//! Finds the offset of a timestamp, and of the greatest one: reads the log from the object whose records may be late enough.
+//! Finds the offset of a timestamp, and of the greatest one: reads the log from the object whose
+//! records may be late enough.
 
 use streamhouse_core::{
     Error, PartitionUid,

@@ -138,9 +138,10 @@ pub struct BatchCollector {
 }
 
 impl BatchCollector {
-    /// Appends whole batches of a stamped run, beginning with the one that holds `from`, while there
-    /// are at most `max_bytes`; the first batch whatever its size. Copies them unless `share`.
-    /// Returns the offset after the last of them, and whether the run was taken to its end.
+    /// Appends whole batches of a stamped run, beginning with the one that holds `from`, while
+    /// there are at most `max_bytes`; the first batch whatever its size. Copies them unless
+    /// `share`. Returns the offset after the last of them, and whether the run was taken to its
+    /// end.
     ///
     /// # Errors
     /// If a batch header cannot be parsed.
@@ -261,8 +262,8 @@ impl TailBudget {
         })
     }
 
-    /// Adds a counted object whose runs were added to these partitions, and drops the oldest objects
-    /// beyond the capacity.
+    /// Adds a counted object whose runs were added to these partitions, and drops the oldest
+    /// objects beyond the capacity.
     pub fn add(&self, sequence: u64, bytes: usize, partitions: Vec<Arc<LedPartition>>) {
         let mut objects = self.objects.lock();
         objects.bytes += bytes;

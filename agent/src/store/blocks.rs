@@ -55,9 +55,9 @@ impl BlockCache {
     pub fn new(store: Arc<dyn ObjectStore>, capacity: u64, block: u64, metrics: BlockMetrics) -> Self {
         let cache = Cache::builder()
             .max_capacity(capacity)
-            // The default policy keeps new blocks out of a full cache until they were asked for more
-            // often than those in it: nearly all blocks are read once, and those that are read ahead
-            // were not asked for yet.
+            // The default policy keeps new blocks out of a full cache until they were asked for
+            // more often than those in it: nearly all blocks are read once, and those that are read
+            // ahead were not asked for yet.
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|id: &BlockId, bytes: &Bytes| {
                 u32::try_from(bytes.len() + id.key.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)

@@ -1,5 +1,5 @@
-//! Changes the header of a batch that is certain not to have been stored: another producer id, epoch
-//! and sequence, or the time of the append.
+//! Changes the header of a batch that is certain not to have been stored: another producer id,
+//! epoch and sequence, or the time of the append.
 
 use super::{BatchError, BatchHeader, header};
 

@@ -2,12 +2,12 @@
 //! performance tools against a Kafka broker and against one agent, in the same run.
 //!
 //! The agent stores in a real MinIO and commits in a real PostgreSQL with fsync before it
-//! acknowledges; the broker acknowledges what is in its page cache, as it does by default. One agent
-//! has the default cache, smaller than what a load produces, so that consumers read objects; another
-//! one has a cache that holds it, as the page cache of the broker does. All have the same
-//! partitions, payloads (random) and clients. Each round runs every load against both, in
-//! turns, and the medians of the rounds are compared. All traffic stays on loopback, and the
-//! benchmark ends by itself.
+//! acknowledges; the broker acknowledges what is in its page cache, as it does by default. One
+//! agent has the default cache, smaller than what a load produces, so that consumers read objects;
+//! another one has a cache that holds it, as the page cache of the broker does. All have the same
+//! partitions, payloads (random) and clients. Each round runs every load against both, in turns,
+//! and the medians of the rounds are compared. All traffic stays on loopback, and the benchmark
+//! ends by itself.
 //!
 //! Run it with `hack/bench/kafka.sh`.
 

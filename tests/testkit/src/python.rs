@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Returns the interpreter with kafka-python, confluent-kafka and aiokafka: `$STREAMHOUSE_PYTHON`, or that of the newest
-/// environment in the cache folder.
+/// Returns the interpreter with kafka-python, confluent-kafka and aiokafka: `$STREAMHOUSE_PYTHON`,
+/// or that of the newest environment in the cache folder.
 ///
 /// # Errors
 ///
