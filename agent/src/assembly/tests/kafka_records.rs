@@ -187,7 +187,8 @@ async fn fetch_records(client: &mut RawKafkaClient, topic: &str) -> Bytes {
         ..FetchRequest::default()
     };
     let mut answer = client.call(&request, 12).await;
-    answer.responses.remove(0).partitions.remove(0).records.unwrap()
+    let records = answer.responses.remove(0).partitions.remove(0).records;
+    records.unwrap().into_bytes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
