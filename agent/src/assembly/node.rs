@@ -353,6 +353,7 @@ impl AgentNode {
             traces: self.traces.clone(),
             limits: ServerLimits {
                 max_connections: settings.max_connections,
+                max_connections_per_address: settings.max_connections_per_address,
                 max_request_bytes: settings.max_request_bytes.as_usize(),
             },
             kafka: Arc::new(self.kafka(coordinator)),
