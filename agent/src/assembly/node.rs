@@ -321,6 +321,7 @@ impl AgentNode {
     /// Returns the dependencies of the Kafka listener.
     fn kafka(&self, coordinator: &Arc<GroupCoordinator>) -> KafkaDeps {
         let auto_create = self.settings.kafka_auto_create_partitions;
+        let produce_requests = self.request_memory.capacity() / 2;
         KafkaDeps {
             produce: self.produce(),
             fetch: self.fetch(),
@@ -330,6 +331,7 @@ impl AgentNode {
             directory: self.directory.clone(),
             metrics: self.metrics.clone(),
             request_memory: self.request_memory.clone(),
+            produce_request_memory: ByteBudget::new(produce_requests as u64),
             max_request_bytes: self.settings.max_request_bytes.as_usize(),
             auto_create_partitions: (auto_create > 0).then_some(auto_create),
         }

@@ -1,6 +1,6 @@
 //! Settings of topics and brokers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use streamhouse_core::{
     Error, ErrorCode,
@@ -23,6 +23,8 @@ use crate::topics;
 /// Kafka's numbers of resources.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+/// Bytes of memory that the settings of a topic take in an answer.
+const RESOURCE_MEMORY: usize = 16 << 10;
 /// Where a value comes from: set for the topic, or the default.
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
@@ -64,8 +66,15 @@ pub(super) async fn describe_configs(
     context: RequestContext,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let mut results = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
+    let mut resources = request.resources;
+    // The answer is not larger than the cluster, however often a request names a topic.
+    let mut seen = HashSet::with_capacity(resources.len());
+    resources.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
+    context
+        .reserve_answer(resources.len().saturating_mul(RESOURCE_MEMORY))
+        .await;
+    let mut results = Vec::with_capacity(resources.len());
+    for resource in resources {
         let described = describe_resource(&context, &resource, request.include_synonyms).await;
         let mut result = DescribeConfigsResult {
             error_code: result_code(ErrorFamily::Admin, &described),

@@ -52,6 +52,8 @@ pub(super) fn kafka_code(family: ErrorFamily, error: &Error) -> i16 {
         (ErrorCode::TopicDeletionInProgress, Admin) => 36,
         (ErrorCode::TopicDeletionInProgress, _) => 3,
         (ErrorCode::Unknown, Produce) => REQUEST_TIMED_OUT,
+        // INVALID_RECORD: no batch, or a format before version 2.
+        (ErrorCode::InvalidRequest | ErrorCode::UnsupportedForMessageFormat, Produce) => 87,
         // librdkafka ends with UNKNOWN_PRODUCER_ID; an earlier batch is missing.
         (ErrorCode::UnknownProducerId, Produce) => 45,
         (code, _) => i16::try_from(code.number()).unwrap_or(UNKNOWN),
@@ -102,5 +104,9 @@ mod tests {
         assert_eq!(code(ErrorFamily::Group, ErrorCode::MetadataUnavailable), 15);
         assert_eq!(code(ErrorFamily::Fetch, ErrorCode::StorageCorrupt), 2);
         assert_eq!(code(ErrorFamily::Produce, ErrorCode::UnknownProducerId), 45);
+        assert_eq!(
+            code(ErrorFamily::Produce, ErrorCode::UnsupportedForMessageFormat),
+            87
+        );
     }
 }

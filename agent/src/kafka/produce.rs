@@ -23,12 +23,14 @@ use crate::{
     produce::handler::{self, PendingProduce},
 };
 
-/// How long a request waits for memory, unread by its client's next requests. A refused batch in
+/// How long a request waits for memory, while nothing more of its connection is read. Then the
+/// connection ends, as that of a client whose broker does not answer: a batch that is refused in
 /// the middle of others would break an idempotent producer's order.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// A transactional request to an agent that has no transactions ends the producer with this code:
 /// TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
 pub(super) const NO_TRANSACTIONS: i16 = 53;
+const INVALID_REQUIRED_ACKS: i16 = 21;
 
 /// A request whose batches have their place in the order.
 pub(super) struct PendingKafkaProduce {
@@ -37,21 +39,42 @@ pub(super) struct PendingKafkaProduce {
     topics: Vec<(String, Uuid, Vec<i32>)>,
     acks: i16,
     timeout: Duration,
-    transactional: bool,
+    /// The code that all partitions get, if none of them was accepted.
+    refused: Option<i16>,
+}
+
+impl PendingKafkaProduce {
+    /// Returns the bytes of the batches that were accepted.
+    pub(super) fn admitted_bytes(&self) -> usize {
+        self.pending.admitted_bytes()
+    }
+
+    /// Returns whether a batch was refused because there was no memory.
+    pub(super) fn lacked_memory(&self) -> bool {
+        self.pending.lacked_memory()
+    }
+}
+
+/// Returns the code of a request that is refused as a whole.
+fn refusal(request: &ProduceRequest) -> Option<i16> {
+    if request.transactional_id.is_some() {
+        return Some(NO_TRANSACTIONS);
+    }
+    (!(-1..=1).contains(&request.acks)).then_some(INVALID_REQUIRED_ACKS)
 }
 
 /// Accepts a request.
 pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) -> PendingKafkaProduce {
     let deps = &context.client.deps;
     let view = deps.directory.view();
-    let transactional = request.transactional_id.is_some();
+    let refused = refusal(&request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut partitions = Vec::new();
     for topic in request.topic_data {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name, topic.topic_id);
         let indexes = topic.partition_data.iter().map(|part| part.index).collect();
         topics.push((name.clone(), topic.topic_id, indexes));
-        if transactional {
+        if refused.is_some() {
             continue;
         }
         partitions.extend(topic.partition_data.into_iter().map(|part| v1::PartitionProduce {
@@ -71,7 +94,7 @@ pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) ->
         topics,
         acks: request.acks,
         timeout,
-        transactional,
+        refused,
     }
 }
 
@@ -81,7 +104,14 @@ pub(super) async fn finish(
     produce: PendingKafkaProduce,
     correlation_id: i32,
 ) -> KafkaAnswer {
-    let results = results(&context, produce.pending, produce.timeout, produce.transactional).await;
+    if produce.lacked_memory() {
+        // The answers to the requests before it have left by now.
+        return KafkaAnswer::close();
+    }
+    let results = match produce.refused {
+        Some(code) => Err(code),
+        None => results(&context, produce.pending, produce.timeout, produce.acks).await,
+    };
     let failed = results.as_ref().map_or(true, |results| {
         results.iter().any(|result| result.error.is_some())
     });
@@ -102,16 +132,17 @@ async fn results(
     context: &RequestContext,
     pending: PendingProduce,
     timeout: Duration,
-    transactional: bool,
+    acks: i16,
 ) -> Result<Vec<v1::PartitionProduceResult>, i16> {
-    if transactional {
-        return Err(NO_TRANSACTIONS);
+    let finished = pending.finish(&context.client.deps.produce);
+    if acks == 0 {
+        // Such a producer waits for nothing.
+        return Ok(finished.await.partitions);
     }
-    let deps = &context.client.deps;
-    let finished = tokio::time::timeout(timeout, pending.finish(&deps.produce)).await;
     // The write goes on; a retry of an idempotent producer finds it.
     let timed_out = Error::new(ErrorCode::RequestTimedOut, "the batch is not stored yet");
-    let response = finished.map_err(|_| kafka_code(ErrorFamily::Produce, &timed_out))?;
+    let response = tokio::time::timeout(timeout, finished).await;
+    let response = response.map_err(|_| kafka_code(ErrorFamily::Produce, &timed_out))?;
     Ok(response.partitions)
 }
 
