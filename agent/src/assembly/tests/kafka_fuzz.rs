@@ -30,7 +30,7 @@ use crate::kafka::FAILED_CONNECTIONS;
 /// How long the test looks for frames that fail, unless the environment says otherwise.
 const SECONDS: u64 = 15;
 /// Clients at a time.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 2;
 /// How long a client waits for an answer before it goes.
 const PATIENCE: Duration = Duration::from_millis(20);
 const WORDS: [&str; 8] = ["t", "g", "range", "consumer", "", "t", "retention.ms", "5000"];
