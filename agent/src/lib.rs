@@ -7,6 +7,7 @@
 //! ```
 
 pub mod assembly;
+pub mod auth;
 pub mod backup;
 pub mod check;
 pub mod console;

@@ -322,6 +322,7 @@ impl AgentNode {
     /// Returns the dependencies of the Kafka listener.
     fn kafka(&self, coordinator: &Arc<GroupCoordinator>) -> KafkaDeps {
         let auto_create = self.settings.kafka_auto_create_partitions;
+        let produce_requests = self.request_memory.capacity() / 2;
         KafkaDeps {
             produce: self.produce(),
             fetch: self.fetch(),
@@ -331,6 +332,7 @@ impl AgentNode {
             directory: self.directory.clone(),
             metrics: self.metrics.clone(),
             request_memory: self.request_memory.clone(),
+            produce_request_memory: ByteBudget::new(produce_requests as u64),
             max_request_bytes: self.settings.max_request_bytes.as_usize(),
             auto_create_partitions: (auto_create > 0).then_some(auto_create),
         }
@@ -354,6 +356,7 @@ impl AgentNode {
             traces: self.traces.clone(),
             limits: ServerLimits {
                 max_connections: settings.max_connections,
+                max_connections_per_address: settings.max_connections_per_address,
                 max_request_bytes: settings.max_request_bytes.as_usize(),
             },
             kafka: Arc::new(self.kafka(coordinator)),

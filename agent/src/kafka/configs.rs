@@ -1,6 +1,6 @@
 //! DescribeConfigs: the settings of topics, brokers and groups.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use streamhouse_core::{
     Error, ErrorCode,
@@ -23,6 +23,8 @@ use crate::topics;
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 pub(super) const GROUP: i8 = 32;
+/// Bytes of memory that the settings of a topic take in an answer.
+const RESOURCE_MEMORY: usize = 16 << 10;
 /// Where a value comes from: set for the topic, or the default.
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
@@ -100,7 +102,13 @@ pub(super) async fn describe_configs(
     context: RequestContext,
     mut request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let resources = std::mem::take(&mut request.resources);
+    let mut resources = std::mem::take(&mut request.resources);
+    // The answer is not larger than the cluster, however often a request names a topic.
+    let mut seen = HashSet::with_capacity(resources.len());
+    resources.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
+    context
+        .reserve_answer(resources.len().saturating_mul(RESOURCE_MEMORY))
+        .await;
     let mut results = Vec::with_capacity(resources.len());
     for resource in resources {
         let described = describe_resource(&context, &resource, &request).await;

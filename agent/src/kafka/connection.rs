@@ -12,29 +12,25 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     time::{Duration, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     KafkaConnection, KafkaDeps,
     dispatch::{self, StartedRequest},
     frame::{FrameReader, RequestFrame},
+    limits,
     request::{KafkaAnswer, KafkaClient},
+    request_memory::RequestBudgets,
 };
+use crate::store::retry::timeout_for;
 
-/// Maximum number of requests of one connection that wait for their answer.
-const MAX_IN_FLIGHT_REQUESTS: usize = 64;
-/// How long a connection may be silent; Kafka's `connections.max.idle.ms`.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long a client may leave an answer unread.
-const ANSWER_SEND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of a request beside its records.
-const REQUEST_OVERHEAD: usize = 64 << 10;
-
-/// Serves a connection until it ends.
-pub(super) async fn serve(connection: impl KafkaConnection, deps: Arc<KafkaDeps>) {
+/// Serves a connection until it ends. When `stop` is cancelled, no further request is read, and the
+/// connection ends with its last answer.
+pub(super) async fn serve(connection: impl KafkaConnection, deps: Arc<KafkaDeps>, stop: CancellationToken) {
     let address = connection.connect_info().remote_addr();
     // An IPv4 client of a listener on `[::]` has a mapped address.
     let host = address.map(|address| address.ip().to_canonical());
-    if let Err(error) = run(connection, host, deps).await {
+    if let Err(error) = run(connection, host, deps, stop).await {
         // Any client can cause this, so it is not logged at a higher level.
         tracing::debug!(%error, client = ?host, "closed a Kafka connection");
     }
@@ -43,57 +39,104 @@ pub(super) async fn serve(connection: impl KafkaConnection, deps: Arc<KafkaDeps>
 /// What a connection waits for.
 struct ConnectionState {
     client: Arc<KafkaClient>,
+    frames: FrameReader,
     /// A request that is being accepted; the next one is not read meanwhile.
     accepting: Option<BoxFuture<'static, io::Result<StartedRequest>>>,
     waiting: FuturesOrdered<BoxFuture<'static, KafkaAnswer>>,
     /// The last request must be answered before the next one is read.
     serial: bool,
+    /// No further request is read.
+    stopping: bool,
 }
 
 impl ConnectionState {
     fn may_read(&self) -> bool {
-        self.accepting.is_none() && !self.serial && self.waiting.len() < MAX_IN_FLIGHT_REQUESTS
+        let room = self.waiting.len() < limits::MAX_IN_FLIGHT_REQUESTS;
+        self.accepting.is_none() && !self.serial && !self.stopping && room
     }
 
     fn is_idle(&self) -> bool {
         self.accepting.is_none() && self.waiting.is_empty()
     }
+
+    fn accept(&mut self, frame: RequestFrame) {
+        self.accepting = Some(dispatch::start(self.client.clone(), frame).boxed());
+    }
+
+    fn accepted(&mut self, started: StartedRequest) {
+        self.accepting = None;
+        self.serial = started.serial;
+        self.waiting.push_back(started.answer);
+    }
+
+    /// Accepts the records that a client had sent before it closed the connection: a producer that
+    /// wants no answers does not wait. Other requests of it are for nobody.
+    async fn accept_rest(&mut self) {
+        loop {
+            if let Some(accepting) = self.accepting.take() {
+                match accepting.await {
+                    Ok(started) if !started.serial => drop(started),
+                    _ => return,
+                }
+            }
+            match self.frames.next(&mut tokio::io::empty()).now_or_never() {
+                Some(Ok(Some(frame))) => self.accept(frame),
+                _ => return,
+            }
+        }
+    }
 }
 
-async fn run(connection: impl KafkaConnection, host: Option<IpAddr>, deps: Arc<KafkaDeps>) -> io::Result<()> {
-    let largest = deps.max_request_bytes.saturating_add(REQUEST_OVERHEAD);
-    let mut frames = FrameReader::new(deps.request_memory.clone(), largest);
+async fn run(
+    connection: impl KafkaConnection,
+    host: Option<IpAddr>,
+    deps: Arc<KafkaDeps>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let largest = deps.max_request_bytes.saturating_add(limits::REQUEST_OVERHEAD);
+    let budgets = RequestBudgets::new(deps.request_memory.clone(), deps.produce_request_memory.clone());
+    let frames = FrameReader::new(budgets, largest);
     let (mut reader, mut writer) = tokio::io::split(connection);
     let mut state = ConnectionState {
         client: Arc::new(KafkaClient::new(deps, host)),
+        frames,
         accepting: None,
         waiting: FuturesOrdered::new(),
         serial: false,
+        stopping: false,
     };
     loop {
+        let (idle, stopping) = (state.is_idle(), state.stopping);
+        if stopping && idle {
+            return Ok(());
+        }
         let may_read = state.may_read();
-        let idle = state.is_idle();
+        let ConnectionState {
+            frames,
+            accepting,
+            waiting,
+            ..
+        } = &mut state;
         tokio::select! {
             biased;
-            Some(answer) = state.waiting.next(), if !state.waiting.is_empty() => {
+            Some(answer) = waiting.next(), if !waiting.is_empty() => {
                 if state.waiting.is_empty() {
                     state.serial = false;
                 }
-                if !send(&mut writer, answer).await? {
+                if !send(&mut writer, answer, limits::ANSWER_SEND_TIMEOUT).await? {
                     return Ok(());
                 }
             }
-            started = wait_for(&mut state.accepting), if state.accepting.is_some() => {
-                state.accepting = None;
-                let StartedRequest { answer, serial } = started?;
-                state.serial = serial;
-                state.waiting.push_back(answer);
-            }
-            frame = next_frame(&mut frames, &mut reader, may_read) => {
-                let Some(frame) = frame? else { return Ok(()) };
-                state.accepting = Some(dispatch::start(state.client.clone(), frame).boxed());
-            }
-            () = sleep(IDLE_TIMEOUT), if idle => return Ok(()),
+            started = wait_for(accepting), if accepting.is_some() => state.accepted(started?),
+            () = stop.cancelled(), if !stopping => state.stopping = true,
+            frame = next_frame(frames, &mut reader, may_read) => match frame? {
+                Some(frame) => state.accept(frame),
+                None => {
+                    state.accept_rest().await;
+                    return Ok(());
+                }
+            },
+            () = sleep(limits::IDLE_TIMEOUT), if idle => return Ok(()),
         }
     }
 }
@@ -118,14 +161,20 @@ async fn wait_for<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// Sends an answer. Returns whether the connection goes on.
-async fn send(writer: &mut (impl AsyncWrite + Unpin), answer: KafkaAnswer) -> io::Result<bool> {
+/// Sends an answer; a large one may take longer than `patience`. Returns whether the connection
+/// goes on.
+async fn send(
+    writer: &mut (impl AsyncWrite + Unpin),
+    answer: KafkaAnswer,
+    patience: Duration,
+) -> io::Result<bool> {
     let mut buffers = BufferList(answer.buffers.into());
+    let patience = timeout_for(patience, buffers.remaining() as u64);
     let sent = async {
         writer.write_all_buf(&mut buffers).await?;
         writer.flush().await
     };
-    timeout(ANSWER_SEND_TIMEOUT, sent)
+    timeout(patience, sent)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     // The memory of the answer is free when its last byte has left.
@@ -167,6 +216,20 @@ impl Buf for BufferList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_frees_its_memory() {
+        let budget = crate::memory::ByteBudget::new(100);
+        let answer = KafkaAnswer {
+            buffers: vec![Bytes::from_static(&[1; 100])],
+            memory: budget.acquire(100).await.ok().map(Arc::new),
+            close: false,
+        };
+        let (mut writer, _reader) = tokio::io::duplex(16);
+        let error = send(&mut writer, answer, Duration::from_millis(10)).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(budget.used(), 0);
+    }
 
     #[test]
     fn buffers_are_written_in_order_whatever_is_taken_at_once() {

@@ -13,8 +13,9 @@ use super::{
     error::UNSUPPORTED_VERSION,
     fetch,
     frame::RequestFrame,
-    groups, log_dirs, metadata, offset_delete, offsets, produce, producers,
+    groups, limits, log_dirs, metadata, offset_delete, offsets, produce, producers,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
+    request_memory::RequestMemory,
     topic_partitions,
 };
 
@@ -29,9 +30,10 @@ pub(super) struct StartedRequest {
 ///
 /// # Errors
 ///
-/// If the connection must end: the request cannot be decoded, or its version is not served.
+/// If the connection must end: the request cannot be decoded, its version is not served, or the
+/// client may not send it.
 pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::Result<StartedRequest> {
-    let mut reader = MessageReader::new(frame.bytes.clone());
+    let mut reader = reader_of(&frame);
     let header = decode_request_header(&mut reader).map_err(invalid)?;
     let RequestHeader {
         api_key, api_version, ..
@@ -45,27 +47,50 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
             "API {api_key}, version {api_version}, is not served"
         )));
     };
+    client.principal.authorize_request(key).map_err(invalid)?;
     let context = RequestContext {
         client,
         version: api_version,
         client_id: header.client_id.clone().unwrap_or_default(),
+        answer_memory: Arc::default(),
     };
     let timer = context.client.deps.metrics.kafka.start_request(key.name());
     let StartedRequest { answer, serial } = if key == ApiKey::Produce {
-        let request = decode::<ProduceRequest>(reader, api_version)?;
-        let pending = produce::accept(&context, request).await;
-        // The batches have memory of their own by now.
-        drop(frame);
-        let answer = produce::finish(context, pending, header.correlation_id);
-        StartedRequest {
-            answer: answer.boxed(),
-            serial: false,
-        }
+        start_produce(context, reader, header.correlation_id, frame).await?
     } else {
         serve(key, context, reader, header.correlation_id, frame)?
     };
     let answer = answer.inspect(move |_| drop(timer)).boxed();
     Ok(StartedRequest { answer, serial })
+}
+
+/// Returns a reader of a request whose memory is taken.
+fn reader_of(frame: &RequestFrame) -> MessageReader {
+    let bytes = frame.bytes.clone();
+    let key = bytes.first_chunk().map_or(-1, |key| i16::from_be_bytes(*key));
+    let limit = limits::decoded_bytes(key, bytes.len());
+    MessageReader::with_memory_limit(bytes, limit)
+}
+
+async fn start_produce(
+    context: RequestContext,
+    reader: MessageReader,
+    correlation_id: i32,
+    frame: RequestFrame,
+) -> io::Result<StartedRequest> {
+    let RequestFrame { bytes, memory } = frame;
+    let length = bytes.len();
+    drop(bytes);
+    let (request, _) = decode::<ProduceRequest>(reader, context.version)?;
+    let pending = produce::accept(&context, request).await;
+    // The batches have memory of their own by now; what surrounds them goes when they do.
+    memory.shrink_to(length.saturating_sub(pending.admitted_bytes()));
+    // A batch without memory must be the last one: those after it would be out of order.
+    let serial = pending.lacked_memory();
+    Ok(StartedRequest {
+        answer: produce::finish(context, pending, correlation_id).boxed(),
+        serial,
+    })
 }
 
 fn started(answer: impl Future<Output = KafkaAnswer> + Send + 'static) -> StartedRequest {
@@ -107,8 +132,13 @@ fn serve(
         frame,
     };
     if key == ApiKey::Fetch {
-        let request = decode(parts.reader, parts.context.version)?;
-        return Ok(started(fetch::serve(parts.context, request, correlation_id)));
+        let (request, taken) = decode(parts.reader, parts.context.version)?;
+        let memory = held_while_served(key, parts.frame, taken);
+        return Ok(started(async move {
+            let answer = fetch::serve(parts.context, request, correlation_id).await;
+            drop(memory);
+            answer
+        }));
     }
     served!(key, parts;
         ApiVersions => api_versions,
@@ -151,19 +181,33 @@ where
     R::Response: Send,
 {
     let version = parts.context.version;
-    let request = decode::<R>(parts.reader, version)?;
-    let (context, correlation_id, frame) = (parts.context, parts.correlation_id, parts.frame);
+    let (request, taken) = decode::<R>(parts.reader, version)?;
+    let (context, correlation_id) = (parts.context, parts.correlation_id);
+    let memory = held_while_served(R::KEY, parts.frame, taken);
     Ok(started(async move {
-        let response = function(context, request).await;
-        drop(frame);
-        encoded(&response, R::KEY, version, correlation_id)
+        let response = function(context.clone(), request).await;
+        let answer = encoded(&response, R::KEY, version, correlation_id);
+        drop((response, memory));
+        context.hold_memory(answer).await
     }))
 }
 
-fn decode<M: KafkaMessage>(mut reader: MessageReader, version: i16) -> io::Result<M> {
+/// Drops a frame that is decoded, and returns the memory of what it was decoded to. Requests that
+/// wait for the other members of their group give theirs back: groups have memory of their own,
+/// and the others need some to arrive.
+fn held_while_served(key: ApiKey, frame: RequestFrame, taken: usize) -> Option<RequestMemory> {
+    let RequestFrame { bytes, memory } = frame;
+    drop(bytes);
+    memory.shrink_to(taken);
+    (!matches!(key, ApiKey::JoinGroup | ApiKey::SyncGroup)).then_some(memory)
+}
+
+/// Decodes a message. Returns it with the bytes of memory that its lists and texts take.
+fn decode<M: KafkaMessage>(mut reader: MessageReader, version: i16) -> io::Result<(M, usize)> {
     let message = M::decode(&mut reader, version).map_err(invalid)?;
+    let taken = reader.memory_taken();
     reader.finish().map_err(invalid)?;
-    Ok(message)
+    Ok((message, taken))
 }
 
 fn invalid(problem: impl fmt::Display) -> io::Error {

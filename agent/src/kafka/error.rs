@@ -52,6 +52,8 @@ pub(super) fn kafka_code(family: ErrorFamily, error: &Error) -> i16 {
         (ErrorCode::TopicDeletionInProgress, Admin) => 36,
         (ErrorCode::TopicDeletionInProgress, _) => 3,
         (ErrorCode::Unknown, Produce) => REQUEST_TIMED_OUT,
+        // INVALID_RECORD: no batch, or a format before version 2.
+        (ErrorCode::InvalidRequest | ErrorCode::UnsupportedForMessageFormat, Produce) => 87,
         // librdkafka ends with UNKNOWN_PRODUCER_ID; an earlier batch is missing.
         (ErrorCode::UnknownProducerId, Produce) => 45,
         // Java takes DUPLICATE_SEQUENCE_NUMBER for stored, which nobody knows of a batch this old.
@@ -105,5 +107,9 @@ mod tests {
         assert_eq!(code(ErrorFamily::Fetch, ErrorCode::StorageCorrupt), 2);
         assert_eq!(code(ErrorFamily::Produce, ErrorCode::UnknownProducerId), 45);
         assert_eq!(code(ErrorFamily::Produce, ErrorCode::DuplicateSequenceNumber), 45);
+        assert_eq!(
+            code(ErrorFamily::Produce, ErrorCode::UnsupportedForMessageFormat),
+            87
+        );
     }
 }

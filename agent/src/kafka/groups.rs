@@ -1,5 +1,8 @@
 //! Consumer groups of the classic protocol.
 
+use std::collections::HashSet;
+
+use bytes::Bytes;
 use streamhouse_core::{
     Error, ErrorCode,
     kafka::{
@@ -40,7 +43,8 @@ pub(super) async fn join_group(context: RequestContext, request: JoinGroupReques
     let protocol_type = request.protocol_type.clone();
     let protocols = request.protocols.into_iter().map(|protocol| v1::GroupProtocol {
         name: protocol.name,
-        metadata: protocol.metadata,
+        // A copy, so that the group does not hold the whole frame.
+        metadata: Bytes::copy_from_slice(&protocol.metadata),
     });
     let join = v1::JoinGroupRequest {
         group_id: request.group_id,
@@ -90,7 +94,8 @@ fn instance_id(instance_id: String) -> Option<String> {
 pub(super) async fn sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
     let assignments = request.assignments.into_iter().map(|given| v1::MemberAssignment {
         member_id: given.member_id,
-        assignment: given.assignment,
+        // A copy, so that the group does not hold the whole frame.
+        assignment: Bytes::copy_from_slice(&given.assignment),
     });
     let sync = v1::SyncGroupRequest {
         group_id: request.group_id,
@@ -179,8 +184,12 @@ pub(super) async fn describe_groups(
     context: RequestContext,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
-    let mut groups = Vec::with_capacity(request.groups.len());
-    for group_id in request.groups {
+    let mut group_ids = request.groups;
+    // The answer is not larger than the groups, however often a request names one.
+    let mut seen = HashSet::with_capacity(group_ids.len());
+    group_ids.retain(|group_id| seen.insert(group_id.clone()));
+    let mut groups = Vec::with_capacity(group_ids.len());
+    for group_id in group_ids {
         let mut group = described_group(&context, group_id).await;
         group.authorized_operations = match request.include_authorized_operations {
             true => GROUP_OPERATIONS,

@@ -1,10 +1,10 @@
 //! Metadata: brokers, topics and the leaders of their partitions.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use streamhouse_core::{
     Error,
-    ids::topic_name_problem,
+    ids::{MAX_TOPIC_NAME, topic_name_problem},
     kafka::{
         MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
         MetadataResponsePartition, MetadataResponseTopic,
@@ -36,6 +36,9 @@ const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const INVALID_TOPIC: i16 = 17;
 const UNKNOWN_TOPIC_ID: i16 = 100;
+/// Bytes of memory that a topic and a partition of an answer take at most, beside their names.
+const TOPIC_MEMORY: usize = 512;
+const PARTITION_MEMORY: usize = 256;
 
 /// Serves Metadata.
 pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) -> MetadataResponse {
@@ -43,7 +46,8 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
     // Version 0 has no null: no topics are all topics.
     let wanted = request
         .topics
-        .filter(|topics| context.version > 0 || !topics.is_empty());
+        .filter(|topics| context.version > 0 || !topics.is_empty())
+        .map(each_once);
     let mut view = deps.directory.view();
     let is_known = |view: &ClusterView, topic: &MetadataRequestTopic| find(view, topic).is_some();
     let unknown = wanted.iter().flatten().any(|topic| !is_known(&view, topic));
@@ -61,6 +65,9 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
             view = deps.directory.view();
         }
     }
+    context
+        .reserve_answer(answer_memory(&view, wanted.as_deref()))
+        .await;
     let brokers = brokers::all(&view);
     let asked = request.include_topic_authorized_operations;
     let describe = |topic: &Arc<DirectoryTopic>| described(&view, &brokers, topic, asked);
@@ -87,6 +94,27 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
             OPERATIONS_NOT_ASKED
         },
         ..MetadataResponse::default()
+    }
+}
+
+/// Returns the topics that a request names, each once: the answer is not larger than the cluster,
+/// however often a request names a large topic.
+fn each_once(mut topics: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic> {
+    let mut seen = HashSet::with_capacity(topics.len());
+    topics.retain(|topic| seen.insert((topic.topic_id, topic.name.clone())));
+    topics
+}
+
+/// Returns the memory that the answer for these topics takes at most, for all topics if `None`.
+fn answer_memory(view: &ClusterView, wanted: Option<&[MetadataRequestTopic]>) -> usize {
+    let topic_memory =
+        |topic: &Arc<DirectoryTopic>| TOPIC_MEMORY + PARTITION_MEMORY * topic.record.partitions.len();
+    match wanted {
+        None => view.topics().map(topic_memory).sum(),
+        Some(wanted) => {
+            let known = wanted.iter().filter_map(|topic| find(view, topic));
+            known.map(topic_memory).sum::<usize>() + TOPIC_MEMORY * wanted.len()
+        }
     }
 }
 
@@ -208,7 +236,9 @@ pub(super) struct NamedTopic {
 /// if there is no topic with the id.
 pub(super) fn named_topic(view: &ClusterView, name: String, topic_id: Uuid) -> NamedTopic {
     if topic_id.is_nil() {
-        let topic_id = String::new();
+        let (mut name, topic_id) = (name, String::new());
+        // The name is copied for each partition, and no topic has a longer one.
+        name.truncate(name.floor_char_boundary(MAX_TOPIC_NAME + 1));
         return NamedTopic { name, topic_id };
     }
     let found = view.topic_by_id(topic_id);

@@ -5,7 +5,7 @@
 //! serves a request, and one module for each kind of request translates between Kafka's messages
 //! and this agent's. Guarantees: a connection holds a bounded number of requests, each of bounded
 //! size, and takes memory for a request before it reads it; a request that cannot be decoded ends
-//! its connection and nothing else.
+//! its connection and nothing else. `limits` has the numbers.
 
 mod admin;
 mod alter_configs;
@@ -22,6 +22,7 @@ mod error;
 mod fetch;
 mod frame;
 mod groups;
+mod limits;
 mod log_dirs;
 mod metadata;
 mod offset_delete;
@@ -29,8 +30,11 @@ mod offsets;
 mod produce;
 mod producers;
 mod request;
+mod request_memory;
 mod topic_partitions;
 
+#[cfg(test)]
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{future::Future, io, sync::Arc};
 
 use futures::{Stream, StreamExt, pin_mut};
@@ -38,8 +42,10 @@ use streamhouse_core::kafka::ApiKey;
 use streamhouse_metadata::MetadataStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::{
@@ -66,8 +72,10 @@ pub struct KafkaDeps {
     pub directory: Arc<ClusterDirectory>,
     /// Metrics of this agent.
     pub metrics: Arc<AgentMetrics>,
-    /// Memory of requests that are arriving.
+    /// Memory of requests that are arriving or being served.
     pub request_memory: ByteBudget,
+    /// What Produce requests may have of it.
+    pub produce_request_memory: ByteBudget,
     /// Maximum size of one request, in bytes.
     pub max_request_bytes: usize,
     /// Number of partitions of a topic that is created because a client asks for it; `None` if
@@ -86,7 +94,7 @@ impl<C> KafkaConnection for C where
 {
 }
 
-/// Serves connections until `stop` resolves.
+/// Serves connections until `stop` resolves, and then the requests that are being served.
 pub async fn serve<C: KafkaConnection>(
     connections: impl Stream<Item = io::Result<C>>,
     deps: Arc<KafkaDeps>,
@@ -97,14 +105,14 @@ pub async fn serve<C: KafkaConnection>(
     for api in [ApiKey::Produce, ApiKey::Fetch] {
         deps.metrics.kafka.register(api.name());
     }
-    let mut served = JoinSet::new();
+    let (mut served, stopping) = (JoinSet::new(), CancellationToken::new());
     loop {
         tokio::select! {
             () = &mut stop => break,
-            Some(_) = served.join_next() => {}
+            Some(ended) = served.join_next() => report_failure(ended),
             accepted = connections.next() => match accepted {
                 Some(Ok(connection)) => {
-                    served.spawn(connection::serve(connection, deps.clone()));
+                    served.spawn(connection::serve(connection, deps.clone(), stopping.clone()));
                 }
                 Some(Err(error)) => tracing::debug!(%error, "a Kafka connection failed"),
                 None => break,
@@ -112,5 +120,26 @@ pub async fn serve<C: KafkaConnection>(
         }
     }
     // Clients find the agents that take over when their connections end.
-    served.shutdown().await;
+    stopping.cancel();
+    let finished = async {
+        while let Some(ended) = served.join_next().await {
+            report_failure(ended);
+        }
+    };
+    if timeout(limits::STOP_GRACE, finished).await.is_err() {
+        served.shutdown().await;
+    }
+}
+
+/// Connections whose task failed.
+#[cfg(test)]
+pub(crate) static FAILED_CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Reports a connection whose task failed, which only a bug can cause.
+fn report_failure(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        #[cfg(test)]
+        FAILED_CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%error, "serving a Kafka connection failed");
+    }
 }

@@ -1,7 +1,7 @@
 //! Offsets of logs: by position or timestamp, by leader epoch, and deletion of records.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -51,7 +51,7 @@ pub(super) async fn list_offsets(
     }
     let wanted = request.topics.iter().flat_map(|topic| {
         let partitions = topic.partitions.iter();
-        partitions.map(|partition| (topic.name.clone(), partition.partition_index))
+        partitions.map(|partition| (topic.name.as_str(), partition.partition_index))
     });
     let logs = LogPositions::read(&context, wanted.collect()).await;
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -98,12 +98,14 @@ struct LogPositions {
 impl LogPositions {
     /// Asks the metadata store instead of this agent's memory: a returned offset must never be
     /// ahead of what another agent returns.
-    async fn read(context: &RequestContext, wanted: Vec<(String, i32)>) -> Self {
+    async fn read(context: &RequestContext, wanted: Vec<(&str, i32)>) -> Self {
         let deps = &context.client.deps;
         let view = deps.directory.view();
         let known =
-            |(topic, partition): &(String, i32)| Some(view.find_partition(topic, "", *partition).ok()?.uid);
-        let uids: Vec<PartitionUid> = wanted.iter().filter_map(known).collect();
+            |(topic, partition): (&str, i32)| Some(view.find_partition(topic, "", partition).ok()?.uid);
+        // Each once, however often a request names it.
+        let uids: BTreeSet<PartitionUid> = wanted.into_iter().filter_map(known).collect();
+        let uids: Vec<PartitionUid> = uids.into_iter().collect();
         let bounds = match uids.is_empty() {
             true => Ok(Vec::new()),
             false => deps.metadata.bounds(&uids).await,
@@ -198,7 +200,7 @@ pub(super) async fn offset_for_leader_epoch(
 ) -> OffsetForLeaderEpochResponse {
     let wanted = request.topics.iter().flat_map(|topic| {
         let partitions = topic.partitions.iter();
-        partitions.map(|partition| (topic.topic.clone(), partition.partition))
+        partitions.map(|partition| (topic.topic.as_str(), partition.partition))
     });
     let logs = LogPositions::read(&context, wanted.collect()).await;
     let topics = request.topics.into_iter().map(|topic| {

@@ -25,7 +25,8 @@ use crate::{
     produce::handler::{self, PendingProduce},
 };
 
-/// How long a request waits for memory, unread by its client's next requests. A refused batch in
+/// How long a request waits for memory, while nothing more of its connection is read. Then the
+/// connection ends, as that of a client whose broker does not answer: a batch that is refused in
 /// the middle of others would break an idempotent producer's order.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// A transactional request to an agent that has no transactions ends the producer with this code:
@@ -57,15 +58,31 @@ struct ProducedTopic {
     partitions: Vec<(i32, Option<i16>)>,
 }
 
+impl PendingKafkaProduce {
+    /// Returns the bytes of the batches that were accepted.
+    pub(super) fn admitted_bytes(&self) -> usize {
+        self.pending.admitted_bytes()
+    }
+
+    /// Returns whether a batch was refused because there was no memory.
+    pub(super) fn lacked_memory(&self) -> bool {
+        self.pending.lacked_memory()
+    }
+}
+
+/// Returns the code of a request that is refused as a whole.
+fn refusal(request: &ProduceRequest) -> Option<i16> {
+    if request.transactional_id.is_some() {
+        return Some(NO_TRANSACTIONS);
+    }
+    (!(-1..=1).contains(&request.acks)).then_some(INVALID_REQUIRED_ACKS)
+}
+
 /// Accepts a request.
 pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) -> PendingKafkaProduce {
     let deps = &context.client.deps;
     let view = deps.directory.view();
-    let refused = match request.acks {
-        _ if request.transactional_id.is_some() => Some(NO_TRANSACTIONS),
-        -1..=1 => None,
-        _ => Some(INVALID_REQUIRED_ACKS),
-    };
+    let refused = refusal(&request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut accepted = Vec::new();
     for topic in request.topic_data {
@@ -122,7 +139,11 @@ pub(super) async fn finish(
     produce: PendingKafkaProduce,
     correlation_id: i32,
 ) -> KafkaAnswer {
-    let results = results(&context, produce.pending, produce.timeout).await;
+    if produce.lacked_memory() {
+        // The answers to the requests before it have left by now.
+        return KafkaAnswer::close();
+    }
+    let results = results(&context, produce.pending, produce.timeout, produce.acks).await;
     let view = context.client.deps.directory.view();
     let response = response(&view, produce.topics, results);
     if produce.acks == 0 {
@@ -144,12 +165,17 @@ async fn results(
     context: &RequestContext,
     pending: PendingProduce,
     timeout: Duration,
+    acks: i16,
 ) -> Result<Vec<v1::PartitionProduceResult>, i16> {
-    let deps = &context.client.deps;
-    let finished = tokio::time::timeout(timeout, pending.finish(&deps.produce)).await;
+    let finished = pending.finish(&context.client.deps.produce);
+    if acks == 0 {
+        // Such a producer waits for nothing.
+        return Ok(finished.await.partitions);
+    }
     // The write goes on; a retry of an idempotent producer finds it.
     let timed_out = Error::new(ErrorCode::RequestTimedOut, "the batch is not stored yet");
-    let response = finished.map_err(|_| kafka_code(ErrorFamily::Produce, &timed_out))?;
+    let response = tokio::time::timeout(timeout, finished).await;
+    let response = response.map_err(|_| kafka_code(ErrorFamily::Produce, &timed_out))?;
     Ok(response.partitions)
 }
 

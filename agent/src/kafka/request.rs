@@ -5,15 +5,17 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::KafkaDeps;
-use crate::{fetch::ResponseMemory, metrics::CountedConnection};
+use super::{KafkaDeps, limits::SMALL_ANSWER_BYTES};
+use crate::{auth::ClientPrincipal, fetch::ResponseMemory, metrics::CountedConnection};
 
 /// A client, as far as it has made itself known.
 #[derive(Debug)]
 pub(super) struct KafkaClient {
     pub(super) deps: Arc<KafkaDeps>,
     pub(super) host: Option<IpAddr>,
+    pub(super) principal: ClientPrincipal,
     /// Counted by the client's software.
     connection: Mutex<CountedConnection>,
 }
@@ -24,6 +26,7 @@ impl KafkaClient {
         Self {
             deps,
             host,
+            principal: ClientPrincipal::default(),
             connection,
         }
     }
@@ -46,6 +49,37 @@ pub(super) struct RequestContext {
     pub(super) client: Arc<KafkaClient>,
     pub(super) version: i16,
     pub(super) client_id: String,
+    /// Memory that was taken for the answer before it was built.
+    pub(super) answer_memory: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl RequestContext {
+    /// Waits for the memory of an answer, before one is built that may be large.
+    pub(super) async fn reserve_answer(&self, bytes: usize) {
+        if bytes > SMALL_ANSWER_BYTES {
+            let permit = self.client.deps.fetch.memory.acquire(bytes).await;
+            *self.answer_memory.lock() = permit.ok();
+        }
+    }
+
+    /// Returns the answer with its memory.
+    pub(super) async fn hold_memory(&self, answer: KafkaAnswer) -> KafkaAnswer {
+        let bytes: usize = answer.buffers.iter().map(Bytes::len).sum();
+        let reserved = self.answer_memory.lock().take();
+        let memory = match reserved {
+            Some(mut permit) => {
+                let spare = permit.num_permits().saturating_sub(bytes);
+                drop(permit.split(spare));
+                Some(permit)
+            }
+            None if bytes > SMALL_ANSWER_BYTES => self.client.deps.fetch.memory.acquire(bytes).await.ok(),
+            None => None,
+        };
+        KafkaAnswer {
+            memory: memory.map(Arc::new),
+            ..answer
+        }
+    }
 }
 
 /// What is sent for a request.

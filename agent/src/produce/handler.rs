@@ -67,6 +67,8 @@ pub struct PendingProduce {
     request_id: u64,
     /// The parts of the request, without their records.
     partitions: Vec<(v1::PartitionProduce, AppendTicket)>,
+    /// Bytes of the batches that were accepted.
+    admitted_bytes: usize,
     /// Ends with the response.
     span: Option<SampledSpan>,
 }
@@ -97,16 +99,22 @@ pub async fn accept_within(
         span.set_attribute("streamhouse.partitions", request.partitions.len() as i64);
     }
     let mut partitions = Vec::with_capacity(request.partitions.len());
+    let mut admitted_bytes = 0;
     let mut waits = WaitBudget::new(deps, admission);
     for mut part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
         let records = std::mem::take(&mut part.records);
-        let accepted = accept_partition(deps, &mut waits, &part, records, trace).await;
-        partitions.push((part, accepted.unwrap_or_else(AppendTicket::Refused)));
+        let bytes = records.len();
+        let outcome = accept_partition(deps, &mut waits, &part, records, trace).await;
+        if outcome.is_ok() {
+            admitted_bytes += bytes;
+        }
+        partitions.push((part, outcome.unwrap_or_else(AppendTicket::Refused)));
     }
     PendingProduce {
         request_id: request.request_id,
         partitions,
+        admitted_bytes,
         span,
     }
 }
@@ -234,7 +242,8 @@ async fn admit_bytes(
     waits: &mut WaitBudget,
     bytes: usize,
 ) -> Result<OwnedSemaphorePermit, Error> {
-    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    // A batch that is larger than the budget takes all of it.
+    let permits = u32::try_from(bytes.min(writer.memory_capacity())).unwrap_or(u32::MAX);
     let memory = writer.memory().clone();
     let full = match memory.clone().try_acquire_many_owned(permits) {
         Ok(permit) => return Ok(permit),
@@ -258,6 +267,18 @@ async fn admit_bytes(
 }
 
 impl PendingProduce {
+    /// Returns the bytes of the batches that were accepted: those that have memory of their own.
+    pub fn admitted_bytes(&self) -> usize {
+        self.admitted_bytes
+    }
+
+    /// Returns whether a batch was refused because there was no memory.
+    pub fn lacked_memory(&self) -> bool {
+        let full = |error: &Error| error.code() == ErrorCode::ResourceExhausted;
+        let mut tickets = self.partitions.iter().map(|(_, ticket)| ticket);
+        tickets.any(|ticket| matches!(ticket, AppendTicket::Refused(error) if full(error)))
+    }
+
     /// Waits until every partition has an answer, and returns the response.
     pub async fn finish(mut self, deps: &ProduceDeps) -> v1::ProduceResponse {
         let mut partitions = Vec::with_capacity(self.partitions.len());

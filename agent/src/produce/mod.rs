@@ -165,6 +165,11 @@ impl WalWriter {
         &self.shared.memory
     }
 
+    /// Returns the number of bytes that may be admitted at once.
+    pub fn memory_capacity(&self) -> usize {
+        self.shared.settings.memory
+    }
+
     /// Returns the bytes that are admitted and not yet answered.
     pub fn queued_bytes(&self) -> usize {
         self.shared

@@ -1,12 +1,14 @@
 //! Accepts the connections of a port: a bounded number at once, each with TCP_NODELAY, and with TLS
 //! where the port has a certificate. Over the limit, new connections wait in the operating system's
-//! queue until one closes; nothing here grows with the number of clients. A handshake occupies a
+//! queue until one closes; nothing here grows with the number of clients. A connection of an address
+//! that has too many is closed at once. A handshake occupies a
 //! slot like a connection and has a time limit, so that a client cannot occupy slots without using
 //! them.
 
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,7 +26,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::plain_text;
+use super::{
+    address_limit::{AddressLimit, AddressSlot},
+    plain_text,
+};
 
 /// Back-off after the operating system refused to accept a connection (out of file descriptors).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -35,6 +40,8 @@ const MAX_CONCURRENT_HANDSHAKES: usize = 64;
 pub struct ConnectionPolicy {
     /// Maximum number of connections.
     pub limit: usize,
+    /// Maximum number of connections of one address; 0 for any number.
+    pub limit_per_address: usize,
     /// Gauge of open connections.
     pub open_connections: IntGauge,
     /// TLS of the port; plain text if `None`.
@@ -63,6 +70,7 @@ pub fn accept(
     let port = ConnectionAcceptor {
         listener,
         permits: Arc::new(Semaphore::new(rules.limit)),
+        addresses: AddressLimit::new(rules.limit_per_address),
         rules,
         handshakes: JoinSet::new(),
     };
@@ -75,6 +83,7 @@ pub fn accept(
 struct ConnectionAcceptor {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    addresses: AddressLimit,
     rules: ConnectionPolicy,
     /// Handshakes in progress; they end with the port.
     handshakes: JoinSet<Option<(ConnectionTransport, ConnectionSlot)>>,
@@ -98,9 +107,9 @@ impl ConnectionAcceptor {
                         return Some(secured);
                     }
                 }
-                admitted = accept_with_permit(&self.listener, &self.permits), if self.handshakes.len() < MAX_CONCURRENT_HANDSHAKES => {
-                    let (stream, permit) = admitted?;
-                    let place = ConnectionSlot::new(permit, self.rules.open_connections.clone());
+                admitted = accept_with_permit(&self.listener, &self.permits, &self.addresses), if self.handshakes.len() < MAX_CONCURRENT_HANDSHAKES => {
+                    let (stream, permits) = admitted?;
+                    let place = ConnectionSlot::new(permits, self.rules.open_connections.clone());
                     match self.rules.security.clone() {
                         None => return Some((ConnectionTransport::Plain(stream), place)),
                         Some(security) => {
@@ -116,20 +125,28 @@ impl ConnectionAcceptor {
 async fn accept_with_permit(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    addresses: &AddressLimit,
+) -> Option<(TcpStream, (OwnedSemaphorePermit, AddressSlot))> {
     let permit = permits.clone().acquire_owned().await.ok()?;
-    Some((accept_one(listener).await, permit))
+    loop {
+        let (stream, address) = accept_one(listener).await;
+        match addresses.count(address.ip()) {
+            Some(slot) => return Some((stream, (permit, slot))),
+            // Any client can cause this, so it is not logged at a higher level.
+            None => tracing::debug!(%address, "closed a connection of an address that has too many"),
+        }
+    }
 }
 
-async fn accept_one(listener: &TcpListener) -> TcpStream {
+async fn accept_one(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 // Otherwise small responses wait for the acknowledgement of the previous one.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
-                return stream;
+                return (stream, address);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; retrying");
@@ -171,15 +188,15 @@ async fn run_handshake(
 /// One of the port's connection slots, released when dropped.
 #[derive(Debug)]
 struct ConnectionSlot {
-    _permit: OwnedSemaphorePermit,
+    _permits: (OwnedSemaphorePermit, AddressSlot),
     open: IntGauge,
 }
 
 impl ConnectionSlot {
-    fn new(permit: OwnedSemaphorePermit, open: IntGauge) -> Self {
+    fn new(permits: (OwnedSemaphorePermit, AddressSlot), open: IntGauge) -> Self {
         open.inc();
         Self {
-            _permit: permit,
+            _permits: permits,
             open,
         }
     }

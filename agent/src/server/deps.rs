@@ -54,8 +54,10 @@ pub struct ServerDeps {
 /// Limits of clients' connections and requests.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
-    /// Maximum number of connections of each gRPC listener.
+    /// Maximum number of connections of each gRPC listener and of the Kafka listener.
     pub max_connections: usize,
+    /// Maximum number of these that one address may have; 0 for any number.
+    pub max_connections_per_address: usize,
     /// Maximum size of one request, in bytes.
     pub max_request_bytes: usize,
 }

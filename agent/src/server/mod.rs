@@ -2,6 +2,7 @@
 //! Prometheus and the console. All are bound first, so that a port in use ends the start; they are
 //! served until stopped, with TLS where there is a certificate.
 
+mod address_limit;
 pub mod admin;
 pub mod connections;
 pub mod data;
@@ -90,6 +91,7 @@ impl ServerPorts {
             self.http,
             ConnectionPolicy {
                 limit: http::MAX_HTTP_CONNECTIONS,
+                limit_per_address: 0,
                 // The number of HTTP connections says nothing about clients, so it is not exported.
                 open_connections: IntGauge::new("http_connections", "open")?,
                 security: connection_security(tls.certificate(ListenerKind::Http), &deps.metrics)?,
@@ -171,6 +173,7 @@ async fn serve_grpc(
 ) -> anyhow::Result<()> {
     let policy = ConnectionPolicy {
         limit: deps.limits.max_connections,
+        limit_per_address: deps.limits.max_connections_per_address,
         open_connections: deps.metrics.connections.clone(),
         security,
         preface_bytes: HTTP2_PREFACE_BYTES,
@@ -202,6 +205,7 @@ async fn serve_kafka(
     };
     let policy = ConnectionPolicy {
         limit: deps.limits.max_connections,
+        limit_per_address: deps.limits.max_connections_per_address,
         open_connections: deps.metrics.connections.clone(),
         security: connection_security(tls.certificate(ListenerKind::Kafka), &deps.metrics)?,
         preface_bytes: KAFKA_PREFACE_BYTES,

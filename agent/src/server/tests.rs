@@ -59,6 +59,7 @@ async fn bind_with_timeout(limit: usize, secure: Option<ListenerKind>, patience:
     );
     let rules = ConnectionPolicy {
         limit,
+        limit_per_address: 3,
         open_connections: open.clone(),
         security,
         preface_bytes: 3,
@@ -115,6 +116,27 @@ async fn a_connection_beyond_the_limit_waits_for_a_place() {
     drop(first);
     let _second = bound.accepted.next().await.unwrap().unwrap();
     assert_eq!(bound.open.get(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_of_an_address_that_has_too_many_is_closed() {
+    let mut bound = bind_test_port(9, None).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(TcpStream::connect(bound.address).await.unwrap());
+    }
+    let first = bound.accepted.next().await.unwrap().unwrap();
+    let _second = bound.accepted.next().await.unwrap().unwrap();
+    let _third = bound.accepted.next().await.unwrap().unwrap();
+    let closed = async { clients[3].read(&mut [0]).await.unwrap_or(0) };
+    tokio::select! {
+        _ = bound.accepted.next() => panic!("it is the fourth of its address"),
+        read = closed => assert_eq!(read, 0),
+    }
+    drop(first);
+    let _again = TcpStream::connect(bound.address).await.unwrap();
+    let _fourth = bound.accepted.next().await.unwrap().unwrap();
+    assert_eq!(bound.open.get(), 3);
 }
 
 #[tokio::test]

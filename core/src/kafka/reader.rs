@@ -1,7 +1,8 @@
 //! Reads the types of the Kafka protocol from a frame.
 //!
 //! Guarantees: what is decoded holds at most [`MEMORY_FACTOR`] times the bytes of the frame plus
-//! [`MEMORY_BASE`], whatever counts and lengths the frame claims; no input panics.
+//! [`MEMORY_BASE`], or what the caller allows, whatever counts and lengths the frame claims; no
+//! input panics.
 
 use bytes::{Buf as _, Bytes};
 use thiserror::Error;
@@ -14,6 +15,10 @@ use super::RecordBuffers;
 const MEMORY_FACTOR: usize = 16;
 /// Bytes in memory that a small frame may take.
 const MEMORY_BASE: usize = 4096;
+/// Bytes in memory that the shortest text takes: what the allocator gives at least.
+const MIN_TEXT_MEMORY: usize = 16;
+/// The longest text in bytes, in every version.
+const MAX_TEXT_LEN: usize = i16::MAX as usize;
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -47,16 +52,40 @@ pub struct MessageReader {
     frame: Bytes,
     /// Bytes of memory that may still be taken.
     memory: usize,
+    /// Bytes of memory that may be taken in all.
+    limit: usize,
 }
 
 impl MessageReader {
     /// Begins to read a frame.
     pub fn new(frame: Bytes) -> Self {
-        let memory = frame
-            .len()
-            .saturating_mul(MEMORY_FACTOR)
-            .saturating_add(MEMORY_BASE);
-        Self { frame, memory }
+        let limit = Self::memory_limit(frame.len());
+        Self::with_memory_limit(frame, limit)
+    }
+
+    /// Begins to read a frame whose lists and texts may take this many bytes of memory.
+    pub fn with_memory_limit(frame: Bytes, limit: usize) -> Self {
+        Self {
+            frame,
+            memory: limit,
+            limit,
+        }
+    }
+
+    /// Returns the memory that the lists and texts of a frame of this length may take, in bytes,
+    /// unless the caller says otherwise.
+    pub const fn memory_limit(length: usize) -> usize {
+        length.saturating_mul(MEMORY_FACTOR).saturating_add(MEMORY_BASE)
+    }
+
+    /// Returns the memory that was taken so far for lists and texts, in bytes.
+    pub const fn memory_taken(&self) -> usize {
+        self.limit - self.memory
+    }
+
+    /// Returns the number of bytes that are left.
+    pub fn remaining(&self) -> usize {
+        self.frame.len()
     }
 
     /// Ends the reading.
@@ -160,7 +189,12 @@ impl MessageReader {
                 Err(DecodeError::UnexpectedNull)
             };
         };
-        self.charge(length)?;
+        if length > MAX_TEXT_LEN {
+            return Err(DecodeError::InvalidLength);
+        }
+        if length > 0 {
+            self.charge(length.max(MIN_TEXT_MEMORY))?;
+        }
         let bytes = self.take(length)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| DecodeError::InvalidText)?;
         Ok(Some(text.to_owned()))
@@ -260,6 +294,7 @@ impl MessageReader {
             let mut field = Self {
                 frame: self.take(length)?,
                 memory: self.memory,
+                limit: self.limit,
             };
             if known(&mut field, tag)? {
                 self.memory = field.memory;

@@ -2,6 +2,8 @@
 
 mod differential;
 mod frames;
+mod fuzz;
+mod mutate;
 mod sample;
 
 use bytes::Bytes;
@@ -11,7 +13,9 @@ use super::*;
 /// Decodes a message and returns it as it is encoded.
 fn encode_again<M: KafkaMessage>(body: &Bytes, version: i16) -> Result<Bytes, DecodeError> {
     let mut reader = MessageReader::new(body.clone());
-    let message = M::decode(&mut reader, version)?;
+    let decoded = M::decode(&mut reader, version);
+    assert!(reader.memory_taken() <= MessageReader::memory_limit(body.len()));
+    let message = decoded?;
     reader.finish()?;
     let mut writer = MessageWriter::default();
     message.encode(&mut writer, version).unwrap();

@@ -422,8 +422,16 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "max-connections",
         "2000",
         "1 to 100000",
-        "Maximum number of concurrent client connections of each gRPC listener.",
+        "Maximum number of concurrent client connections of each gRPC listener and of the Kafka listener; further ones wait.",
         |s, v| parse_number(v, 1, 100_000).map(|v| s.max_connections = v),
+    ),
+    define(
+        "max-connections-per-address",
+        "0",
+        "0 to 100000",
+        "Maximum number of those that one IP address may have; further ones are closed. 0 sets no limit: clients behind a \
+        load balancer share an address.",
+        |s, v| parse_number(v, 0, 100_000).map(|v| s.max_connections_per_address = v),
     ),
     define(
         "lease-ttl",

@@ -262,8 +262,9 @@ mod tests {
     }
 
     /// Bounds the number of settings, so that an agent stays learnable. Three of them are those of
-    /// the Kafka listener.
-    const MAX_SETTINGS: usize = 38;
+    /// the Kafka listener, and one bounds the connections of an address, as Kafka's
+    /// `max.connections.per.ip` does.
+    const MAX_SETTINGS: usize = 39;
 
     #[test]
     fn there_are_few_settings_and_every_default_is_legal() {

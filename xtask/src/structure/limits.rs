@@ -53,6 +53,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &["segment"],
             &["store"],
             &[
+                "auth",
                 "failpoint",
                 "deferred_metadata",
                 "listeners",

@@ -20,12 +20,7 @@ fn decoded<T>(result: anyhow::Result<T>) -> Option<T> {
 }
 
 fn sample(api: &ApiDefinition, version: i16, suffix: &str, source: &mut SampleSource) -> Bytes {
-    let mut writer = SampleWriter {
-        api,
-        version,
-        source,
-        bytes: Vec::new(),
-    };
+    let mut writer = SampleWriter::new(api, version, source);
     writer.structure(&format!("{}{suffix}", api.name));
     writer.bytes.into()
 }

@@ -11,7 +11,8 @@ use self::parse::{FieldDefinition, FieldType, VersionRange};
 
 /// Reads the definitions that the messages were generated from.
 pub(super) fn definitions() -> Vec<ApiDefinition> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka");
+    // Other crates use this file as well.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/kafka");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     files
         .map(|path| parse::api(&fs::read_to_string(path).unwrap()).unwrap())
@@ -41,15 +42,52 @@ impl SampleSource {
     }
 }
 
+/// Values that mean something to a broker.
+#[derive(Clone, Copy)]
+pub(super) struct SampleVocabulary<'a> {
+    pub(super) words: &'a [&'a str],
+    pub(super) records: &'a [u8],
+}
+
 /// Writes a message with random values.
 pub(super) struct SampleWriter<'a> {
     pub(super) api: &'a ApiDefinition,
     pub(super) version: i16,
     pub(super) source: &'a mut SampleSource,
+    pub(super) vocabulary: Option<SampleVocabulary<'a>>,
     pub(super) bytes: Vec<u8>,
 }
 
-impl SampleWriter<'_> {
+impl<'a> SampleWriter<'a> {
+    pub(super) fn new(api: &'a ApiDefinition, version: i16, source: &'a mut SampleSource) -> Self {
+        Self {
+            api,
+            version,
+            source,
+            vocabulary: None,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Returns a random number; mostly a small one where values mean something.
+    fn number(&mut self) -> u64 {
+        let number = self.source.next();
+        match self.vocabulary {
+            Some(_) if number % 8 < 6 => (number >> 8) % 4,
+            Some(_) if number % 8 == 6 => u64::MAX,
+            _ => number,
+        }
+    }
+
+    fn text(&mut self, kind: &str) -> Vec<u8> {
+        let word = self.source.next() as usize;
+        match self.vocabulary {
+            Some(vocabulary) if kind == "records" => vocabulary.records.to_vec(),
+            Some(SampleVocabulary { words, .. }) => words[word % words.len()].into(),
+            None => "zürich-".repeat(word % 40).into_bytes(),
+        }
+    }
+
     fn flexible(&self) -> bool {
         contains(self.api.flexible, self.version)
     }
@@ -97,7 +135,7 @@ impl SampleWriter<'_> {
     }
 
     fn value(&mut self, kind: &FieldType, null: bool) {
-        let number = self.source.next();
+        let number = self.number();
         match kind {
             FieldType::Struct(name) => self.structure(name),
             FieldType::Array(element) => {
@@ -113,14 +151,15 @@ impl SampleWriter<'_> {
                 "int16" => self.bytes.extend((number as i16).to_be_bytes()),
                 "int32" => self.bytes.extend((number as i32).to_be_bytes()),
                 "int64" => self.bytes.extend((number as i64).to_be_bytes()),
+                "uuid" if self.vocabulary.is_some() => self.bytes.extend([0; 16]),
                 "uuid" => self
                     .bytes
                     .extend([number.to_be_bytes(), number.to_le_bytes()].concat()),
                 kind => {
-                    let text = "zürich-".repeat(self.source.below(40) as usize);
+                    let text = self.text(kind);
                     self.length((!null).then_some(text.len() as u64), kind == "string");
                     if !null {
-                        self.bytes.extend(text.as_bytes());
+                        self.bytes.extend(text);
                     }
                 }
             },
