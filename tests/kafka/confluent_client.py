@@ -1,6 +1,6 @@
 """confluent-kafka (librdkafka) for tests/examples/kafka_clients, which runs this against Kafka and against agents and compares the output.
 
-Usage: confluent_client.py SCENARIO BOOTSTRAP; prints what a client sees, without what differs between any two runs.
+Usage: confluent_client.py SCENARIO BOOTSTRAP [ARGUMENTS]; prints what a client sees, without what differs between any two runs.
 """
 
 import hashlib
@@ -446,6 +446,33 @@ def refusals(bootstrap):
     consumer.close()
 
 
+def write(bootstrap, topic, partitions, count):
+    """Writes records of all kinds, for another protocol to read."""
+    producer = Producer({"bootstrap.servers": bootstrap, "compression.type": "zstd", "linger.ms": 20})
+    for number in range(int(count)):
+        producer.produce(
+            topic,
+            partition=number % int(partitions),
+            key=[None, b"", b"key-%d" % number][number % 3],
+            value=[None, b"", bytes(range(256)), b"value-%d" % number][number % 4],
+            headers=[("name", b"%d" % number), ("name", b"again"), ("null", None), ("empty", b"")][: number % 5],
+            timestamp=NOW + number,
+        )
+    show("unsent", producer.flush(LIMIT))
+
+
+def as_hex(value):
+    return "-" if value is None else f"<{value.hex()}>"
+
+
+def dump(bootstrap, topic, partitions, count):
+    """Prints records in a form that tests/examples/kafka_clients/protocols.rs writes, too."""
+    for message in sorted(read_all(bootstrap, topic, int(partitions), int(count)), key=lambda one: (one.partition(), one.offset())):
+        headers = ",".join(f"{name}={as_hex(value)}" for name, value in message.headers() or [])
+        place = f"{message.partition()} {message.offset()} {message.timestamp()[1]}"
+        print(f"{place} {as_hex(message.key())} {as_hex(message.value())} [{headers}]")
+
+
 if __name__ == "__main__":
-    scenarios = [codecs, groups, static_members, topics, configs, group_admin, offsets, refusals]
-    {scenario.__name__: scenario for scenario in scenarios}[sys.argv[1]](sys.argv[2])
+    scenarios = [codecs, groups, static_members, topics, configs, group_admin, offsets, refusals, write, dump]
+    {scenario.__name__: scenario for scenario in scenarios}[sys.argv[1]](*sys.argv[2:])

@@ -1,6 +1,6 @@
 """kafka-python for tests/examples/kafka_clients, which runs this against Kafka and against agents and compares the output.
 
-Usage: kafka_python_client.py SCENARIO BOOTSTRAP; prints what a client sees, without what differs between any two runs.
+Usage: kafka_python_client.py SCENARIO BOOTSTRAP [ARGUMENTS]; prints what a client sees, without what differs between any two runs.
 """
 
 import sys
@@ -108,5 +108,24 @@ def admin(bootstrap):
     client.close()
 
 
+def as_hex(value):
+    return "-" if value is None else f"<{value.hex()}>"
+
+
+def dump(bootstrap, topic, partitions, count):
+    """Prints records in a form that tests/examples/kafka_clients/protocols.rs writes, too."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    consumer.assign([TopicPartition(topic, number) for number in range(int(partitions))])
+    found = []
+    until = time.monotonic() + LIMIT
+    while len(found) < int(count) and time.monotonic() < until:
+        for batch in consumer.poll(timeout_ms=500).values():
+            found.extend(batch)
+    consumer.close()
+    for one in sorted(found, key=lambda one: (one.partition, one.offset)):
+        headers = ",".join(f"{name}={as_hex(value)}" for name, value in one.headers)
+        print(f"{one.partition} {one.offset} {one.timestamp} {as_hex(one.key)} {as_hex(one.value)} [{headers}]")
+
+
 if __name__ == "__main__":
-    {scenario.__name__: scenario for scenario in [records, admin]}[sys.argv[1]](sys.argv[2])
+    {scenario.__name__: scenario for scenario in [records, admin, dump]}[sys.argv[1]](*sys.argv[2:])
