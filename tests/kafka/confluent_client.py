@@ -417,11 +417,11 @@ def offsets(bootstrap):
 def refusals(bootstrap):
     """What a broker refuses, and the errors that a client gets."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    create(admin, "small", 1, **{"max.message.bytes": "1000"})
+    create(admin, "small", 1, **{"max.message.bytes": "2000"})
     outcomes = []
     deliver = lambda error, message: outcomes.append(failure(error) if error else "ok")
     producer = Producer({"bootstrap.servers": bootstrap, "message.timeout.ms": 5000})
-    for value in [b"x" * 100, b"x" * 2000]:
+    for value in [b"x" * 100, b"x" * 3000]:
         producer.produce("small", value=value, on_delivery=deliver)
         producer.flush(LIMIT)
     show("sizes", outcomes)
