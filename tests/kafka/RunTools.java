@@ -8,7 +8,7 @@
 //   until TEXT :: repeats the command until its output has the text: a broker may learn of a change a moment after another one made it
 // And after:
 //   | sort         for tools that print in no particular order
-//   | grep TEXT    only lines with the text
+//   | grep REGEX   only lines in which the regular expression is found
 // Prints each command, its standard output without what differs between any two clusters, and its exit code unless that is 0.
 
 import java.io.ByteArrayInputStream;
@@ -22,6 +22,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.apache.kafka.common.utils.Exit;
 
@@ -43,15 +44,20 @@ public class RunTools {
         Map.entry("producer-perf-test", TOOLS + "ProducerPerformance"),
         Map.entry("consumer-perf-test", TOOLS + "ConsumerPerformance"),
         Map.entry("e2e-latency", TOOLS + "EndToEndLatency"));
-    // Ids, addresses, times and speeds, how often a topic is replicated, and what a broker without a disk does not know.
+    // Ids, addresses, times and speeds, replicas, the wording of errors, and which settings of a broker a topic's follow.
     private static final String[][] DIFFERENT = {
         {"127\\.0\\.0\\.1:\\d+", "ADDRESS"},
         {"(ADDRESS +)\\(\\d+\\) *", "ADDRESS (NODE) "},
         {"TopicId: \\S+", "TopicId: ID"},
         {"ReplicationFactor: \\d+", "ReplicationFactor: N"},
         {"(Leader|Replicas|Isr): [\\d,]+", "$1: N"},
+        {"Elr: .*", "Elr"},
+        {"(Error while executing topic command : ).*", "$1MESSAGE"},
+        {"(kafka\\.common\\.errors\\.\\w+: ).*", "$1MESSAGE"},
+        {" sensitive=false synonyms=.*", ""},
+        // Agents do not keep which protocol the last member of a group had.
+        {"Classic +consumer", "Classic"},
         {"(Configs: )min\\.insync\\.replicas=1,?", "$1"},
-        {"DYNAMIC_DEFAULT_BROKER_CONFIG:min\\.insync\\.replicas=1, ", ""},
         {"Cluster ID: \\S+", "Cluster ID: ID"},
         {"console-consumer-[0-9a-f-]{36}", "console-consumer-ID"},
         {"\"timestamp\":\\d+", "\"timestamp\":TIME"},
@@ -124,7 +130,7 @@ public class RunTools {
         }
         Stream<String> lines = text.lines().map(String::stripTrailing).filter(one -> !one.startsWith("The consumer rebalance protocol"));
         for (String stage : Arrays.copyOfRange(stages, 1, stages.length)) {
-            lines = stage.equals("sort") ? lines.sorted() : lines.filter(one -> one.contains(stage.substring("grep ".length())));
+            lines = stage.equals("sort") ? lines.sorted() : lines.filter(Pattern.compile(stage.substring("grep ".length())).asPredicate());
         }
         lines.forEach(out::println);
         if (code != null && code != 0) {

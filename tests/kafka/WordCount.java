@@ -24,6 +24,8 @@ public class WordCount {
         settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 500);
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2);
         settings.put("auto.offset.reset", "earliest");
+        // Streams does not leave its group when it ends.
+        settings.put("session.timeout.ms", 10000);
         StreamsBuilder builder = new StreamsBuilder();
         KStream<String, String> lines = builder.stream("words-in");
         lines.flatMapValues(line -> Arrays.asList(line.split(" ")))

@@ -21,8 +21,14 @@ pub(crate) fn files(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {
     let (input, output) = (folder.path().join("input"), folder.path().join("output"));
     append_lines(&input, 0)?;
     let mut first = ConnectWorker::start(subject, folder.path(), "first")?;
-    first.create("source", &json!({"connector.class": "FileStreamSource", "file": &input, "topic": "lines"}))?;
-    first.create("sink", &json!({"connector.class": "FileStreamSink", "file": &output, "topics": "lines"}))?;
+    first.create(
+        "source",
+        &json!({"connector.class": "FileStreamSource", "file": &input, "topic": "lines"}),
+    )?;
+    first.create(
+        "sink",
+        &json!({"connector.class": "FileStreamSink", "file": &output, "topics": "lines"}),
+    )?;
     first.wait_for_copy(&input, &output)?;
     for name in ["source", "sink"] {
         seen.add(name, first.wait_for_running(name)?);
@@ -38,7 +44,10 @@ pub(crate) fn files(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {
     let read = ["-C", "-t", "lines", "-o", "beginning", "-e", "-q"];
     let topic = output_of(kcat(&subject.bootstrap, &read))?;
     seen.add("lines in the topic", topic.lines().count());
-    seen.add("lines in the file", std::fs::read_to_string(&output)?.lines().count());
+    seen.add(
+        "lines in the file",
+        std::fs::read_to_string(&output)?.lines().count(),
+    );
     Ok(seen)
 }
 
@@ -88,7 +97,11 @@ impl ConnectWorker {
     }
 
     fn ensure_running(&mut self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.process.is_running(), "Connect ended: {}", self.process.log_tail());
+        anyhow::ensure!(
+            self.process.is_running(),
+            "Connect ended: {}",
+            self.process.log_tail()
+        );
         Ok(())
     }
 
@@ -120,7 +133,9 @@ impl ConnectWorker {
         let copied = wait_until("the copy of the file", PROGRAM_TIMEOUT, || {
             self.ensure_running()?;
             std::thread::sleep(Duration::from_millis(200));
-            Ok(std::fs::read(output).is_ok_and(|text| text == wanted).then_some(()))
+            Ok(std::fs::read(output)
+                .is_ok_and(|text| text == wanted)
+                .then_some(()))
         });
         copied.with_context(|| self.process.log_tail())
     }

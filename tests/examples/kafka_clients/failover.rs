@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use streamhouse_testkit::{ChildProcess, ProcessBuilder, kafka_python, wait_until};
+use streamhouse_testkit::{ChildProcess, ProcessBuilder, create_temp_folder, kafka_python, wait_until};
 use streamhouse_tests::TestCluster;
 
 use crate::{
@@ -21,7 +21,6 @@ const STEP: usize = 3_000;
 fn start_cluster() -> anyhow::Result<(TestCluster, TestSubject)> {
     let cluster = TestCluster::start(2, &[])?;
     let subject = TestSubject {
-        name: "agents",
         bootstrap: cluster.kafka_bootstrap(),
     };
     Ok((cluster, subject))
@@ -66,8 +65,13 @@ pub(crate) fn confluent(_: &TestSubjects) -> anyhow::Result<()> {
     let printed = client.stdout();
     let last = printed.lines().last().unwrap_or_default();
     let result: Value = serde_json::from_str(last).with_context(|| client.log_tail())?;
-    let clean = ["unsent", "lost", "twice", "out_of_order", "unread"].iter().all(|name| result[*name] == 0);
-    anyhow::ensure!(clean && result["delivery_errors"] == serde_json::json!([]), "{result}");
+    let clean = ["unsent", "lost", "twice", "out_of_order", "unread"]
+        .iter()
+        .all(|name| result[*name] == 0);
+    anyhow::ensure!(
+        clean && result["delivery_errors"] == serde_json::json!([]),
+        "{result}"
+    );
     Ok(())
 }
 
@@ -85,10 +89,26 @@ pub(crate) fn java(_: &TestSubjects) -> anyhow::Result<()> {
     let (mut cluster, subject) = start_cluster()?;
     create_topic(&subject, "disturbed")?;
     let consumers = VerifiableConsumers::start(&subject, "disturbed", 2)?;
-    let arguments = ["--bootstrap-server", &subject.bootstrap, "--topic", "disturbed", "--throughput", "1000"];
-    let mut producer = tool("VerifiableProducer", &arguments)?.start()?;
+    let folder = create_temp_folder("streamhouse-failover-")?;
+    // Without it, the tool does not send anything twice.
+    let config = folder.path().join("producer.properties");
+    std::fs::write(&config, "retries=2147483647\nenable.idempotence=true\n")?;
+    let arguments = [
+        "--bootstrap-server",
+        &subject.bootstrap,
+        "--topic",
+        "disturbed",
+        "--throughput",
+        "1000",
+    ];
+    let producer = tool("VerifiableProducer", &arguments)?;
+    let mut producer = producer.arg("--command-config").arg(&config).start()?;
     let mut progress = || {
-        anyhow::ensure!(producer.is_running(), "the producer ended: {}", producer.log_tail());
+        anyhow::ensure!(
+            producer.is_running(),
+            "the producer ended: {}",
+            producer.log_tail()
+        );
         Ok(producer.stdout().lines().count().min(consumers.places().len()))
     };
     disturb(&mut cluster, &mut progress)?;
@@ -113,7 +133,14 @@ fn check_java(produced: &str, mut consumers: VerifiableConsumers) -> anyhow::Res
     consumers.wait_for(places.len())?;
     let read = consumers.stop()?;
     let unread = places.difference(&read).count();
-    anyhow::ensure!(unread == 0, "{unread} of {acknowledgements} records were not read");
-    anyhow::ensure!(read == places, "{} records are stored that were not acknowledged", read.len() - places.len());
+    anyhow::ensure!(
+        unread == 0,
+        "{unread} of {acknowledgements} records were not read"
+    );
+    anyhow::ensure!(
+        read == places,
+        "{} records are stored that were not acknowledged",
+        read.len() - places.len()
+    );
     Ok(())
 }

@@ -4,19 +4,23 @@ use streamhouse_testkit::{ProcessBuilder, franz_go_tests};
 
 use crate::{comparison::ScenarioOutput, programs::outcome_of, subject::TestSubject};
 
-/// Tests that need what agents do not offer: transactions, share groups, SASL.
-const NOT_OFFERED: &str = "Txn|Share|SCRAM|OAuth";
+/// Tests that need what agents do not offer: transactions, share groups, SASL, the topic
+/// `__consumer_offsets`.
+const NOT_OFFERED: &str = "Txn|Share|SCRAM|OAuth|^TestConsumeRegex$|848|/848|//848";
 /// Tests that use a cluster; the others test the library itself.
 const CLUSTER_TESTS: &str = "^(TestPing|TestIssue\\d+|TestConsume.*|Test848.*|TestDirectPartitionPurge|\
-    TestAddRemovePartitions|TestPause.*|TestIssueFetch.*|TestIssueProduce.*|TestPooling|TestGroup.*|TestHookPollStart|\
-    TestPollWaitState.*|TestClient_.*|TestUnknownGroup.*|TestProcessHooks.*)$";
+    TestAddRemovePartitions|TestPause.*|TestIssueFetch.*|TestIssueProduce.*|TestPooling|TestGroup.*|\
+    TestHookPollStart|TestClient_.*|TestUnknownGroup.*)$";
+/// Of them, those of groups and some of consuming.
+const GROUP_TESTS: &str =
+    "^(TestGroupSimple|TestGroupETL|TestIssue865|TestPauseIssue489|TestAddRemovePartitions)$";
 
 /// The records that pass through a chain of groups in the test of groups.
 const SMALL_RECORDS: &str = "5000";
 const RECORDS: &str = "20000";
 
 pub(crate) fn group(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {
-    run(subject, "^(TestGroupSimple|TestClient_Produce|TestIssue434)$", SMALL_RECORDS)
+    run(subject, GROUP_TESTS, SMALL_RECORDS)
 }
 
 pub(crate) fn all(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {

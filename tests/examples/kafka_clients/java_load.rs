@@ -23,11 +23,23 @@ pub(crate) fn verifiable(subject: &TestSubject) -> anyhow::Result<ScenarioOutput
     create_topic(subject, topic)?;
     let mut consumers = VerifiableConsumers::start(subject, topic, 2)?;
     let count = VERIFIED.to_string();
-    let arguments = ["--bootstrap-server", &subject.bootstrap, "--topic", topic, "--max-messages", &count];
+    let arguments = [
+        "--bootstrap-server",
+        &subject.bootstrap,
+        "--topic",
+        topic,
+        "--max-messages",
+        &count,
+    ];
     let printed = output_of(tool("VerifiableProducer", &arguments)?)?;
-    let last = events(&printed).into_iter().find(|event| event["name"] == "tool_data");
+    let last = events(&printed)
+        .into_iter()
+        .find(|event| event["name"] == "tool_data");
     let last = last.context("the producer printed no total")?;
-    seen.add("sent, acknowledged", format!("{} {}", last["sent"], last["acked"]));
+    seen.add(
+        "sent, acknowledged",
+        format!("{} {}", last["sent"], last["acked"]),
+    );
     consumers.wait_for(VERIFIED)?;
     seen.add("read", consumers.stop()?.len());
     Ok(seen)
@@ -65,7 +77,10 @@ impl VerifiableConsumers {
             "earliest",
         ];
         let start = |_| tool("VerifiableConsumer", &arguments)?.start();
-        (0..members).map(start).collect::<anyhow::Result<_>>().map(VerifiableConsumers)
+        (0..members)
+            .map(start)
+            .collect::<anyhow::Result<_>>()
+            .map(VerifiableConsumers)
     }
 
     /// Returns the places of all records that the members have read.
@@ -134,14 +149,30 @@ pub(crate) fn performance(subject: &TestSubject) -> anyhow::Result<ScenarioOutpu
         let last = printed.lines().last().unwrap_or_default();
         seen.add(codec, last.split(',').next().unwrap_or_default());
     }
-    let arguments = ["--bootstrap-server", bootstrap, "--topic", "performance", "--num-records", MEASURED];
-    let printed = output_of(tool("ConsumerPerformance", &[&arguments[..], &["--hide-header"]].concat())?)?;
+    let arguments = [
+        "--bootstrap-server",
+        bootstrap,
+        "--topic",
+        "performance",
+        "--num-records",
+        MEASURED,
+    ];
+    let printed = output_of(tool(
+        "ConsumerPerformance",
+        &[&arguments[..], &["--hide-header"]].concat(),
+    )?)?;
     let columns: Vec<&str> = printed.trim().split(", ").collect();
     let count: f64 = columns.get(4).context("no count of records")?.parse()?;
     // The last poll may return more than was asked for.
     seen.add("read", count >= MEASURED.parse()?);
-    let printed = output_of(tool("EndToEndLatency", &[bootstrap, "performance-latency", "100", "all", "100"])?)?;
-    let percentiles = printed.lines().filter(|line| line.starts_with("Percentiles")).count();
+    let printed = output_of(tool(
+        "EndToEndLatency",
+        &[bootstrap, "performance-latency", "100", "all", "100"],
+    )?)?;
+    let percentiles = printed
+        .lines()
+        .filter(|line| line.starts_with("Percentiles"))
+        .count();
     seen.add("latency", percentiles);
     Ok(seen)
 }

@@ -16,21 +16,74 @@ pub(crate) fn records(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {
     let mut seen = ScenarioOutput::default();
     let bootstrap = subject.bootstrap.as_str();
     let consume = |arguments: &[&str]| output_of(kcat(bootstrap, arguments));
-    let keyed = ["-P", "-t", "kcat", "-K:", "-H", "first=1", "-H", "second=2", "-H", "none"];
+    let keyed = [
+        "-P", "-t", "kcat", "-K:", "-H", "first=1", "-H", "second=2", "-H", "none",
+    ];
     output_of(kcat(bootstrap, &keyed).input("a:one\nb:two\nc:three\nd:four\n"))?;
     output_of(kcat(bootstrap, &["-P", "-t", "kcat", "-Z", "-K:"]).input("e:\n:five\n"))?;
-    seen.add("all", consume(&["-C", "-t", "kcat", "-o", "beginning", "-e", "-q", "-f", FORMAT])?);
-    seen.add("from 2", consume(&["-C", "-t", "kcat", "-p", "0", "-o", "2", "-e", "-q", "-f", FORMAT])?);
-    seen.add("last 2", consume(&["-C", "-t", "kcat", "-p", "0", "-o", "-2", "-e", "-q", "-f", FORMAT])?);
-    seen.add("two", consume(&["-C", "-t", "kcat", "-o", "beginning", "-c", "2", "-q", "-f", FORMAT])?);
-    seen.add("by time", consume(&["-C", "-t", "kcat", "-o", "s@1000", "-e", "-q", "-f", FORMAT])?);
-    seen.add("offsets", consume(&["-Q", "-t", "kcat:0:-1", "-t", "kcat:0:-2", "-t", "kcat:0:1000"])?);
-    seen.add("topic", topic(&output_of(kcat(bootstrap, &["-L", "-J", "-t", "kcat"]))?)?);
-    let group = ["-G", "kcat-group", "-X", "auto.offset.reset=earliest", "-e", "-q", "-f", FORMAT, "kcat"];
+    seen.add(
+        "all",
+        consume(&["-C", "-t", "kcat", "-o", "beginning", "-e", "-q", "-f", FORMAT])?,
+    );
+    seen.add(
+        "from 2",
+        consume(&["-C", "-t", "kcat", "-p", "0", "-o", "2", "-e", "-q", "-f", FORMAT])?,
+    );
+    seen.add(
+        "last 2",
+        consume(&[
+            "-C", "-t", "kcat", "-p", "0", "-o", "-2", "-e", "-q", "-f", FORMAT,
+        ])?,
+    );
+    seen.add(
+        "two",
+        consume(&[
+            "-C",
+            "-t",
+            "kcat",
+            "-o",
+            "beginning",
+            "-c",
+            "2",
+            "-q",
+            "-f",
+            FORMAT,
+        ])?,
+    );
+    seen.add(
+        "by time",
+        consume(&["-C", "-t", "kcat", "-o", "s@1000", "-e", "-q", "-f", FORMAT])?,
+    );
+    seen.add(
+        "offsets",
+        consume(&["-Q", "-t", "kcat:0:-1", "-t", "kcat:0:-2", "-t", "kcat:0:1000"])?,
+    );
+    seen.add(
+        "topic",
+        topic(&output_of(kcat(bootstrap, &["-L", "-J", "-t", "kcat"]))?)?,
+    );
+    let group = [
+        "-G",
+        "kcat-group",
+        "-X",
+        "auto.offset.reset=earliest",
+        "-e",
+        "-q",
+        "-f",
+        FORMAT,
+        "kcat",
+    ];
     seen.add("group", consume(&group)?);
     output_of(kcat(bootstrap, &["-P", "-t", "kcat"]).input("six\n"))?;
     seen.add("group again", consume(&group)?);
-    let unknown = ["-C", "-t", "kcat-none", "-e", "-X", "allow.auto.create.topics=false"];
+    let unknown = [
+        "-C",
+        "-t",
+        "kcat-none",
+        "-e",
+        "-X",
+        "allow.auto.create.topics=false",
+    ];
     let (success, printed) = outcome_of(kcat(bootstrap, &unknown))?;
     seen.add("unknown topic", format!("{} {printed}", success.is_ok()));
     Ok(seen)
@@ -50,16 +103,32 @@ fn topic(metadata: &str) -> anyhow::Result<String> {
 
 pub(crate) fn codecs(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {
     let mut seen = ScenarioOutput::default();
-    let lines: String = (0..2000).map(|number| format!("key-{number}:value-{number}\n")).collect();
+    let lines: String = (0..2000)
+        .map(|number| format!("key-{number}:value-{number}\n"))
+        .collect();
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         for idempotent in ["false", "true"] {
             let topic = format!("kcat-{codec}-{idempotent}");
             let idempotence = format!("enable.idempotence={idempotent}");
-            let produce = ["-P", "-t", &topic, "-K:", "-z", codec, "-X", &idempotence, "-p", "0"];
+            let produce = [
+                "-P",
+                "-t",
+                &topic,
+                "-K:",
+                "-z",
+                codec,
+                "-X",
+                &idempotence,
+                "-p",
+                "0",
+            ];
             output_of(kcat(&subject.bootstrap, &produce).input(lines.as_str()))?;
             let consume = ["-C", "-t", &topic, "-o", "beginning", "-e", "-q", "-f", "%k:%s\n"];
             let read = output_of(kcat(&subject.bootstrap, &consume))?;
-            seen.add(&topic, format!("{} lines, as written: {}", read.lines().count(), read == lines));
+            seen.add(
+                &topic,
+                format!("{} lines, as written: {}", read.lines().count(), read == lines),
+            );
         }
     }
     Ok(seen)

@@ -56,7 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
         match result {
             Ok(()) => println!("{:<28} ok     {time:>6.1} s", scenario.name),
             Err(error) => {
-                println!("{:<28} FAILED {time:>6.1} s\n{error:?}\n", scenario.name);
+                println!("{:<28} FAILED {time:>6.1} s\n{error:#}\n", scenario.name);
                 failed.push(scenario.name);
             }
         }
@@ -77,7 +77,10 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn choose(arguments: &[String]) -> anyhow::Result<Vec<&'static ClientScenario>> {
     let small = arguments.iter().any(|argument| argument == "--small");
-    let names: Vec<&String> = arguments.iter().filter(|argument| *argument != "--small").collect();
+    let names: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| *argument != "--small")
+        .collect();
     if names.is_empty() {
         let chosen = SCENARIOS.iter();
         return Ok(chosen
@@ -99,5 +102,8 @@ fn now() -> Instant {
 }
 
 fn elapsed(begin: Instant) -> f64 {
-    now().saturating_duration_since(begin).max(Duration::ZERO).as_secs_f64()
+    now()
+        .saturating_duration_since(begin)
+        .max(Duration::ZERO)
+        .as_secs_f64()
 }

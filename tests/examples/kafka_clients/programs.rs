@@ -53,7 +53,9 @@ pub(crate) fn python(file: &str, scenario: &str, bootstrap: &str) -> anyhow::Res
 
 /// Prepares kcat with the address of a cluster.
 pub(crate) fn kcat(bootstrap: &str, arguments: &[&str]) -> ProcessBuilder {
-    ProcessBuilder::new("kcat").args(["-b", bootstrap]).args(arguments)
+    ProcessBuilder::new("kcat")
+        .args(["-b", bootstrap])
+        .args(arguments)
 }
 
 /// Prepares one of Kafka's tools.

@@ -37,14 +37,27 @@ pub(crate) fn both_ways(subjects: &TestSubjects) -> anyhow::Result<()> {
             ensure_equal(&format!("{topic} by {script}"), &output_of(dump)?, &grpc)?;
         }
     }
-    let format = ["-C", "-t", "by-grpc", "-o", "beginning", "-e", "-q", "-f", "%p %o %T\\n"];
+    let format = [
+        "-C",
+        "-t",
+        "by-grpc",
+        "-o",
+        "beginning",
+        "-e",
+        "-q",
+        "-f",
+        "%p %o %T\\n",
+    ];
     let places = output_of(kcat(bootstrap, &format))?;
     anyhow::ensure!(places.lines().count() == RECORDS, "kcat read {places}");
     Ok(())
 }
 
 fn ensure_equal(what: &str, found: &str, wanted: &str) -> anyhow::Result<()> {
-    let different = found.lines().zip(wanted.lines()).find(|(found, wanted)| found != wanted);
+    let different = found
+        .lines()
+        .zip(wanted.lines())
+        .find(|(found, wanted)| found != wanted);
     if let Some((found, wanted)) = different {
         anyhow::bail!("{what}: {found}\nby gRPC: {wanted}");
     }
@@ -72,7 +85,9 @@ async fn write_by_grpc(cluster: &TestCluster) -> anyhow::Result<()> {
             _ => {}
         }
         if number % 2 == 0 {
-            record = record.with_header("name", number.to_string()).with_header("name", "again");
+            record = record
+                .with_header("name", number.to_string())
+                .with_header("name", "again");
         }
         drop(producer.send(record).await?);
     }
@@ -93,7 +108,9 @@ async fn dump_by_grpc(cluster: &TestCluster, topic: &str) -> anyhow::Result<Stri
     let reading = async {
         while lines.len() < RECORDS {
             for record in consumer.poll(Duration::from_millis(500)).await?.iter() {
-                let headers = record.headers().map(|(name, value)| format!("{name}={}", as_hex(value)));
+                let headers = record
+                    .headers()
+                    .map(|(name, value)| format!("{name}={}", as_hex(value)));
                 let headers = headers.collect::<Vec<_>>().join(",");
                 let (key, value) = (as_hex(record.key), as_hex(record.value));
                 let place = format!("{} {} {}", record.partition, record.offset, record.timestamp);

@@ -60,7 +60,17 @@ fn wait_for_counts(
 }
 
 fn last_counts(subject: &TestSubject) -> anyhow::Result<BTreeMap<String, usize>> {
-    let read = ["-C", "-t", "words-out", "-o", "beginning", "-e", "-q", "-f", "%k %s\\n"];
+    let read = [
+        "-C",
+        "-t",
+        "words-out",
+        "-o",
+        "beginning",
+        "-e",
+        "-q",
+        "-f",
+        "%k %s\\n",
+    ];
     let printed = output_of(kcat(&subject.bootstrap, &read))?;
     let mut counts = BTreeMap::new();
     for (word, count) in printed.lines().filter_map(|line| line.split_once(' ')) {
@@ -71,13 +81,25 @@ fn last_counts(subject: &TestSubject) -> anyhow::Result<BTreeMap<String, usize>>
 
 /// Returns the topics that Streams has made, with their policies.
 fn internal_topics(subject: &TestSubject) -> anyhow::Result<String> {
-    let describe = ["--bootstrap-server", &subject.bootstrap, "--describe", "--topic", "word-count-.*"];
+    let describe = [
+        "--bootstrap-server",
+        &subject.bootstrap,
+        "--describe",
+        "--topic",
+        "word-count-.*",
+    ];
     let printed = output_of(tool("TopicCommand", &describe)?)?;
     let mut topics: Vec<String> = Vec::new();
     for line in printed.lines().filter(|line| line.starts_with("Topic: ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let policy = line.split([',', ' ', '\t']).find(|word| word.starts_with("cleanup.policy="));
-        topics.push(format!("{} {}", words.get(1).unwrap_or(&""), policy.unwrap_or_default()));
+        let policy = line
+            .split([',', ' ', '\t'])
+            .find(|word| word.starts_with("cleanup.policy="));
+        topics.push(format!(
+            "{} {}",
+            words.get(1).unwrap_or(&""),
+            policy.unwrap_or_default()
+        ));
     }
     topics.sort();
     Ok(topics.join("\n"))

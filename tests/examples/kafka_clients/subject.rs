@@ -6,8 +6,6 @@ use streamhouse_tests::TestCluster;
 /// A cluster, as clients know it.
 #[derive(Debug, Clone)]
 pub(crate) struct TestSubject {
-    /// `kafka` or `agents`.
-    pub(crate) name: &'static str,
     /// Addresses for Kafka clients.
     pub(crate) bootstrap: String,
 }
@@ -33,11 +31,9 @@ impl TestSubjects {
             .map_err(|_| anyhow::anyhow!("the start of Kafka panicked"))??;
         Ok(TestSubjects {
             kafka: TestSubject {
-                name: "kafka",
                 bootstrap: broker.bootstrap(),
             },
             agents: TestSubject {
-                name: "agents",
                 bootstrap: cluster.kafka_bootstrap(),
             },
             cluster,
