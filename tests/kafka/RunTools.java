@@ -44,7 +44,7 @@ public class RunTools {
         Map.entry("producer-perf-test", TOOLS + "ProducerPerformance"),
         Map.entry("consumer-perf-test", TOOLS + "ConsumerPerformance"),
         Map.entry("e2e-latency", TOOLS + "EndToEndLatency"));
-    // Ids, addresses, times and speeds, replicas, the wording of errors, and which settings of a broker a topic's follow.
+    // Ids, addresses, times and speeds, replicas and the wording of errors.
     private static final String[][] DIFFERENT = {
         {"127\\.0\\.0\\.1:\\d+", "ADDRESS"},
         {"(ADDRESS +)\\(\\d+\\) *", "ADDRESS (NODE) "},
@@ -54,7 +54,7 @@ public class RunTools {
         {"Elr: .*", "Elr"},
         {"(Error while executing topic command : ).*", "$1MESSAGE"},
         {"(kafka\\.common\\.errors\\.\\w+: ).*", "$1MESSAGE"},
-        {" sensitive=false synonyms=.*", ""},
+        {"DYNAMIC_DEFAULT_BROKER_CONFIG:min\\.insync\\.replicas=1, ", ""},
         // Agents do not keep which protocol the last member of a group had.
         {"Classic +consumer", "Classic"},
         {"(Configs: )min\\.insync\\.replicas=1,?", "$1"},

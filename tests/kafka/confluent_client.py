@@ -327,6 +327,9 @@ def configs(bootstrap):
         ("set", AlterConfigOpType.SET, "max.message.bytes", "2000"),
         ("set", AlterConfigOpType.SET, "cleanup.policy", "compact"),
         ("delete", AlterConfigOpType.DELETE, "retention.ms", None),
+        ("append", AlterConfigOpType.APPEND, "cleanup.policy", "delete"),
+        ("subtract", AlterConfigOpType.SUBTRACT, "cleanup.policy", "delete"),
+        ("append to no list", AlterConfigOpType.APPEND, "retention.ms", "1"),
         ("bad value", AlterConfigOpType.SET, "retention.ms", "soon"),
         ("negative", AlterConfigOpType.SET, "max.message.bytes", "-1"),
         ("unknown", AlterConfigOpType.SET, "no.such", "1"),
@@ -335,7 +338,7 @@ def configs(bootstrap):
         resource = ConfigResource(ResourceType.TOPIC, "set", incremental_configs=[entry])
         outcomes = list(admin.incremental_alter_configs([resource]).values())
         attempt(f"{title} {name}", lambda: outcomes[0].result(LIMIT))
-    wanted = {"max.message.bytes": ("2000", False), "retention.ms": ("604800000", True)}
+    wanted = {"max.message.bytes": ("2000", False), "cleanup.policy": ("compact", False), "retention.ms": ("604800000", True)}
     eventually(lambda: entries(read(), *wanted), wanted)
     show("altered", entries(read(), *names))
     whole = ConfigResource(ResourceType.TOPIC, "set", set_config={"retention.ms": "7200000"})
@@ -398,7 +401,13 @@ def offsets(bootstrap):
         found = consumer.offsets_for_times([TopicPartition("timed", 0, NOW + second * 1000 - 500)], timeout=LIMIT)
         show(f"at {second} s", found[0].offset)
     place = TopicPartition("timed", 0)
-    for title, spec in [("earliest", OffsetSpec.earliest()), ("latest", OffsetSpec.latest()), ("time", OffsetSpec.for_timestamp(NOW + 5000))]:
+    specs = {
+        "earliest": OffsetSpec.earliest(),
+        "latest": OffsetSpec.latest(),
+        "time": OffsetSpec.for_timestamp(NOW + 5000),
+        "greatest": OffsetSpec.max_timestamp(),
+    }
+    for title, spec in specs.items():
         level = IsolationLevel.READ_UNCOMMITTED
         found = admin.list_offsets({place: spec}, isolation_level=level)
         each(title, found, lambda result: (result.offset, result.timestamp - NOW if result.timestamp > 0 else result.timestamp))
@@ -431,7 +440,8 @@ def refusals(bootstrap):
     producer.flush(LIMIT)
     show("bad name", outcomes)
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    producer.produce("made-by-producer", value=b"x", on_delivery=lambda error, message: show("created", failure(error) if error else message.offset()))
+    created = lambda error, message: show("created", failure(error) if error else message.offset())
+    producer.produce("made-by-producer", value=b"x", on_delivery=created)
     producer.flush(LIMIT)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "refused", "allow.auto.create.topics": False})
     consumer.subscribe(["absent"])
