@@ -52,11 +52,10 @@ pub fn validate(batch: &[u8], limits: &BatchLimits) -> Result<BatchHeader, Batch
             "record count {count} does not fit the last offset delta {delta}"
         )));
     }
-    let idempotent = header.producer_id >= 0;
-    let fields_fit = if idempotent {
-        header.producer_epoch >= 0 && header.base_sequence >= 0
-    } else {
-        header.producer_id == -1 && header.producer_epoch == -1 && header.base_sequence == -1
+    // Without a producer, epoch and sequence mean nothing, and some clients set them.
+    let fields_fit = match header.producer_id {
+        -1 => true,
+        id => id >= 0 && header.producer_epoch >= 0 && header.base_sequence >= 0,
     };
     if !fields_fit {
         return Err(BatchError::Invalid(

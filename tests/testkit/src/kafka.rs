@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::{ChildProcess, ProcessBuilder, ReservedPort, guard, programs, wait};
 
 /// Any 16 bytes in URL-safe base64 will do.
-const CLUSTER_ID: &str = "c3RyZWFtaG91c2Uta2Fma2E";
+const CLUSTER_ID: &str = "c3RyZWFtaG91c2UtdGVzdA";
 /// Programs run for seconds, so a quick start is worth more than optimised code.
 const QUICK_START: &[&str] = &["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 const LOGGER: &str = "org.slf4j.simpleLogger";

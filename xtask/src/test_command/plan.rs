@@ -218,4 +218,22 @@ pub(crate) const STAGES: &[StageSpec] = &[
         needs: &[ToolName::Words],
         command: "hack/real-input.sh",
     },
+    StageSpec {
+        name: "kafka",
+        what: &[
+            "hack/test-kafka.sh --small: kcat, confluent-kafka, kafka-python, aiokafka, franz-go's tests and Kafka's tools against a",
+            "real Kafka and against agents, with equal output",
+        ],
+        lane: StageLane::Main,
+        nice: false,
+        needs: &[
+            ToolName::TestServers,
+            ToolName::Minio,
+            ToolName::Kafka,
+            ToolName::Kcat,
+            ToolName::KafkaPython,
+            ToolName::FranzGo,
+        ],
+        command: "hack/test-kafka.sh --small",
+    },
 ];

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Runs Kafka clients that nobody here wrote against Apache Kafka and against two agents on PostgreSQL and MinIO, and compares what the
+# clients print: docs/kafka.md.
+#
+#   hack/test-kafka.sh                 every scenario, about 10 minutes
+#   hack/test-kafka.sh --small         those of hack/test.sh, at most 3 minutes
+#   hack/test-kafka.sh NAME...         these scenarios; --list names all
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+need test-servers minio kafka kcat kafka-python franz-go
+
+build_programs --bin streamhouse-agent --example kafka_clients
+# What `need` has set says where the clients are; a developer's settings for another cluster must not reach the agents.
+exec "${CARGO_TARGET_DIR:-target}/release/examples/kafka_clients" "$@"
