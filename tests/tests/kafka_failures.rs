@@ -1,5 +1,5 @@
-//! An idempotent Kafka producer with many requests in flight, and a consumer group, while agents are
-//! killed and drained and while the stores stop. What is acknowledged is stored where the
+//! An idempotent Kafka producer with many requests in flight, and a consumer group, while agents
+//! are killed and drained and while the stores stop. What is acknowledged is stored where the
 //! acknowledgement says, and nothing is stored twice.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};

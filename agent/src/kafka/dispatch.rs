@@ -245,7 +245,7 @@ mod tests {
     fn bytes_after_a_request_are_ignored() {
         // As librdkafka 2.16 asks for all topics.
         let body = Bytes::from_static(&[0, 0, 0, 0, 1, 0, 0]);
-        let request = decode::<MetadataRequest>(MessageReader::new(body), 13).unwrap();
+        let (request, _) = decode::<MetadataRequest>(MessageReader::new(body), 13).unwrap();
         assert!(request.topics.is_none());
     }
 }

@@ -1,9 +1,8 @@
 //! Accepts the connections of a port: a bounded number at once, each with TCP_NODELAY, and with TLS
 //! where the port has a certificate. Over the limit, new connections wait in the operating system's
-//! queue until one closes; nothing here grows with the number of clients. A connection of an address
-//! that has too many is closed at once. A handshake occupies a
-//! slot like a connection and has a time limit, so that a client cannot occupy slots without using
-//! them.
+//! queue until one closes; nothing here grows with the number of clients. A connection of an
+//! address that has too many is closed at once. A handshake occupies a slot like a connection and
+//! has a time limit, so that a client cannot occupy slots without using them.
 
 use std::{
     future::Future,

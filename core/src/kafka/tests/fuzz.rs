@@ -1,5 +1,5 @@
-//! Damaged frames of every API and version: none panics or takes more memory than its length allows,
-//! and what is decoded is encoded to what is decoded again.
+//! Damaged frames of every API and version: none panics or takes more memory than its length
+//! allows, and what is decoded is encoded to what is decoded again.
 
 use bytes::Bytes;
 
