@@ -2,6 +2,7 @@
 //! losing the metadata store. [`wrong_answers`] and [`false_answers`] check the offsets that they
 //! return; [`admin_calls`] their admin calls and pages; [`console`] the console; [`foreign_polls`]
 //! fetches at an agent that does not lead; [`forwarding`] clients that reach only one agent;
+//! [`kafka_listeners`] the addresses that Kafka clients are given;
 //! [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
 //! [`tls_agents`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after an
 //! agent stopped at any step; [`bounded_waits`] the bounds of waits; [`simulation`] all of it at
@@ -13,6 +14,7 @@ mod console;
 mod false_answers;
 mod foreign_polls;
 mod forwarding;
+mod kafka_listeners;
 mod ledger;
 mod memory;
 mod ownership;

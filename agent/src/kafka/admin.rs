@@ -181,7 +181,7 @@ pub(super) async fn describe_cluster(
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     let view = context.client.deps.directory.view();
-    let brokers = brokers::all(&view);
+    let brokers = brokers::all(&view, &context.client.addresses);
     let mut response = DescribeClusterResponse {
         endpoint_type: request.endpoint_type,
         cluster_id: view.cluster_id.clone(),

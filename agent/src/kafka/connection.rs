@@ -4,7 +4,7 @@
 //! other request is answered before the next one is read, as in Kafka, so that a commit of offsets
 //! takes effect before what follows it.
 
-use std::{collections::VecDeque, io, io::IoSlice, net::IpAddr, sync::Arc};
+use std::{collections::VecDeque, io, io::IoSlice, sync::Arc};
 
 use bytes::{Buf, Bytes};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     KafkaConnection, KafkaDeps,
+    brokers::BrokerAddresses,
     dispatch::{self, StartedRequest},
     frame::{FrameReader, RequestFrame},
     request::{KafkaAnswer, KafkaClient},
@@ -30,11 +31,16 @@ const ANSWER_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 const REQUEST_OVERHEAD: usize = 64 << 10;
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(connection: impl KafkaConnection, deps: Arc<KafkaDeps>) {
+pub(super) async fn serve(
+    connection: impl KafkaConnection,
+    deps: Arc<KafkaDeps>,
+    addresses: BrokerAddresses,
+) {
     let address = connection.connect_info().remote_addr();
     // An IPv4 client of a listener on `[::]` has a mapped address.
     let host = address.map(|address| address.ip().to_canonical());
-    if let Err(error) = run(connection, host, deps).await {
+    let client = KafkaClient::new(deps, addresses, host);
+    if let Err(error) = run(connection, client).await {
         // Any client can cause this, so it is not logged at a higher level.
         tracing::debug!(%error, client = ?host, "closed a Kafka connection");
     }
@@ -60,12 +66,13 @@ impl ConnectionState {
     }
 }
 
-async fn run(connection: impl KafkaConnection, host: Option<IpAddr>, deps: Arc<KafkaDeps>) -> io::Result<()> {
+async fn run(connection: impl KafkaConnection, client: KafkaClient) -> io::Result<()> {
+    let deps = &client.deps;
     let largest = deps.max_request_bytes.saturating_add(REQUEST_OVERHEAD);
     let mut frames = FrameReader::new(deps.request_memory.clone(), largest);
     let (mut reader, mut writer) = tokio::io::split(connection);
     let mut state = ConnectionState {
-        client: Arc::new(KafkaClient::new(deps, host)),
+        client: Arc::new(client),
         accepting: None,
         waiting: FuturesOrdered::new(),
         serial: false,

@@ -39,7 +39,7 @@ use crate::{
     metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps,
 };
 
-pub use self::api::reference_markdown;
+pub use self::{api::reference_markdown, brokers::BrokerAddresses};
 
 /// Dependencies of the Kafka listener.
 #[derive(Debug, Clone)]
@@ -78,10 +78,11 @@ impl<C> KafkaConnection for C where
 {
 }
 
-/// Serves connections until `stop` resolves.
+/// Serves the connections of one listener until `stop` resolves. Its clients are given `addresses`.
 pub async fn serve<C: KafkaConnection>(
     connections: impl Stream<Item = io::Result<C>>,
     deps: Arc<KafkaDeps>,
+    addresses: BrokerAddresses,
     stop: impl Future<Output = ()>,
 ) {
     pin_mut!(connections, stop);
@@ -96,7 +97,7 @@ pub async fn serve<C: KafkaConnection>(
             Some(_) = served.join_next() => {}
             accepted = connections.next() => match accepted {
                 Some(Ok(connection)) => {
-                    served.spawn(connection::serve(connection, deps.clone()));
+                    served.spawn(connection::serve(connection, deps.clone(), addresses.clone()));
                 }
                 Some(Err(error)) => tracing::debug!(%error, "a Kafka connection failed"),
                 None => break,

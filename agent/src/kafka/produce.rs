@@ -13,7 +13,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    brokers,
+    brokers::{self, BrokerAddresses},
     error::{ErrorFamily, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
     request::{KafkaAnswer, RequestContext, encoded},
@@ -93,7 +93,7 @@ pub(super) async fn finish(
         };
     }
     let view = context.client.deps.directory.view();
-    let response = response(&view, produce.topics, results);
+    let response = response((&view, &context.client.addresses), produce.topics, results);
     encoded(&response, ApiKey::Produce, context.version, correlation_id)
 }
 
@@ -116,7 +116,7 @@ async fn results(
 }
 
 fn response(
-    view: &ClusterView,
+    (view, addresses): (&ClusterView, &BrokerAddresses),
     topics: Vec<(String, Uuid, Vec<i32>)>,
     results: Result<Vec<v1::PartitionProduceResult>, i16>,
 ) -> ProduceResponse {
@@ -140,7 +140,7 @@ fn response(
             }
             if part.error_code == ERROR_NOT_LEADER
                 && let Some(record) = view.partition(&name, part.index)
-                && let Some(leader) = brokers::leader(view, record)
+                && let Some(leader) = brokers::leader(view, addresses, record)
             {
                 part.current_leader = ProduceLeaderIdAndEpoch {
                     leader_id: leader.node_id,
@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn a_failure_of_the_whole_request_names_the_partitions_of_the_request() {
         let topics = vec![("orders".to_owned(), Uuid::nil(), vec![5, 2])];
-        let response = response(&ClusterView::default(), topics, Err(NO_TRANSACTIONS));
+        let cluster = (&ClusterView::default(), &BrokerAddresses::default());
+        let response = response(cluster, topics, Err(NO_TRANSACTIONS));
         let parts = response.responses[0].partition_responses.iter();
         let parts: Vec<(i32, i16)> = parts.map(|part| (part.index, part.error_code)).collect();
         assert_eq!(parts, [(5, NO_TRANSACTIONS), (2, NO_TRANSACTIONS)]);

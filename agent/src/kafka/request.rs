@@ -6,23 +6,26 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
 
-use super::KafkaDeps;
+use super::{KafkaDeps, brokers::BrokerAddresses};
 use crate::{fetch::ResponseMemory, metrics::CountedConnection};
 
 /// A client, as far as it has made itself known.
 #[derive(Debug)]
 pub(super) struct KafkaClient {
     pub(super) deps: Arc<KafkaDeps>,
+    /// Those that the client's listener answers with.
+    pub(super) addresses: BrokerAddresses,
     pub(super) host: Option<IpAddr>,
     /// Counted by the client's software.
     connection: Mutex<CountedConnection>,
 }
 
 impl KafkaClient {
-    pub(super) fn new(deps: Arc<KafkaDeps>, host: Option<IpAddr>) -> Self {
+    pub(super) fn new(deps: Arc<KafkaDeps>, addresses: BrokerAddresses, host: Option<IpAddr>) -> Self {
         let connection = Mutex::new(deps.metrics.kafka.count_connection(None));
         Self {
             deps,
+            addresses,
             host,
             connection,
         }
