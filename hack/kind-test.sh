@@ -173,12 +173,13 @@ prepare() {
     --set "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.nodes=true" >/dev/null
 }
 
-# The image streamhouse.local/toolbox:1, Debian's static busybox: a shell and tools for test pods.
+# The image streamhouse.local/toolbox:1, Debian's static busybox and kcat: a shell, tools and a Kafka client for test pods.
 toolbox_archive() {
   local applet options=()
-  need busybox
+  need busybox kcat
   for applet in $("$BUSYBOX" --list); do [ "$applet" = busybox ] || options+=(--link "/bin/$applet=busybox"); done
-  quietly python3 hack/images/image.py --output "$1" --name "$TOOLBOX_IMAGE" --file "$BUSYBOX=/bin/busybox" "${options[@]}" --env PATH=/bin --entrypoint /bin/sh
+  quietly python3 hack/images/image.py --output "$1" --name "$TOOLBOX_IMAGE" --file "$BUSYBOX=/bin/busybox" "${options[@]}" \
+    --program "$(command -v kcat)=/bin/kcat" --env PATH=/bin --entrypoint /bin/sh
 }
 
 # Gives the images the names by which the tutorial and config/dev refer to them, because the nodes cannot pull any.
@@ -428,7 +429,7 @@ by_hand() {
     images_are "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent "registry.example.com/streamhouse/streamhouse-agent:$VERSION"
 }
 
-need kind-lab prometheus-operator kubernetes-discovery dev-servers minio cloudnative-pg barman-plugin barman
+need kind-lab kcat prometheus-operator kubernetes-discovery dev-servers minio cloudnative-pg barman-plugin barman
 WORK=$(mktemp -d)
 export KIND_KUBECONFIG=$KUBECONFIG
 trap 'finish "$?" "$BASH_COMMAND"' EXIT
@@ -441,7 +442,7 @@ in_sample scale streamhousecluster "$CLUSTER" --replicas=2 >/dev/null
 eventually 180 "the cluster's being ready with 2 agents" settled 2
 say "$RECORDS records from inside the cluster"
 real_input
-say "an address of its own for each agent, by the nodes' ports"
+say "an address of its own for each agent, by the nodes' ports, and Kafka clients inside and outside"
 per_agent_listener 2
 say "$RATE records a second, while agents come and go"
 failover

@@ -52,7 +52,7 @@ pub struct Agent {
     node: Arc<AgentNode>,
     keeper: Arc<LeaseKeeper>,
     addresses: (SocketAddr, SocketAddr),
-    /// The further gRPC listeners, by name.
+    /// The further listeners, by name.
     further: Vec<(String, SocketAddr)>,
     kafka_address: Option<SocketAddr>,
     tls: Arc<ListenerCertificates>,
@@ -189,7 +189,7 @@ impl Agent {
         self.addresses
     }
 
-    /// Returns the bound addresses of the further gRPC listeners, by name.
+    /// Returns the bound addresses of the further listeners, by name.
     pub fn further_addresses(&self) -> &[(String, SocketAddr)] {
         &self.further
     }

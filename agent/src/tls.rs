@@ -76,26 +76,26 @@ pub struct ListenerCertificates {
     grpc: Option<Arc<ListenerCertificate>>,
     http: Option<Arc<ListenerCertificate>>,
     kafka: Option<Arc<ListenerCertificate>>,
-    /// Further gRPC listeners.
+    /// Further listeners.
     named: BTreeMap<String, Arc<ListenerCertificate>>,
 }
 
 impl ListenerCertificates {
     /// Loads the certificate of each built-in listener that has a folder below `directory`, none
-    /// without a directory; and those of the gRPC listeners with these names.
+    /// without a directory; and those of the further listeners with these names.
     ///
     /// # Errors
     /// If a certificate cannot be used or that of a name is missing, or the directory has no
     /// listener's folder: setting it means that TLS is wanted.
     pub async fn load(
         directory: Option<&Path>,
-        names: &[String],
+        names: &[(String, ListenerKind)],
         metrics: &Arc<AgentMetrics>,
     ) -> Result<Self, TlsError> {
         let Some(directory) = directory else {
             return match names.first() {
                 None => Ok(Self::default()),
-                Some(name) => Err(TlsError(format!(
+                Some((name, _)) => Err(TlsError(format!(
                     "tls-dir: listener {name:?} is to serve TLS and tls-dir is not set; set it to the directory with \
                      {name}/tls.crt and {name}/tls.key"
                 ))),
@@ -115,9 +115,9 @@ impl ListenerCertificates {
             kafka: builtin(ListenerKind::Kafka).await?,
             named: BTreeMap::new(),
         };
-        for name in names {
+        for (name, kind) in names {
             let folder = directory.join(name);
-            let loaded = ListenerCertificate::load(name, ListenerKind::Grpc, folder, metrics).await?;
+            let loaded = ListenerCertificate::load(name, *kind, folder, metrics).await?;
             tls.named.insert(name.clone(), loaded);
         }
         if tls.certificates().next().is_none() {
@@ -138,7 +138,7 @@ impl ListenerCertificates {
         }
     }
 
-    /// Returns the certificate of a further gRPC listener, if it has one.
+    /// Returns the certificate of a further listener, if it has one.
     pub fn named_certificate(&self, name: &str) -> Option<&Arc<ListenerCertificate>> {
         self.named.get(name)
     }

@@ -1,14 +1,14 @@
-//! The further gRPC listeners of an agent, and the certificates of all.
+//! The further listeners of an agent, and the certificates of all.
 
 use std::sync::Arc;
 
 use streamhouse_core::settings::AgentSettings;
 
 use crate::{
-    listeners::{AddressAnswers, ListenersFileReader},
+    listeners::{AddressAnswers, ListenerProtocol, ListenersFileReader},
     metrics::AgentMetrics,
     server::{FurtherListener, FurtherListenerTls},
-    tls::ListenerCertificates,
+    tls::{ListenerCertificates, ListenerKind},
 };
 
 /// Name of the listener of `grpc-forward-listen`.
@@ -19,7 +19,7 @@ const FORWARD_LISTENER: &str = "forward";
 pub(super) struct AgentListeners {
     /// Certificates of all listeners.
     pub(super) tls: Arc<ListenerCertificates>,
-    /// gRPC listeners besides the built-in one.
+    /// Listeners besides the built-in ones.
     pub(super) further: Vec<FurtherListener>,
     /// The listeners file, if there is one.
     pub(super) file: Option<ListenersFileReader>,
@@ -40,6 +40,7 @@ impl AgentListeners {
         if !settings.grpc_forward_listen.is_empty() {
             further.push(FurtherListener {
                 name: FORWARD_LISTENER.to_owned(),
+                protocol: ListenerProtocol::Grpc,
                 listen: settings.grpc_forward_listen.clone(),
                 tls: FurtherListenerTls::AsBuiltIn,
                 answers: AddressAnswers::ClientAuthority,
@@ -51,6 +52,7 @@ impl AgentListeners {
         {
             further.push(FurtherListener {
                 name: listener.name.clone(),
+                protocol: listener.protocol,
                 listen: listener.listen.clone(),
                 tls: if listener.tls {
                     FurtherListenerTls::Own
@@ -63,7 +65,12 @@ impl AgentListeners {
         let secure = further
             .iter()
             .filter(|listener| listener.tls == FurtherListenerTls::Own);
-        let names: Vec<String> = secure.map(|listener| listener.name.clone()).collect();
+        let kind = |protocol| match protocol {
+            ListenerProtocol::Grpc => ListenerKind::Grpc,
+            ListenerProtocol::Kafka => ListenerKind::Kafka,
+        };
+        let named = |listener: &FurtherListener| (listener.name.clone(), kind(listener.protocol));
+        let names: Vec<(String, ListenerKind)> = secure.map(named).collect();
         let tls = ListenerCertificates::load(settings.tls_dir.as_deref(), &names, metrics).await?;
         Ok(Self {
             tls: Arc::new(tls),

@@ -3,7 +3,8 @@
 //! return; [`admin_calls`] their admin calls and pages; [`console`] the console; [`foreign_polls`]
 //! fetches at an agent that does not lead; [`kafka_apis`], [`kafka_configs`], [`kafka_groups`] and
 //! [`kafka_records`] what Kafka clients ask, [`kafka_limits`] and [`kafka_fuzz`] those that take
-//! too much or send nonsense; [`forwarding`] clients that reach only one agent;
+//! too much or send nonsense, [`kafka_listeners`] the addresses that they are given;
+//! [`forwarding`] clients that reach only one agent;
 //! [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
 //! [`tls_agents`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after an
 //! agent stopped at any step; [`bounded_waits`] the bounds of waits; [`simulation`] all of it at
@@ -21,6 +22,7 @@ mod kafka_configs;
 mod kafka_fuzz;
 mod kafka_groups;
 mod kafka_limits;
+mod kafka_listeners;
 mod kafka_records;
 mod ledger;
 mod memory;

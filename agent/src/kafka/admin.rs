@@ -140,7 +140,7 @@ async fn add_partitions(
     if let Some(assignments) = &topic.assignments {
         let new = usize::try_from(topic.count - existing).unwrap_or_default();
         let brokers = assignments.iter().map(|assignment| &assignment.broker_ids[..]);
-        assignment::check(&deps.directory.view(), new, brokers)?;
+        assignment::check(context, new, brokers)?;
     }
     let request = v1::AlterTopicRequest {
         name: topic.name,
@@ -157,7 +157,7 @@ pub(super) async fn describe_cluster(
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     let view = context.client.deps.directory.view();
-    let brokers = brokers::all(&view);
+    let brokers = brokers::all(&view, &context.client.addresses);
     let mut response = DescribeClusterResponse {
         endpoint_type: request.endpoint_type,
         cluster_id: view.cluster_id.clone(),

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 
 use streamhouse_core::{Error, ErrorCode};
 
-use super::brokers;
-use crate::directory::ClusterView;
+use super::{brokers, request::RequestContext};
 
 /// Checks the brokers of each of `partitions` new partitions.
 ///
@@ -15,7 +14,7 @@ use crate::directory::ClusterView;
 /// INVALID_REPLICA_ASSIGNMENT if their number differs, or if a partition has no broker, one twice
 /// or one that does not exist.
 pub(super) fn check<'a>(
-    view: &ClusterView,
+    context: &RequestContext,
     partitions: usize,
     assignments: impl ExactSizeIterator<Item = &'a [i32]>,
 ) -> Result<(), Error> {
@@ -25,7 +24,9 @@ pub(super) fn check<'a>(
             "{partitions} new partitions are assigned to brokers {given} times"
         )));
     }
-    let known: BTreeSet<i32> = brokers::all(view).iter().map(|broker| broker.node_id).collect();
+    let client = &context.client;
+    let known = brokers::all(&client.deps.directory.view(), &client.addresses);
+    let known: BTreeSet<i32> = known.iter().map(|broker| broker.node_id).collect();
     for brokers in assignments {
         let mut seen = BTreeSet::new();
         if brokers.is_empty() {

@@ -4,7 +4,7 @@
 //! other request is answered before the next one is read, as in Kafka, so that a commit of offsets
 //! takes effect before what follows it.
 
-use std::{collections::VecDeque, io, io::IoSlice, net::IpAddr, sync::Arc};
+use std::{collections::VecDeque, io, io::IoSlice, sync::Arc};
 
 use bytes::{Buf, Bytes};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     KafkaConnection, KafkaDeps,
+    brokers::BrokerAddresses,
     dispatch::{self, StartedRequest},
     frame::{FrameReader, RequestFrame},
     limits,
@@ -26,11 +27,17 @@ use crate::store::retry::timeout_for;
 
 /// Serves a connection until it ends. When `stop` is cancelled, no further request is read, and the
 /// connection ends with its last answer.
-pub(super) async fn serve(connection: impl KafkaConnection, deps: Arc<KafkaDeps>, stop: CancellationToken) {
+pub(super) async fn serve(
+    connection: impl KafkaConnection,
+    deps: Arc<KafkaDeps>,
+    addresses: BrokerAddresses,
+    stop: CancellationToken,
+) {
     let address = connection.connect_info().remote_addr();
     // An IPv4 client of a listener on `[::]` has a mapped address.
     let host = address.map(|address| address.ip().to_canonical());
-    if let Err(error) = run(connection, host, deps, stop).await {
+    let client = KafkaClient::new(deps, addresses, host);
+    if let Err(error) = run(connection, client, stop).await {
         // Any client can cause this, so it is not logged at a higher level.
         tracing::debug!(%error, client = ?host, "closed a Kafka connection");
     }
@@ -89,16 +96,16 @@ impl ConnectionState {
 
 async fn run(
     connection: impl KafkaConnection,
-    host: Option<IpAddr>,
-    deps: Arc<KafkaDeps>,
+    client: KafkaClient,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let deps = &client.deps;
     let largest = deps.max_request_bytes.saturating_add(limits::REQUEST_OVERHEAD);
     let budgets = RequestBudgets::new(deps.request_memory.clone(), deps.produce_request_memory.clone());
     let frames = FrameReader::new(budgets, largest);
     let (mut reader, mut writer) = tokio::io::split(connection);
     let mut state = ConnectionState {
-        client: Arc::new(KafkaClient::new(deps, host)),
+        client: Arc::new(client),
         frames,
         accepting: None,
         waiting: FuturesOrdered::new(),

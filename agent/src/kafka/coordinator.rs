@@ -100,9 +100,10 @@ impl CoordinatorLookup {
             leader = cluster.coordinator(key);
         }
         let view = deps.directory.view();
-        let broker = leader.and_then(|leader| brokers::by_agent_id(&view, &leader));
+        let addresses = &context.client.addresses;
+        let broker = leader.and_then(|leader| brokers::by_agent_id(&view, addresses, &leader));
         broker.ok_or_else(|| {
-            let message = "no agent with a Kafka listener coordinates the group; try again";
+            let message = "no agent with an address on this Kafka listener coordinates the group; try again";
             Error::new(ErrorCode::CoordinatorNotAvailable, message)
         })
     }

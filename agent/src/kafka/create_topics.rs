@@ -17,7 +17,7 @@ use super::{
     error::{ErrorFamily, kafka_code},
     request::RequestContext,
 };
-use crate::{directory::ClusterView, topics};
+use crate::topics;
 
 /// Partitions of a topic whose creator leaves the number to the cluster.
 const DEFAULT_PARTITIONS: i32 = 1;
@@ -67,7 +67,7 @@ async fn create_topic(
 ) -> Result<CreateTopicsTopicResult, Error> {
     let deps = &context.client.deps;
     let request = v1::CreateTopicRequest {
-        partitions: partition_count(&deps.directory.view(), &topic)?,
+        partitions: partition_count(context, &topic)?,
         config: settings(topic.configs)?,
         name: topic.name,
         validate_only,
@@ -104,14 +104,14 @@ fn settings(configs: Vec<CreateTopicsConfig>) -> Result<HashMap<String, String>,
 }
 
 /// Returns the number of partitions that a topic will have.
-fn partition_count(view: &ClusterView, topic: &CreateTopicsTopic) -> Result<i32, Error> {
+fn partition_count(context: &RequestContext, topic: &CreateTopicsTopic) -> Result<i32, Error> {
     let (partitions, replicas) = (topic.num_partitions, topic.replication_factor);
     if !topic.assignments.is_empty() {
         if partitions != i32::from(CLUSTER_DEFAULT) || replicas != CLUSTER_DEFAULT {
             let message = "with an assignment, the numbers of partitions and replicas are -1";
             return Err(Error::new(ErrorCode::InvalidRequest, message));
         }
-        return assigned_partitions(view, &topic.assignments);
+        return assigned_partitions(context, &topic.assignments);
     }
     if replicas <= 0 && replicas != CLUSTER_DEFAULT {
         let message = "the replication factor is at least 1, or -1 for the default";
@@ -124,7 +124,7 @@ fn partition_count(view: &ClusterView, topic: &CreateTopicsTopic) -> Result<i32,
 }
 
 fn assigned_partitions(
-    view: &ClusterView,
+    context: &RequestContext,
     assignments: &[CreateTopicsReplicaAssignment],
 ) -> Result<i32, Error> {
     let mut brokers = BTreeMap::new();
@@ -141,6 +141,6 @@ fn assigned_partitions(
         let problem = "the numbers of the partitions do not go up from 0 by 1";
         return Err(assignment::invalid(problem.to_owned()));
     }
-    assignment::check(view, brokers.len(), brokers.into_values())?;
+    assignment::check(context, brokers.len(), brokers.into_values())?;
     Ok(count)
 }

@@ -13,7 +13,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    brokers::{self, KafkaBroker},
+    brokers::{self, BrokerAddresses, KafkaBroker},
     error::{ErrorFamily, FETCH_SESSION_ID_NOT_FOUND, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
     request::{KafkaAnswer, RequestContext, encoded},
@@ -56,7 +56,7 @@ pub(super) async fn serve(
     // Only clients that name their zone are sent elsewhere for it.
     let brokers = match request.rack_id.is_empty() {
         true => Vec::new(),
-        false => brokers::all(&view),
+        false => brokers::all(&view, &context.client.addresses),
     };
     let mut topics: Vec<(String, Uuid, Vec<WantedPartition>)> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
@@ -106,7 +106,8 @@ pub(super) async fn serve(
         }
         Err(error) => (Vec::new(), None, 0, kafka_code(ErrorFamily::Fetch, &error)),
     };
-    let mut response = build_response(&deps.directory.view(), topics, results);
+    let (view, addresses) = (deps.directory.view(), &context.client.addresses);
+    let mut response = build_response((&view, addresses), topics, results);
     response.throttle_time_ms = throttle_time_ms;
     response.error_code = error_code;
     KafkaAnswer {
@@ -151,7 +152,7 @@ fn redirect(
     }
     let deps = &context.client.deps;
     let session = deps.fetch.session.get()?;
-    let leader = brokers::leader(view, record)?;
+    let leader = brokers::leader(view, &context.client.addresses, record)?;
     let me = view.agent(session.incarnation)?;
     if !rack.is_empty() {
         // The client reads in its own zone if an agent is there, which may be this one.
@@ -195,7 +196,7 @@ fn empty_data(partition_index: i32, error_code: i16) -> FetchPartitionData {
 }
 
 fn build_response(
-    view: &ClusterView,
+    (view, addresses): (&ClusterView, &BrokerAddresses),
     topics: Vec<(String, Uuid, Vec<WantedPartition>)>,
     results: Vec<FetchedPartition>,
 ) -> FetchResponse {
@@ -221,7 +222,7 @@ fn build_response(
                 .ok();
             if matches!(data.error_code, NOT_LEADER | FENCED_LEADER_EPOCH)
                 && let Some(record) = record
-                && let Some(leader) = brokers::leader(view, record)
+                && let Some(leader) = brokers::leader(view, addresses, record)
             {
                 data.current_leader = FetchLeaderIdAndEpoch {
                     leader_id: leader.node_id,

@@ -15,7 +15,7 @@ use streamhouse_metadata::PartitionEntry;
 use uuid::Uuid;
 
 use super::{
-    brokers::{self, KafkaBroker},
+    brokers::{self, BrokerAddresses, KafkaBroker},
     error::{ErrorFamily, kafka_code},
     request::RequestContext,
 };
@@ -35,10 +35,13 @@ pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const INVALID_TOPIC: i16 = 17;
+const LISTENER_NOT_FOUND: i16 = 72;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 /// Bytes of memory that a topic and a partition of an answer take at most, beside their names.
 const TOPIC_MEMORY: usize = 512;
 const PARTITION_MEMORY: usize = 256;
+/// The first version whose clients know LISTENER_NOT_FOUND.
+const FIRST_WITH_LISTENER_ERRORS: i16 = 6;
 
 /// Serves Metadata.
 pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) -> MetadataResponse {
@@ -68,9 +71,9 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
     context
         .reserve_answer(answer_memory(&view, wanted.as_deref()))
         .await;
-    let brokers = brokers::all(&view);
+    let cluster = DescribedCluster::new(&view, &context);
     let asked = request.include_topic_authorized_operations;
-    let describe = |topic: &Arc<DirectoryTopic>| described(&view, &brokers, topic, asked);
+    let describe = |topic: &Arc<DirectoryTopic>| cluster.topic(topic, asked);
     let topics = match &wanted {
         None => view
             .topics()
@@ -83,6 +86,7 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
             .collect(),
     };
     let cluster_operations = request.include_cluster_authorized_operations;
+    let brokers = cluster.brokers;
     MetadataResponse {
         controller_id: brokers.first().map_or(-1, |broker| broker.node_id),
         brokers: brokers.into_iter().map(described_broker).collect(),
@@ -168,51 +172,72 @@ fn unknown_topic(wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
     }
 }
 
-fn described(
-    view: &ClusterView,
-    brokers: &[KafkaBroker],
-    topic: &DirectoryTopic,
-    operations: bool,
-) -> MetadataResponseTopic {
-    let partitions = (0_i32..).zip(&topic.record.partitions);
-    let partitions = partitions.map(|(index, record)| described_partition(view, brokers, index, record));
-    MetadataResponseTopic {
-        name: Some(topic.record.name.clone()),
-        topic_id: topic.record.topic_id,
-        partitions: partitions.collect(),
-        topic_authorized_operations: if operations {
-            TOPIC_OPERATIONS
-        } else {
-            OPERATIONS_NOT_ASKED
-        },
-        ..MetadataResponseTopic::default()
-    }
+/// The cluster as the clients of one listener see it.
+pub(super) struct DescribedCluster<'a> {
+    view: &'a ClusterView,
+    addresses: &'a BrokerAddresses,
+    brokers: Vec<KafkaBroker>,
+    /// The code of a partition whose leader has no address on the listener.
+    without_address: i16,
 }
 
-/// Describes a partition with its leader.
-pub(super) fn described_partition(
-    view: &ClusterView,
-    brokers: &[KafkaBroker],
-    partition_index: i32,
-    record: &PartitionEntry,
-) -> MetadataResponsePartition {
-    let Some(leader) = brokers::leader(view, record) else {
-        return MetadataResponsePartition {
-            error_code: LEADER_NOT_AVAILABLE,
-            partition_index,
-            leader_id: -1,
-            leader_epoch: record.epoch,
-            ..MetadataResponsePartition::default()
+impl<'a> DescribedCluster<'a> {
+    pub(super) fn new(view: &'a ClusterView, context: &'a RequestContext) -> Self {
+        let addresses = &context.client.addresses;
+        Self {
+            view,
+            addresses,
+            brokers: brokers::all(view, addresses),
+            without_address: match context.version {
+                FIRST_WITH_LISTENER_ERRORS.. => LISTENER_NOT_FOUND,
+                _ => LEADER_NOT_AVAILABLE,
+            },
+        }
+    }
+
+    fn topic(&self, topic: &DirectoryTopic, operations: bool) -> MetadataResponseTopic {
+        let partitions = (0_i32..).zip(&topic.record.partitions);
+        let partitions = partitions.map(|(index, record)| self.partition(index, record));
+        MetadataResponseTopic {
+            name: Some(topic.record.name.clone()),
+            topic_id: topic.record.topic_id,
+            partitions: partitions.collect(),
+            topic_authorized_operations: if operations {
+                TOPIC_OPERATIONS
+            } else {
+                OPERATIONS_NOT_ASKED
+            },
+            ..MetadataResponseTopic::default()
+        }
+    }
+
+    /// Describes a partition with its leader.
+    pub(super) fn partition(
+        &self,
+        partition_index: i32,
+        record: &PartitionEntry,
+    ) -> MetadataResponsePartition {
+        let Some(leader) = brokers::leader(self.view, self.addresses, record) else {
+            return MetadataResponsePartition {
+                error_code: match self.view.is_led(record) {
+                    true => self.without_address,
+                    false => LEADER_NOT_AVAILABLE,
+                },
+                partition_index,
+                leader_id: -1,
+                leader_epoch: record.epoch,
+                ..MetadataResponsePartition::default()
+            };
         };
-    };
-    let replicas = brokers::replicas(brokers, &leader);
-    MetadataResponsePartition {
-        partition_index,
-        leader_id: leader.node_id,
-        leader_epoch: record.epoch,
-        replica_nodes: replicas.clone(),
-        isr_nodes: replicas,
-        ..MetadataResponsePartition::default()
+        let replicas = brokers::replicas(&self.brokers, &leader);
+        MetadataResponsePartition {
+            partition_index,
+            leader_id: leader.node_id,
+            leader_epoch: record.epoch,
+            replica_nodes: replicas.clone(),
+            isr_nodes: replicas,
+            ..MetadataResponsePartition::default()
+        }
     }
 }
 

@@ -53,7 +53,7 @@ use crate::{
     metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps,
 };
 
-pub use self::api::reference_markdown;
+pub use self::{api::reference_markdown, brokers::BrokerAddresses};
 
 /// Dependencies of the Kafka listener.
 #[derive(Debug, Clone)]
@@ -94,10 +94,12 @@ impl<C> KafkaConnection for C where
 {
 }
 
-/// Serves connections until `stop` resolves, and then the requests that are being served.
+/// Serves the connections of one listener until `stop` resolves, and then the requests that are
+/// being served. Its clients are given `addresses`.
 pub async fn serve<C: KafkaConnection>(
     connections: impl Stream<Item = io::Result<C>>,
     deps: Arc<KafkaDeps>,
+    addresses: BrokerAddresses,
     stop: impl Future<Output = ()>,
 ) {
     pin_mut!(connections, stop);
@@ -112,7 +114,8 @@ pub async fn serve<C: KafkaConnection>(
             Some(ended) = served.join_next() => report_failure(ended),
             accepted = connections.next() => match accepted {
                 Some(Ok(connection)) => {
-                    served.spawn(connection::serve(connection, deps.clone(), stopping.clone()));
+                    let (deps, addresses) = (deps.clone(), addresses.clone());
+                    served.spawn(connection::serve(connection, deps, addresses, stopping.clone()));
                 }
                 Some(Err(error)) => tracing::debug!(%error, "a Kafka connection failed"),
                 None => break,

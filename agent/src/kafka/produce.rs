@@ -15,7 +15,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    brokers,
+    brokers::{self, BrokerAddresses},
     error::{ErrorFamily, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
     request::{KafkaAnswer, RequestContext, encoded},
@@ -145,7 +145,7 @@ pub(super) async fn finish(
     }
     let results = results(&context, produce.pending, produce.timeout, produce.acks).await;
     let view = context.client.deps.directory.view();
-    let response = response(&view, produce.topics, results);
+    let response = response((&view, &context.client.addresses), produce.topics, results);
     if produce.acks == 0 {
         let parts = response
             .responses
@@ -180,7 +180,7 @@ async fn results(
 }
 
 fn response(
-    view: &ClusterView,
+    (view, addresses): (&ClusterView, &BrokerAddresses),
     topics: Vec<ProducedTopic>,
     results: Result<Vec<v1::PartitionProduceResult>, i16>,
 ) -> ProduceResponse {
@@ -206,7 +206,7 @@ fn response(
             }
             if part.error_code == ERROR_NOT_LEADER
                 && let Some(record) = view.partition(&topic.name, part.index)
-                && let Some(leader) = brokers::leader(view, record)
+                && let Some(leader) = brokers::leader(view, addresses, record)
             {
                 part.current_leader = ProduceLeaderIdAndEpoch {
                     leader_id: leader.node_id,
@@ -282,7 +282,8 @@ mod tests {
             topic_id: Uuid::nil(),
             partitions: vec![(5, None), (2, Some(INVALID_RECORD))],
         }];
-        let response = response(&ClusterView::default(), topics, Err(NO_TRANSACTIONS));
+        let cluster = (&ClusterView::default(), &BrokerAddresses::default());
+        let response = response(cluster, topics, Err(NO_TRANSACTIONS));
         let parts = response.responses[0].partition_responses.iter();
         let parts: Vec<(i32, i16)> = parts.map(|part| (part.index, part.error_code)).collect();
         assert_eq!(parts, [(5, NO_TRANSACTIONS), (2, INVALID_RECORD)]);

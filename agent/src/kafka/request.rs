@@ -7,13 +7,15 @@ use parking_lot::Mutex;
 use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{KafkaDeps, limits::SMALL_ANSWER_BYTES};
+use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES};
 use crate::{auth::ClientPrincipal, fetch::ResponseMemory, metrics::CountedConnection};
 
 /// A client, as far as it has made itself known.
 #[derive(Debug)]
 pub(super) struct KafkaClient {
     pub(super) deps: Arc<KafkaDeps>,
+    /// Those that the client's listener answers with.
+    pub(super) addresses: BrokerAddresses,
     pub(super) host: Option<IpAddr>,
     pub(super) principal: ClientPrincipal,
     /// Counted by the client's software.
@@ -21,10 +23,11 @@ pub(super) struct KafkaClient {
 }
 
 impl KafkaClient {
-    pub(super) fn new(deps: Arc<KafkaDeps>, host: Option<IpAddr>) -> Self {
+    pub(super) fn new(deps: Arc<KafkaDeps>, addresses: BrokerAddresses, host: Option<IpAddr>) -> Self {
         let connection = Mutex::new(deps.metrics.kafka.count_connection(None));
         Self {
             deps,
+            addresses,
             host,
             principal: ClientPrincipal::default(),
             connection,

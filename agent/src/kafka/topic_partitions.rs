@@ -13,9 +13,8 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    brokers::{self, KafkaBroker},
     error::{ErrorFamily, kafka_code},
-    metadata::{OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, described_partition, missing_topic_code},
+    metadata::{DescribedCluster, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, missing_topic_code},
     request::RequestContext,
 };
 use crate::directory::{ClusterView, DirectoryTopic};
@@ -36,7 +35,7 @@ pub(super) async fn describe_topic_partitions(
         view = deps.directory.refresh().await;
     }
     match wanted_topics(&view, &request) {
-        Ok(wanted) => describe_page(&view, wanted, &request),
+        Ok(wanted) => describe_page(&context, &view, wanted, &request),
         Err(error) => DescribeTopicPartitionsResponse {
             topics: request
                 .topics
@@ -82,11 +81,12 @@ fn wanted_topics(
 }
 
 fn describe_page(
+    context: &RequestContext,
     view: &ClusterView,
     wanted: BTreeSet<String>,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let brokers = brokers::all(view);
+    let cluster = DescribedCluster::new(view, context);
     let limit = request.response_partition_limit.clamp(1, MAX_PARTITIONS);
     let mut left = usize::try_from(limit).unwrap_or(1);
     let mut response = DescribeTopicPartitionsResponse::default();
@@ -101,7 +101,7 @@ fn describe_page(
             response.next_cursor = Some(cursor(name, 0));
             break;
         }
-        let partitions = described_partitions(view, &brokers, topic, first, left);
+        let partitions = described_partitions(&cluster, topic, first, left);
         left -= partitions.len();
         let next = first.saturating_add(partitions.len());
         response.topics.push(DescribeTopicPartitionsResponseTopic {
@@ -143,8 +143,7 @@ fn missing_topic(name: String) -> DescribeTopicPartitionsResponseTopic {
 }
 
 fn described_partitions(
-    view: &ClusterView,
-    brokers: &[KafkaBroker],
+    cluster: &DescribedCluster<'_>,
     topic: &DirectoryTopic,
     first: usize,
     limit: usize,
@@ -159,7 +158,7 @@ fn described_partitions(
             replica_nodes,
             isr_nodes,
             offline_replicas,
-        } = described_partition(view, brokers, index, record);
+        } = cluster.partition(index, record);
         DescribeTopicPartitionsResponsePartition {
             error_code,
             partition_index,

@@ -1,5 +1,5 @@
-//! The listeners file: YAML or JSON that names further gRPC listeners and the addresses at which
-//! clients of each reach the agents.
+//! The listeners file: YAML or JSON that names further listeners, each for clients of one protocol,
+//! and the addresses at which clients of each reach the agents.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,12 +19,23 @@ const MAX_LISTENERS: usize = 16;
 /// Longest name of a listener, so that names of Services can begin with the cluster's name.
 const MAX_NAME_LENGTH: usize = 25;
 /// Names of the built-in listeners, which are folders below `tls-dir`.
-const RESERVED_NAMES: [&str; 3] = ["grpc", "http", "forward"];
+const RESERVED_NAMES: [&str; 4] = ["grpc", "http", "kafka", "forward"];
 
 /// Reason why the listeners file cannot be used; says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("listeners-file: {0}")]
 pub struct ListenersFileError(pub(super) String);
+
+/// The protocol of a listener's clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerProtocol {
+    /// gRPC.
+    #[default]
+    Grpc,
+    /// Kafka's.
+    Kafka,
+}
 
 /// One listener of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +44,8 @@ pub struct ListenerDefinition {
     pub name: String,
     /// Address to listen on.
     pub listen: String,
+    /// The protocol of its clients.
+    pub protocol: ListenerProtocol,
     /// Whether it serves TLS.
     pub tls: bool,
     /// The addresses that its clients are given.
@@ -60,6 +73,8 @@ struct WrittenListeners {
 struct WrittenListener {
     name: String,
     listen: String,
+    #[serde(default)]
+    protocol: ListenerProtocol,
     #[serde(default)]
     tls: bool,
     address: Option<String>,
@@ -120,6 +135,7 @@ fn check(written: WrittenListener) -> Result<ListenerDefinition, String> {
     let WrittenListener {
         name,
         listen,
+        protocol,
         tls,
         address,
         agents,
@@ -140,6 +156,11 @@ fn check(written: WrittenListener) -> Result<ListenerDefinition, String> {
         )),
     };
     if let Some(address) = &address {
+        if protocol == ListenerProtocol::Kafka {
+            return Err(
+                "address: Kafka clients need an address for each agent; write them as agents".to_owned(),
+            );
+        }
         valid("address", address)?;
     }
     for (agent, address) in &agents {
@@ -148,6 +169,7 @@ fn check(written: WrittenListener) -> Result<ListenerDefinition, String> {
     Ok(ListenerDefinition {
         name,
         listen,
+        protocol,
         tls,
         addresses: ListenerAddresses {
             shared: address,

@@ -127,8 +127,10 @@ impl ListenersFileReader {
 }
 
 fn is_same_sockets(started: &[ListenerDefinition], found: &[ListenerDefinition]) -> bool {
-    let socket =
-        |listener: &ListenerDefinition| (listener.name.clone(), listener.listen.clone(), listener.tls);
+    let socket = |listener: &ListenerDefinition| {
+        let (name, listen) = (listener.name.clone(), listener.listen.clone());
+        (name, listen, listener.protocol, listener.tls)
+    };
     let sorted = |listeners: &[ListenerDefinition]| {
         let mut sockets: Vec<_> = listeners.iter().map(socket).collect();
         sockets.sort();

@@ -1,6 +1,6 @@
-//! Owns the agent's ports: gRPC for clients, by one or several listeners, and HTTP for probes,
-//! Prometheus and the console. All are bound first, so that a port in use ends the start; they are
-//! served until stopped, with TLS where there is a certificate.
+//! Owns the agent's ports: gRPC and Kafka for clients, by one or several listeners, and HTTP for
+//! probes, Prometheus and the console. All are bound first, so that a port in use ends the start;
+//! they are served until stopped, with TLS where there is a certificate.
 
 mod address_limit;
 pub mod admin;
@@ -40,8 +40,9 @@ pub use self::{
     ports::{FurtherListener, FurtherListenerTls, ServerPorts},
 };
 use crate::{
-    console, kafka,
-    listeners::{self, AddressAnswers, CallOrigin, ClientListener, ListenersFileReader},
+    console,
+    kafka::{self, BrokerAddresses},
+    listeners::{self, AddressAnswers, CallOrigin, ClientListener, ListenerProtocol, ListenersFileReader},
     metrics::AgentMetrics,
     tls::{self, ListenerCertificate, ListenerCertificates, ListenerKind, TlsError},
 };
@@ -102,16 +103,21 @@ impl ServerPorts {
         let http = http::serve_http(connections, pages, http::HEADER_READ_TIMEOUT, stop.clone());
         let routes = grpc_routes(&deps)?.add_service(health).into_axum_router();
         let memory = RequestMemoryLimiter::new(deps.request_memory.clone(), deps.limits.max_request_bytes);
-        let mut grpc = Vec::with_capacity(1 + self.further.len());
-        for (listener, certificate, socket) in grpc_listeners(self.grpc, self.further, &tls, own_address) {
+        let (further_grpc, further_kafka): (Vec<_>, Vec<_>) = self
+            .further
+            .into_iter()
+            .partition(|(listener, _)| listener.protocol == ListenerProtocol::Grpc);
+        let mut grpc = Vec::with_capacity(1 + further_grpc.len());
+        for (listener, certificate, socket) in grpc_listeners(self.grpc, further_grpc, &tls, own_address) {
             let security = connection_security(certificate, &deps.metrics)?;
             let guarded = guarded_routes(&routes, &deps, listener, memory.clone());
             grpc.push(serve_grpc(socket, security, guarded, &deps, stop.clone()));
         }
-        let kafka = serve_kafka(self.kafka, &tls, &deps, stop);
+        let kafka = kafka_listeners(self.kafka, further_kafka, &tls).into_iter();
+        let kafka = kafka.map(|listener| serve_kafka(listener, &deps, stop.clone()));
         let served = async {
             let http = async { Ok(http.await?) };
-            tokio::try_join!(try_join_all(grpc), http, kafka).map(drop)
+            tokio::try_join!(try_join_all(grpc), http, try_join_all(kafka)).map(drop)
         };
         tokio::select! {
             _ = follow => Ok(()),
@@ -136,11 +142,7 @@ fn grpc_listeners<'a>(
     let name = ListenerKind::Grpc.name();
     let mut all = vec![(listener(name, AddressAnswers::Advertised), grpc, builtin)];
     for (further, socket) in further {
-        let certificate = match further.tls {
-            FurtherListenerTls::Off => None,
-            FurtherListenerTls::Own => tls.named_certificate(&further.name),
-            FurtherListenerTls::AsBuiltIn => grpc,
-        };
+        let certificate = further_certificate(&further, grpc, tls);
         all.push((listener(&further.name, further.answers), certificate, socket));
     }
     all
@@ -193,25 +195,60 @@ async fn serve_grpc(
     Ok(())
 }
 
-/// Serves the Kafka listener, if there is one, until `stop` resolves.
-async fn serve_kafka(
-    socket: Option<TcpListener>,
+/// Returns the certificate of a further listener; `builtin` is that of its protocol's built-in one.
+fn further_certificate<'a>(
+    listener: &FurtherListener,
+    builtin: Option<&'a Arc<ListenerCertificate>>,
+    tls: &'a ListenerCertificates,
+) -> Option<&'a Arc<ListenerCertificate>> {
+    match listener.tls {
+        FurtherListenerTls::Off => None,
+        FurtherListenerTls::Own => tls.named_certificate(&listener.name),
+        FurtherListenerTls::AsBuiltIn => builtin,
+    }
+}
+
+/// A Kafka listener: the addresses that it answers with, its certificate and its socket.
+type KafkaListener<'a> = (BrokerAddresses, Option<&'a Arc<ListenerCertificate>>, TcpListener);
+
+/// Returns every Kafka listener, the built-in one first if there is one.
+fn kafka_listeners(
+    builtin: Option<TcpListener>,
+    further: Vec<(FurtherListener, TcpListener)>,
     tls: &ListenerCertificates,
+) -> Vec<KafkaListener<'_>> {
+    let certificate = tls.certificate(ListenerKind::Kafka);
+    let builtin = builtin.map(|socket| (BrokerAddresses::default(), certificate, socket));
+    let further = further.into_iter().map(|(listener, socket)| {
+        let addresses = match &listener.answers {
+            AddressAnswers::Listed(book) => BrokerAddresses::listed(book.clone(), &listener.name),
+            AddressAnswers::Advertised | AddressAnswers::ClientAuthority => BrokerAddresses::default(),
+        };
+        (
+            addresses,
+            further_certificate(&listener, certificate, tls),
+            socket,
+        )
+    });
+    builtin.into_iter().chain(further).collect()
+}
+
+/// Serves one Kafka listener until `stop` resolves.
+async fn serve_kafka(
+    (addresses, certificate, socket): KafkaListener<'_>,
     deps: &Arc<ServerDeps>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let Some(socket) = socket else {
-        return Ok(());
-    };
     let policy = ConnectionPolicy {
         limit: deps.limits.max_connections,
         limit_per_address: deps.limits.max_connections_per_address,
         open_connections: deps.metrics.connections.clone(),
-        security: connection_security(tls.certificate(ListenerKind::Kafka), &deps.metrics)?,
+        security: connection_security(certificate, &deps.metrics)?,
         preface_bytes: KAFKA_PREFACE_BYTES,
         handshake_timeout: HANDSHAKE_TIMEOUT,
     };
-    kafka::serve(connections::accept(socket, policy), deps.kafka.clone(), stop).await;
+    let connections = connections::accept(socket, policy);
+    kafka::serve(connections, deps.kafka.clone(), addresses, stop).await;
     Ok(())
 }
 

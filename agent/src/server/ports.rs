@@ -1,4 +1,5 @@
-//! The ports of an agent: gRPC for clients, by the built-in listener and further ones, and HTTP.
+//! The ports of an agent: gRPC and Kafka for clients, by built-in listeners and further ones, and
+//! HTTP.
 //! All are bound before any is served, so that a port in use ends the start.
 
 use std::{io, net::SocketAddr};
@@ -6,24 +7,26 @@ use std::{io, net::SocketAddr};
 use streamhouse_core::listen::ipv4_fallback;
 use tokio::net::TcpListener;
 
-use crate::listeners::AddressAnswers;
+use crate::listeners::{AddressAnswers, ListenerProtocol};
 
-/// TLS of a further gRPC listener.
+/// TLS of a further listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FurtherListenerTls {
     /// Plain text.
     Off,
     /// The listener's own certificate.
     Own,
-    /// That of the built-in gRPC listener, if it has one.
+    /// That of the built-in listener of the same protocol, if it has one.
     AsBuiltIn,
 }
 
-/// A further gRPC listener.
+/// A further listener.
 #[derive(Debug, Clone)]
 pub struct FurtherListener {
     /// Its name in metrics and logs.
     pub name: String,
+    /// The protocol of its clients.
+    pub protocol: ListenerProtocol,
     /// The address to listen on.
     pub listen: String,
     /// Its TLS.
@@ -85,7 +88,7 @@ impl ServerPorts {
         self.kafka.as_ref().map(TcpListener::local_addr).transpose()
     }
 
-    /// Returns the names of the further gRPC listeners and their bound addresses.
+    /// Returns the names of the further listeners and their bound addresses.
     ///
     /// # Errors
     /// If the operating system does not return a local address.

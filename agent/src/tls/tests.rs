@@ -61,7 +61,8 @@ async fn load_named_certificates(
     names: &[&str],
 ) -> Result<(ListenerCertificates, Arc<AgentMetrics>), String> {
     let metrics = Arc::new(AgentMetrics::new().unwrap());
-    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let named = |name: &&str| ((*name).to_owned(), ListenerKind::Grpc);
+    let names: Vec<(String, ListenerKind)> = names.iter().map(named).collect();
     let loaded = ListenerCertificates::load(Some(tls), &names, &metrics).await;
     loaded
         .map(|tls| (tls, metrics))
@@ -266,7 +267,7 @@ async fn a_further_listener_needs_its_certificate() {
     let error = load_named_certificates(dir.path(), &["external", "other"]).await;
     let error = error.map(drop).unwrap_err();
     assert!(error.contains("other/tls.crt"), "{error}");
-    let names = ["external".to_owned()];
+    let names = [("external".to_owned(), ListenerKind::Kafka)];
     let error = ListenerCertificates::load(None, &names, &metrics)
         .await
         .unwrap_err();

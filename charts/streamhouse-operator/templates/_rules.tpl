@@ -44,7 +44,8 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# Why an agent does not start; and the label by which the Services of additional listeners select one agent.
+# Why an agent does not start; the label by which the Services of additional listeners select one agent; and the annotation that lets kubelets
+# update addresses for Kafka clients.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch]

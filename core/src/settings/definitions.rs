@@ -1,9 +1,13 @@
 //! The table of agent settings. Each is defined here once; flags, variables, help text and
 //! reference are generated from it.
 
-use std::{net::Ipv6Addr, path::PathBuf, str::FromStr};
+use std::{path::PathBuf, str::FromStr};
 
-use super::{AgentSettings, ByteSize, LogFormat, SecretString, parse_duration};
+use super::{
+    AgentSettings, ByteSize, LogFormat, SecretString,
+    addresses::{parse_address, parse_named_address, parse_optional},
+    parse_duration,
+};
 
 /// The definition of one agent setting.
 #[derive(Debug, Clone, Copy)]
@@ -98,36 +102,6 @@ fn parse_bool(text: &str) -> Result<bool, String> {
         .map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
-/// Parses `host:port`. The port is mandatory, so it follows the last colon, and an IPv6 address
-/// needs no brackets: a template that fills in a pod's address does not know the address family.
-/// Brackets are added to the result, since all other code needs them.
-///
-/// # Errors
-///
-/// Fails if the text has no port or no host.
-pub fn parse_address(text: &str) -> Result<String, String> {
-    let refused = || format!("{text:?} is not host:port");
-    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
-    port.parse::<u16>().map_err(|_| refused())?;
-    if host.parse::<Ipv6Addr>().is_ok() {
-        return Ok(format!("[{host}]:{port}"));
-    }
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let legal = match bare {
-        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && !host.contains([':', '[', ']', '/', '@']),
-    };
-    legal.then(|| text.to_owned()).ok_or_else(refused)
-}
-
-fn parse_optional_address(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Ok(String::new())
-    } else {
-        parse_address(text)
-    }
-}
-
 const fn define(
     name: &'static str,
     default: &'static str,
@@ -215,7 +189,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "Address of a second gRPC listener, for kubectl port-forward and proxies in front of one agent: every client is \
         given the address that it used, and calls for other agents are forwarded. Off unless set. TLS as on the gRPC \
         listener.",
-        |s, v| parse_optional_address(v).map(|v| s.grpc_forward_listen = v),
+        |s, v| parse_optional(v, parse_address).map(|v| s.grpc_forward_listen = v),
     ),
     with_dev_default(
         "127.0.0.1:9092",
@@ -224,7 +198,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
             "",
             "host:port",
             "Address of the listener for Kafka clients. Off unless set.",
-            |s, v| parse_optional_address(v).map(|v| s.kafka_listen = v),
+            |s, v| parse_optional(v, parse_address).map(|v| s.kafka_listen = v),
         ),
     ),
     with_dev_default(
@@ -241,7 +215,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "listeners-file",
         "",
         "a path",
-        "YAML or JSON file with further gRPC listeners, for clients that reach the agents by other addresses: see \
+        "YAML or JSON file with further listeners, for clients that reach the agents by other addresses: see \
         docs/operate/networking.md. Changed addresses are reloaded within seconds.",
         |s, v| {
             s.listeners_file = (!v.is_empty()).then(|| PathBuf::from(v));
@@ -263,7 +237,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "tls-dir",
         "",
         "a path",
-        "Directory with a subdirectory per listener (grpc, http, and the names in listeners-file) that holds tls.crt and \
+        "Directory with a subdirectory per listener (grpc, http, kafka, and the names in listeners-file) that holds tls.crt and \
         tls.key, as Kubernetes mounts them. A listener without a subdirectory serves plain text. Changed files are \
         reloaded within 30 seconds. Agents trust each other by grpc/ca.crt; without it, by the chain in grpc/tls.crt.",
         |s, v| {
@@ -276,21 +250,22 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "",
         "host:port",
         "Address that clients are given to connect to. Defaults to the host name and the port of grpc-listen.",
-        |s, v| parse_optional_address(v).map(|v| s.advertised_grpc_address = v),
+        |s, v| parse_optional(v, parse_address).map(|v| s.advertised_grpc_address = v),
     ),
     define(
         "advertised-http-address",
         "",
         "host:port",
         "Address of the HTTP listener that clients are given. Defaults to the host name and the port of http-listen.",
-        |s, v| parse_optional_address(v).map(|v| s.advertised_http_address = v),
+        |s, v| parse_optional(v, parse_address).map(|v| s.advertised_http_address = v),
     ),
     define(
         "advertised-kafka-address",
         "",
         "host:port",
-        "Address that Kafka clients are given to connect to. Defaults to the host name and the port of kafka-listen.",
-        |s, v| parse_optional_address(v).map(|v| s.advertised_kafka_address = v),
+        "Address that Kafka clients are given to connect to. Defaults to the host name and the port of kafka-listen. \
+        [10.0.0.7].kafka.svc:9092 stands for 10-0-0-7.kafka.svc:9092, the name of a pod of a headless Service.",
+        |s, v| parse_optional(v, parse_named_address).map(|v| s.advertised_kafka_address = v),
     ),
     define(
         "metadata-url",
@@ -494,38 +469,3 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         },
     ),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::parse_address;
-
-    #[test]
-    fn an_address_has_a_port_and_an_ipv6_address_gets_its_brackets() {
-        for (given, taken) in [
-            ("agent-0:50051", "agent-0:50051"),
-            ("10.0.0.7:50051", "10.0.0.7:50051"),
-            ("[fd00::7]:50051", "[fd00::7]:50051"),
-            ("fd00::7:50051", "[fd00::7]:50051"),
-            ("::1:1", "[::1]:1"),
-            ("[::]:50051", "[::]:50051"),
-        ] {
-            assert_eq!(parse_address(given).as_deref(), Ok(taken));
-        }
-        for bad in [
-            "",
-            "agent-0",
-            ":1",
-            "a:b",
-            "a:99999",
-            "a:b:1",
-            "[a]:1",
-            "[::1:1",
-            "::1]:1",
-            "[]:1",
-            "http://a:1",
-            "me@a:1",
-        ] {
-            assert!(parse_address(bad).unwrap_err().contains("host:port"), "{bad}");
-        }
-    }
-}

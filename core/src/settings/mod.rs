@@ -6,6 +6,7 @@
 //! `STREAMHOUSE_FLUSH_INTERVAL`; flags win. Unknown or contradictory settings are rejected before
 //! anything starts.
 
+mod addresses;
 mod definitions;
 mod load;
 mod memory;
@@ -14,7 +15,8 @@ mod units;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use definitions::{SETTING_DEFINITIONS, SettingDefinition, parse_address};
+pub use addresses::parse_address;
+pub use definitions::{SETTING_DEFINITIONS, SettingDefinition};
 pub use load::{AgentInvocation, SettingsError, help_text, load, reference_markdown};
 pub use memory::MemoryBudgets;
 pub use overrides::SettingOverrides;

@@ -13,7 +13,10 @@ pub const LABEL_CLUSTER_NAMESPACE: &str = "streamhouse.io/cluster-namespace";
 /// Label of an agent's pod, and of the Services and routes for that agent: its slot. The operator
 /// writes it on the pod; no two agents have the same.
 pub const LABEL_AGENT_SLOT: &str = "streamhouse.io/agent-slot";
-/// Label of the objects of an additional listener: its name.
+/// Annotation of an agent's pod: hash of the file with the addresses of its listeners. A kubelet
+/// looks at a mounted ConfigMap about once a minute, and whenever the pod changes.
+pub const ANNOTATION_LISTENERS_HASH: &str = "streamhouse.io/listeners-hash";
+/// Label of the objects of the listener for Kafka clients and of an additional listener: its name.
 pub const LABEL_LISTENER: &str = "streamhouse.io/listener";
 /// Annotation of a child in another namespace, where owner references do not reach: uid of its
 /// cluster.

@@ -49,6 +49,8 @@ pub struct DesiredCluster {
     pub grpc: ListenerPort,
     /// Listener for `/health`, `/ready` and `/metrics`.
     pub http: ListenerPort,
+    /// Listener for Kafka clients inside of the Kubernetes cluster, if desired.
+    pub kafka: Option<ListenerPort>,
     /// Port of the listener that serves every client by one address. Its certificate is that of
     /// `grpc`.
     pub forward_port: u16,
@@ -285,8 +287,10 @@ impl DesiredCluster {
             .listeners
             .iter()
             .map(|listener| (listener.name.as_str(), &listener.port));
+        let kafka = self.kafka.iter().map(|port| (KAFKA_LISTENER, port));
         [("grpc", &self.grpc), ("http", &self.http)]
             .into_iter()
+            .chain(kafka)
             .chain(further)
     }
 
@@ -318,6 +322,27 @@ impl DesiredCluster {
             self.namespace,
             self.grpc.number
         )
+    }
+
+    /// Returns the name of the headless Service for Kafka clients, below which each pod has a name.
+    pub fn kafka_pods_service(&self) -> String {
+        format!("{}-{KAFKA_LISTENER}", self.name)
+    }
+
+    /// Returns the domain of the DNS names of pods for Kafka clients, which are an IP address with
+    /// hyphens below it.
+    pub fn kafka_pods_domain(&self) -> String {
+        format!(
+            "{}.{}.svc.{}",
+            self.kafka_pods_service(),
+            self.namespace,
+            self.cluster_domain
+        )
+    }
+
+    /// Returns whether Kafka clients reach the pods themselves.
+    pub fn has_internal_kafka(&self) -> bool {
+        self.kafka.is_some() || self.listeners.iter().any(DesiredListener::is_internal_kafka)
     }
 
     /// Returns whether any monitoring object is asked for.

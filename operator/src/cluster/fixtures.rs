@@ -79,6 +79,7 @@ pub(crate) fn listener_facts(listener: &str) -> ListenerFacts {
         slot: Some(slot),
         ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
         node: Some(node.to_owned()),
+        listeners_hash: None,
     };
     let service = |slot: Option<u16>, host: Option<&str>| {
         let facts = ServiceFacts {

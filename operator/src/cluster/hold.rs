@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{context::OperatorContext, metadata_stores::ClusterKey};
 
+/// Variable of the built-in listener for Kafka clients, which its Services follow.
+const KAFKA_LISTEN_VARIABLE: &str = "STREAMHOUSE_KAFKA_LISTEN";
+
 /// A held rollout: what is left as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeldRollout {
@@ -160,7 +163,12 @@ async fn has_other_listeners(context: &OperatorContext, desired: &DesiredCluster
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &desired.namespace);
     let stored = api.get_opt(&build::listeners_config_name(desired)).await?;
     let stored = stored.and_then(|config| config.data);
-    Ok(build::stored_listeners(stored.as_ref()) != build::desired_listeners(desired))
+    if build::stored_listeners(stored.as_ref()) != build::desired_listeners(desired) {
+        return Ok(true);
+    }
+    let settings = api.get_opt(&desired.agent_name()).await?;
+    let settings = settings.and_then(|config| config.data).unwrap_or_default();
+    Ok(settings.get(KAFKA_LISTEN_VARIABLE) != desired.variables.get(KAFKA_LISTEN_VARIABLE))
 }
 
 /// Sets the number of agents of the spec, and nothing else of their Deployment.

@@ -59,6 +59,8 @@ pub struct AgentFacts {
     pub ips: Vec<String>,
     /// Node of the pod.
     pub node: Option<String>,
+    /// Hash of the file of the listeners of which the pod's kubelet has heard.
+    pub listeners_hash: Option<String>,
 }
 
 /// What is known about a Service.

@@ -320,6 +320,9 @@ impl ClusterReconciler {
         findings.problems.extend(problems);
         if held.is_none_or(HeldRollout::has_spec_listeners) {
             findings.listeners = Some(listeners::report(desired, &read.inputs, of_listeners));
+            if let Some(hash) = build::listeners_hash(desired, &read.inputs) {
+                listeners::announce_addresses(context, key, &read.inputs.listeners, &hash).await?;
+            }
         } else {
             listeners::renew_slots(context, key).await?;
         }

@@ -6,6 +6,7 @@
 
 mod agents;
 mod api_shapes;
+mod listener_ports;
 mod listeners;
 mod monitoring;
 mod quantity;
@@ -17,10 +18,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use streamhouse_core::settings::{AgentSettings, SettingOverrides};
 
+use self::listener_ports::OwnListeners;
 use super::{
     desired::{
-        BucketCredentials, DatabaseTls, DesiredCluster, DesiredListener, ImageReference, ListenerPort,
-        MetadataDatabase, SecretKeySelector, StorageBucket,
+        BucketCredentials, DatabaseTls, DesiredCluster, DesiredListener, ImageReference, MetadataDatabase,
+        SecretKeySelector, StorageBucket,
     },
     names, paths,
     problem::ClusterProblem,
@@ -53,13 +55,13 @@ pub fn validate(
     if namespace.is_empty() {
         return Err(ClusterProblem::invalid_spec("metadata.namespace is missing"));
     }
-    let (grpc, http) = listeners::own_listeners(&name, spec)?;
-    let further = listeners::additional_listeners(&name, spec, &grpc, &http)?;
+    let own = listener_ports::own_listeners(&name, spec)?;
+    let further = listeners::additional_listeners(&name, spec, &own)?;
     let storage = bucket(spec)?;
-    let forward_port = listeners::forward_port(&grpc, &http, &further);
-    let (variables, settings) = settings(spec, &grpc, &http, forward_port, &further)?;
+    let forward_port = listener_ports::forward_port(&own, &further);
+    let (variables, settings) = settings(spec, &own, forward_port, &further)?;
     let resources = agents::resources(spec, &settings)?;
-    let monitoring = monitoring::monitoring(spec, &namespace, &http, &defaults.monitoring_namespaces)?;
+    let monitoring = monitoring::monitoring(spec, &namespace, &own.http, &defaults.monitoring_namespaces)?;
     if let Some(pod_template) = &spec.agents.pod_template {
         template::check_template(pod_template)?;
     }
@@ -76,11 +78,12 @@ pub fn validate(
         drain_timeout: settings.drain_timeout,
         service_account: agents::service_account(&name, spec)?,
         pod_template: spec.agents.pod_template.clone(),
-        grpc,
-        http,
+        grpc: own.grpc,
+        http: own.http,
+        kafka: own.kafka,
         forward_port,
         listeners: further,
-        cluster_domain: listeners::cluster_domain(spec, defaults),
+        cluster_domain: listener_ports::cluster_domain(spec, defaults),
         postgresql: database(spec),
         storage,
         service_monitor: monitoring.service_monitor,
@@ -188,8 +191,7 @@ fn bucket(spec: &ClusterSpec) -> Result<StorageBucket, ClusterProblem> {
 /// as the agents will parse them.
 fn settings(
     spec: &ClusterSpec,
-    grpc: &ListenerPort,
-    http: &ListenerPort,
+    own: &OwnListeners,
     forward_port: u16,
     further: &[DesiredListener],
 ) -> Result<(BTreeMap<String, String>, AgentSettings), ClusterProblem> {
@@ -209,11 +211,15 @@ fn settings(
         .as_ref()
         .map(|prefix| format!("/{}", prefix.trim_end_matches('/')));
     let store = format!("s3://{}{}", storage.bucket, prefix.unwrap_or_default());
+    let auto_create = listener_ports::auto_create_partitions(spec)?.map(|count| count.to_string());
+    // Every interface, of IPv6 and IPv4.
+    let listen = |port: u16| format!("[::]:{port}");
     let ours = [
-        // Every interface, of IPv6 and IPv4.
-        ("grpc-listen", Some(format!("[::]:{}", grpc.number))),
-        ("http-listen", Some(format!("[::]:{}", http.number))),
-        ("grpc-forward-listen", Some(format!("[::]:{forward_port}"))),
+        ("grpc-listen", Some(listen(own.grpc.number))),
+        ("http-listen", Some(listen(own.http.number))),
+        ("grpc-forward-listen", Some(listen(forward_port))),
+        ("kafka-listen", own.kafka.as_ref().map(|port| listen(port.number))),
+        ("kafka-auto-create-partitions", auto_create),
         ("object-store", Some(store)),
         ("s3-endpoint", storage.endpoint.clone()),
         ("s3-region", storage.region.clone()),
@@ -230,7 +236,7 @@ fn settings(
         .collect();
     // The rest is in the pod template, and allows checking the combination of all settings. Any
     // valid connection string does; only agents read theirs.
-    let has_tls = grpc.has_tls() || http.has_tls() || further.iter().any(|listener| listener.port.has_tls());
+    let has_tls = own.has_tls() || further.iter().any(|listener| listener.port.has_tls());
     let of_pods = [
         ("metadata-url", Some("postgres://postgresql/streamhouse")),
         (

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{ListenerTls, schema};
 
-/// A listener for StreamHouse clients with addresses of its own.
+/// A listener for StreamHouse or Kafka clients with addresses of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     validation = Rule::new("!(self.name in ['forward', 'grpc', 'grpc-forward', 'http', 'kafka'])").message("forward, grpc, grpc-forward, http and kafka are names of other listeners: choose another name"),
@@ -18,8 +18,12 @@ use super::{ListenerTls, schema};
     validation = Rule::new("self.type == 'ingress' || !has(self.ingress)").message("ingress applies to type ingress only"),
     validation = Rule::new("!(self.type in ['gateway', 'ingress']) || (has(self.bootstrap) && has(self.bootstrap.host))").message("types gateway and ingress need bootstrap.host"),
     validation = Rule::new("self.type in ['gateway', 'ingress'] || !((has(self.bootstrap) && has(self.bootstrap.host)) || (has(self.agents) && has(self.agents.host)))").message("host applies to types gateway and ingress: set advertisedHost"),
-    validation = Rule::new("!(self.type in ['gateway', 'ingress'] && has(self.mode) && self.mode == 'perAgent') || (has(self.agents) && has(self.agents.host))").message("mode perAgent of types gateway and ingress needs agents.host"),
-    validation = Rule::new("!has(self.agents) || (has(self.mode) ? self.mode == 'perAgent' : !(self.type in ['gateway', 'ingress']))").message("agents applies to mode perAgent only: set mode"),
+    validation = Rule::new("!(self.type in ['gateway', 'ingress'] && ((has(self.mode) && self.mode == 'perAgent') || (has(self.protocol) && self.protocol == 'kafka'))) || (has(self.agents) && has(self.agents.host))").message("mode perAgent of types gateway and ingress needs agents.host"),
+    validation = Rule::new("!has(self.agents) || (has(self.mode) ? self.mode == 'perAgent' : !(self.type in ['gateway', 'ingress']) || (has(self.protocol) && self.protocol == 'kafka'))").message("agents applies to mode perAgent only: set mode"),
+    validation = Rule::new("!(has(self.protocol) && self.protocol == 'kafka' && has(self.mode) && self.mode == 'shared')").message("Kafka clients connect to each agent: protocol kafka has mode perAgent only"),
+    validation = Rule::new("!(has(self.protocol) && self.protocol == 'kafka' && self.type in ['gateway', 'ingress']) || has(self.tls)").message("Kafka clients reach agents behind a gateway or an ingress by TLS that is passed through: set tls"),
+    validation = Rule::new("!(has(self.protocol) && self.protocol == 'kafka' && has(self.gateway) && has(self.gateway.routeKind) && self.gateway.routeKind == 'GRPCRoute')").message("a GRPCRoute does not route Kafka clients: set routeKind TLSRoute"),
+    validation = Rule::new("!(has(self.protocol) && self.protocol == 'kafka' && has(self.ingress) && has(self.ingress.tlsSecretName))").message("an ingress passes the TLS of Kafka clients through to the agents: remove ingress.tlsSecretName"),
     validation = Rule::new("self.type == 'loadbalancer' || !(has(self.loadBalancerClass) || has(self.loadBalancerSourceRanges))").message("loadBalancerClass and loadBalancerSourceRanges apply to type loadbalancer only"),
     validation = Rule::new("self.type in ['nodeport', 'loadbalancer'] || !(has(self.externalTrafficPolicy) || (has(self.bootstrap) && has(self.bootstrap.nodePort)) || (has(self.agents) && has(self.agents.nodePort)))").message("externalTrafficPolicy and nodePort apply to types nodeport and loadbalancer only"),
     validation = Rule::new("self.type != 'internal' || !has(self.agents) || !has(self.agents.advertisedHost)").message("agents.advertisedHost does not apply to type internal, whose agents are reached at the addresses of their pods"),
@@ -36,12 +40,17 @@ pub struct AdditionalListener {
     /// by Ingresses.
     #[serde(rename = "type")]
     pub type_: ListenerType,
+    /// Protocol of the listener's clients: `grpc`, the default, for StreamHouse clients, or
+    /// `kafka`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<ListenerProtocol>,
     /// Port of the listener in the agents' pods and of its Services.
     #[schemars(range(min = 1024, max = 65535))]
     pub port: i32,
     /// `perAgent` gives each agent an address, and clients connect to the leaders of their
     /// partitions directly. `shared` gives all agents one address, and agents forward requests to
-    /// each other. Defaults to `shared` for `gateway` and `ingress`, otherwise to `perAgent`.
+    /// each other, which those of Kafka clients do not. Defaults to `shared` for `gateway` and
+    /// `ingress` with protocol `grpc`, otherwise to `perAgent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ListenerMode>,
     /// TLS certificate of the listener. By default it does not use TLS.
@@ -114,6 +123,16 @@ impl ListenerType {
     pub fn is_routed(self) -> bool {
         matches!(self, Self::Gateway | Self::Ingress)
     }
+}
+
+/// Protocol of a listener's clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum ListenerProtocol {
+    #[default]
+    Grpc,
+    Kafka,
 }
 
 /// Whether each agent has an address.
@@ -269,8 +288,8 @@ pub struct ListenerGateway {
     /// Gateways that the routes attach to, in the form of a route's `parentRefs`.
     #[schemars(schema_with = "schema::parent_refs")]
     pub parent_refs: Vec<Value>,
-    /// Kind of the routes. `TLSRoute` passes TLS through to the agents, `GRPCRoute` routes
-    /// requests. Defaults to `TLSRoute` with `tls`, otherwise to `GRPCRoute`.
+    /// Kind of the routes. `TLSRoute` passes TLS through to the agents, `GRPCRoute` routes requests
+    /// of StreamHouse clients. Defaults to `TLSRoute` with `tls`, otherwise to `GRPCRoute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_kind: Option<RouteKind>,
 }
@@ -300,7 +319,7 @@ pub struct ListenerIngress {
     pub tls_secret_name: Option<String>,
 }
 
-/// Observed state of an additional listener.
+/// Observed state of the Kafka listener or of an additional one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerStatus {
     /// Name of the listener.
@@ -309,10 +328,13 @@ pub struct ListenerStatus {
     /// Type of the listener.
     #[serde(rename = "type")]
     pub type_: ListenerType,
+    /// Protocol of the listener's clients.
+    #[serde(default)]
+    pub protocol: ListenerProtocol,
     /// Addresses for the first contact, as `host:port,host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<String>,
-    /// Addresses of the agents in mode `perAgent`, at most 64.
+    /// Addresses of the agents of an additional listener in mode `perAgent`, at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub addresses: Vec<String>,

@@ -197,9 +197,9 @@ pub struct ClusterStatus {
     /// Address (`host:port`) for clients inside the Kubernetes cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<String>,
-    /// State of the additional listeners.
+    /// State of the Kafka listener and of the additional listeners.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 17), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub listeners: Vec<ListenerStatus>,
     /// Unique id of the cluster, stored in its metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]

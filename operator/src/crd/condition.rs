@@ -42,7 +42,7 @@ documented_enum! {
         MetadataReachable: "PostgreSQL is reachable and its schema is compatible",
         StorageReachable: "objects can be written to, read from and deleted in the bucket",
         MonitoringAvailable: "the configured monitoring objects exist",
-        ListenersAvailable: "every additional listener has its addresses; absent without additional listeners",
+        ListenersAvailable: "every additional listener has its addresses; absent without them and a listener for Kafka clients",
         Paused: "the operator changes nothing for this resource",
     }
 }

@@ -18,8 +18,11 @@ pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
     ("http-listen", "listeners.http.port"),
     ("grpc-listen", "listeners.grpc.port"),
     ("grpc-forward-listen", "the operator"),
-    ("kafka-listen", "listeners.kafka"),
-    ("kafka-auto-create-partitions", "listeners.kafka"),
+    ("kafka-listen", "listeners.kafka.port"),
+    (
+        "kafka-auto-create-partitions",
+        "listeners.kafka.autoCreatePartitions",
+    ),
     ("advertised-kafka-address", "listeners.kafka"),
     ("listeners-file", "listeners.additional"),
     (
@@ -30,7 +33,10 @@ pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
         "advertised-http-address",
         "the pod's address and listeners.http.port",
     ),
-    ("tls-dir", "listeners.grpc.tls and listeners.http.tls"),
+    (
+        "tls-dir",
+        "listeners.grpc.tls, listeners.http.tls and listeners.kafka.tls",
+    ),
     ("metadata-url", "postgresql.connectionSecret"),
     ("object-store", "objectStorage.bucket and objectStorage.prefix"),
     ("s3-endpoint", "objectStorage.endpoint"),

@@ -27,7 +27,7 @@ fn listener(fields: Value) -> Value {
     json!({ "listeners": { "additional": [listener] } })
 }
 
-async fn agents(world: &ClusterTestEnvironment) -> Vec<Pod> {
+pub(crate) async fn agents(world: &ClusterTestEnvironment) -> Vec<Pod> {
     let labels = "app.kubernetes.io/component=agent,app.kubernetes.io/instance=main";
     let pods = world.api_of::<Pod>();
     pods.list(&ListParams::default().labels(labels))
@@ -80,7 +80,7 @@ fn names(expected: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-async fn create_node(world: &ClusterTestEnvironment, name: &str, address: &str) -> String {
+pub(crate) async fn create_node(world: &ClusterTestEnvironment, name: &str, address: &str) -> String {
     let name = format!("{name}-{}", world.namespace);
     let nodes: Api<Node> = Api::all(world.client.clone());
     let node = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
@@ -96,7 +96,7 @@ async fn create_node(world: &ClusterTestEnvironment, name: &str, address: &str) 
 }
 
 /// Places a pod on a node as the scheduler does.
-async fn bind(world: &ClusterTestEnvironment, pod: &str, node: &str) {
+pub(crate) async fn bind(world: &ClusterTestEnvironment, pod: &str, node: &str) {
     let target = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod }, "target": { "kind": "Node", "name": node } });
     let pods = world.api_of::<Pod>();
     let bound = pods

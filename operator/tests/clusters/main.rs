@@ -9,6 +9,7 @@ mod deletion;
 mod environment;
 mod health;
 mod holds;
+mod kafka;
 mod listeners;
 mod monitoring;
 mod propagation;

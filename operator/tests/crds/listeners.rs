@@ -84,7 +84,56 @@ const REFUSED_LISTENERS: &[(&str, &str)] = &[
         "{name: a, type: internal, port: 9094, agents: {advertisedHost: a.example.com}}",
         "agents.advertisedHost does not apply to type internal",
     ),
+    (
+        "{name: a, type: nodeport, protocol: mqtt, port: 9094}",
+        "Unsupported value: \"mqtt\"",
+    ),
+    (
+        "{name: a, type: nodeport, protocol: kafka, mode: shared, port: 9094}",
+        "has mode perAgent only",
+    ),
+    (
+        "{name: a, type: ingress, protocol: kafka, port: 9094, tls: {secretName: a}, bootstrap: {host: a.example.com}}",
+        "needs agents.host",
+    ),
+    (
+        "{name: a, type: ingress, protocol: kafka, port: 9094, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
+        "TLS that is passed through: set tls",
+    ),
+    (
+        "{name: a, type: ingress, protocol: kafka, port: 9094, tls: {secretName: a}, ingress: {tlsSecretName: a}, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
+        "remove ingress.tlsSecretName",
+    ),
+    (
+        "{name: a, type: gateway, protocol: kafka, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}], routeKind: GRPCRoute}, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
+        "set routeKind TLSRoute",
+    ),
 ];
+
+/// Listeners for Kafka clients of each type.
+const TAKEN_KAFKA_LISTENERS: &[&str] = &[
+    "kafka: {enabled: true}",
+    "kafka: {enabled: false}, additional: [{name: a, type: internal, protocol: kafka, port: 9092}]",
+    "additional: [{name: a, type: nodeport, protocol: kafka, port: 9094, agents: {nodePort: 31001}}]",
+    "additional: [{name: a, type: loadbalancer, protocol: kafka, mode: perAgent, port: 9094}]",
+    "additional: [{name: a, type: gateway, protocol: kafka, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}]}, \
+     bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}]",
+    "additional: [{name: a, type: ingress, protocol: kafka, port: 9094, tls: {issuerRef: {name: a}}, ingress: {className: nginx}, \
+     bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}]",
+];
+
+#[test]
+fn listeners_for_kafka_clients_of_each_type_are_taken() -> Result {
+    let server = server()?;
+    let namespace = server.create_namespace("kafka-listeners")?;
+    for listeners in TAKEN_KAFKA_LISTENERS {
+        let manifest = cluster(&namespace, "events", &format!("listeners: {{{listeners}}}"))?;
+        dry_run(server, &manifest).unwrap_or_else(|refusal| panic!("{listeners}: {refusal}"));
+        let stored: StreamHouseCluster = serde_json::from_str(&manifest)?;
+        validate(&stored, &defaults()).unwrap_or_else(|refusal| panic!("{listeners}: {refusal}"));
+    }
+    Ok(())
+}
 
 #[test]
 fn listeners_that_contradict_themselves_are_refused_by_the_schema_and_by_the_operator() -> Result {

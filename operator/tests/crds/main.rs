@@ -128,8 +128,24 @@ const REFUSED: &[(&str, &str)] = &[
         "Unsupported value: \"Sometimes\"",
     ),
     (
-        "listeners: {kafka: {enabled: true}}",
-        "do not serve the Kafka protocol yet",
+        "listeners: {kafka: {enabled: true, port: 8080}}",
+        "kafka must have a port other than those of grpc and http",
+    ),
+    (
+        "listeners: {grpc: {port: 9092}, kafka: {enabled: true}}",
+        "kafka must have a port other than those of grpc and http",
+    ),
+    (
+        "listeners: {kafka: {enabled: true}, additional: [{name: a, type: internal, port: 9092}]}",
+        "additional listeners must have ports other than that of kafka",
+    ),
+    (
+        "listeners: {kafka: {enabled: true, tls: {}}}",
+        "exactly one of secretName and issuerRef",
+    ),
+    (
+        "listeners: {kafka: {enabled: true, autoCreatePartitions: 10001}}",
+        "should be less than or equal to 10000",
     ),
     (
         "listeners: {grpc: {port: 8080}, http: {port: 8080}}",

@@ -159,8 +159,8 @@ pub(crate) const STAGES: &[StageSpec] = &[
         what: &[
             "hack/kind-up.sh on a real kind cluster of two nodes, as root, in a Docker of its own: the operator by its chart and the",
             "tutorial's commands, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
-            "and a real Prometheus, set up by the Prometheus Operator, that watches all of it; a listener with an address for each agent, used from",
-            "outside; the metadata by CloudNativePG, backed up and restored to a moment; before that, the Dockerfile with a compiler that hands out",
+            "and a real Prometheus, set up by the Prometheus Operator, that watches all of it; listeners with an address for each agent, used from",
+            "outside, and Kafka clients in pods and outside; the metadata by CloudNativePG, backed up and restored to a moment; before that, the Dockerfile with a compiler that hands out",
             "built programs, and docker-compose.yml by Docker Compose, with an agent on it",
         ],
         lane: StageLane::Cluster,
@@ -171,6 +171,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             ToolName::PrometheusOperator,
             ToolName::KubernetesDiscovery,
             ToolName::Busybox,
+            ToolName::Kcat,
             ToolName::Words,
             ToolName::DevServers,
             ToolName::Minio,

@@ -13,6 +13,7 @@ listeners:
     agents:
       my-cluster-agents-abc: "node1.example.com:31001"
   - name: nodes
+    protocol: kafka
     listen: 0.0.0.0:9095
 "#;
 
@@ -38,10 +39,14 @@ fn yaml_and_json_are_read_alike() {
         (nodes.tls, &nodes.addresses),
         (false, &ListenerAddresses::default())
     );
+    assert_eq!(
+        (external.protocol, nodes.protocol),
+        (ListenerProtocol::Grpc, ListenerProtocol::Kafka)
+    );
     let json = r#"{"listeners": [
         {"name": "external", "listen": "[::]:9094", "tls": true, "address": "broker.example.com:9094",
          "agents": {"my-cluster-agents-abc": "node1.example.com:31001"}},
-        {"name": "nodes", "listen": "0.0.0.0:9095", "agents": {}}]}"#;
+        {"name": "nodes", "protocol": "kafka", "listen": "0.0.0.0:9095", "agents": {}}]}"#;
     assert_eq!(parse(json.as_bytes()).unwrap(), listeners);
     assert_eq!(parse(b"listeners: []").unwrap(), []);
 }
@@ -67,6 +72,15 @@ fn what_cannot_be_served_is_refused_with_what_to_change() {
         (one("name: '../../etc', listen: 'a:1'"), "the name must be"),
         (one("name: grpc, listen: 'a:1'"), "built-in listener"),
         (one("name: http, listen: 'a:1'"), "built-in listener"),
+        (one("name: kafka, listen: 'a:1'"), "built-in listener"),
+        (
+            one("name: a, listen: 'a:1', protocol: http"),
+            "unknown variant `http`",
+        ),
+        (
+            one("name: a, listen: 'a:1', protocol: kafka, address: 'b:1'"),
+            "an address for each agent",
+        ),
         (one("name: a, listen: 'a'"), "listen: \"a\" is not host:port"),
         (
             one("name: a, listen: 'a:1', address: b"),

@@ -73,6 +73,11 @@ async fn other_sockets_wait_for_a_restart_and_new_addresses_do_not() {
         (Some("b:2"), (0, 1))
     );
     assert_eq!(reader.listeners()[0].listen, "[::]:9094");
+    let other_protocol =
+        file_with("b:2", 9094).replace("address: 'b:2'", "protocol: kafka, agents: {one: 'b:2'}");
+    fs::write(&path, other_protocol).unwrap();
+    assert!(reader.reload().await);
+    assert_eq!(gauges(&metrics), (0, 1));
     fs::write(&path, "listeners: []").unwrap();
     assert!(reader.reload().await);
     assert_eq!((shared(&book), gauges(&metrics)), (None, (0, 1)));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{ChildObject, object::ObjectBuilder};
 use crate::cluster::{
     children::ManagedKind,
-    desired::{DesiredCluster, DesiredListener, ListenerPort, with_slot},
+    desired::{DesiredCluster, DesiredListener, KAFKA_LISTENER, ListenerPort, with_slot},
     inputs::BuildInputs,
     listeners, names,
 };
@@ -19,15 +19,20 @@ pub(super) fn certificates(desired: &DesiredCluster, inputs: &BuildInputs) -> Ve
     let own = own
         .into_iter()
         .map(|(name, port)| certificate(desired, name, port, services.clone()));
+    let kafka = desired
+        .kafka
+        .iter()
+        .map(|port| certificate(desired, KAFKA_LISTENER, port, kafka_names(desired)));
     let further = desired.listeners.iter().map(|listener| {
         let names = listener_names(desired, listener, inputs);
         certificate(desired, &listener.name, &listener.port, names)
     });
-    own.chain(further).flatten().collect()
+    own.chain(kafka).chain(further).flatten().collect()
 }
 
-/// Builds the Certificate of a listener if it has an issuer. It names the Service; connections to
-/// agents are verified against that name too, since the addresses of pods are not known in advance.
+/// Builds the Certificate of a listener if it has an issuer. That of a listener for StreamHouse
+/// clients names the Service; connections to agents are verified against that name too, since the
+/// addresses of pods are not known in advance.
 fn certificate(
     desired: &DesiredCluster,
     listener: &str,
@@ -67,6 +72,16 @@ fn service_names(desired: &DesiredCluster, service: &str) -> Vec<String> {
     ]
 }
 
+/// Returns the names by which clients reach the listener for Kafka clients. They verify the name of
+/// each agent.
+fn kafka_names(desired: &DesiredCluster) -> Vec<String> {
+    let bootstrap = names::listener_service(&desired.name, KAFKA_LISTENER, None);
+    let mut hosts = service_names(desired, &bootstrap);
+    hosts.extend(service_names(desired, &desired.kafka_pods_service()));
+    hosts.push(format!("*.{}", desired.kafka_pods_domain()));
+    hosts
+}
+
 /// Returns the names by which clients reach an additional listener. With host names of its own, it
 /// is not reached by the names of the Service, which a public authority would not sign.
 fn listener_names(desired: &DesiredCluster, listener: &DesiredListener, inputs: &BuildInputs) -> Vec<String> {
@@ -83,7 +98,11 @@ fn listener_names(desired: &DesiredCluster, listener: &DesiredListener, inputs: 
         let slots = inputs.listeners.slots.max(desired.expected_slots());
         hosts.extend((0..slots).map(|slot| with_slot(host, slot)));
     }
+    if listener.uses_pod_names() {
+        hosts.push(format!("*.{}", desired.kafka_pods_domain()));
+    }
     hosts.extend(listeners::balancer_hosts(listener, &inputs.listeners).map(str::to_owned));
+    hosts.extend(listeners::verified_node_hosts(listener, &inputs.listeners).map(str::to_owned));
     hosts
 }
 

@@ -16,7 +16,7 @@ const FILE_MODE: i64 = 0o440;
 pub(super) fn identity_variables(desired: &DesiredCluster) -> Vec<Value> {
     let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": path } } });
     let address = |port: u16| format!("$(POD_IP):{port}");
-    vec![
+    let mut variables = vec![
         field("POD_IP", "status.podIP"),
         field("STREAMHOUSE_AGENT_ID", "metadata.name"),
         // Kubernetes copies this label from the node to its pods; older versions do not, which
@@ -33,7 +33,16 @@ pub(super) fn identity_variables(desired: &DesiredCluster) -> Vec<Value> {
             "STREAMHOUSE_ADVERTISED_HTTP_ADDRESS",
             address(desired.http.number),
         ),
-    ]
+    ];
+    if let Some(kafka) = &desired.kafka {
+        let address = match kafka.has_tls() {
+            // Clients verify the name, which agents make of the address in brackets.
+            true => format!("[$(POD_IP)].{}:{}", desired.kafka_pods_domain(), kafka.number),
+            false => address(kafka.number),
+        };
+        variables.push(text_variable("STREAMHOUSE_ADVERTISED_KAFKA_ADDRESS", address));
+    }
+    variables
 }
 
 /// Returns the variables that name the mounted files of the listeners. They are in the pod template

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{CONTAINER_NAME, ChildObject, object::ObjectBuilder};
+use super::{
+    CONTAINER_NAME, ChildObject,
+    object::{ObjectBuilder, short_hash},
+};
 use crate::{
     cluster::{
         children::{LABEL_AGENT_SLOT, LABEL_LISTENER, ManagedKind},
@@ -15,7 +18,7 @@ use crate::{
         merge::merge,
         names, paths,
     },
-    crd::{ListenerType, RouteKind},
+    crd::{ListenerProtocol, ListenerType, RouteKind},
 };
 
 /// File of the listeners in the ConfigMap.
@@ -29,23 +32,37 @@ pub(super) fn listeners_config(desired: &DesiredCluster, inputs: &BuildInputs) -
     if desired.listeners.is_empty() {
         return None;
     }
+    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, listeners_config_name(desired))
+        .component(labels::LISTENER_COMPONENT);
+    let file = listeners_file(desired, inputs);
+    Some(draft.build(json!({ "data": { LISTENERS_FILE: file } })))
+}
+
+/// Returns the hash of the agents' file, if clients of a listener depend on its addresses: those of
+/// others are served through any agent.
+pub(in crate::cluster) fn listeners_hash(desired: &DesiredCluster, inputs: &BuildInputs) -> Option<String> {
+    let mut listeners = desired.listeners.iter();
+    listeners
+        .any(|listener| listener.protocol == ListenerProtocol::Kafka)
+        .then(|| short_hash(&listeners_file(desired, inputs)))
+}
+
+fn listeners_file(desired: &DesiredCluster, inputs: &BuildInputs) -> String {
     let facts = &inputs.listeners;
     let entry = |listener: &DesiredListener| {
         let mut entry = structure(listener);
         if let Some(address) = listeners::shared_address(desired, listener, facts) {
             entry["address"] = json!(address);
         }
-        let agents = listeners::agent_addresses(listener, facts);
+        let agents = listeners::agent_addresses(desired, listener, facts);
         if !agents.is_empty() {
             entry["agents"] = json!(agents);
         }
         entry
     };
     let file = json!({ "listeners": desired.listeners.iter().map(entry).collect::<Vec<_>>() });
-    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, listeners_config_name(desired))
-        .component(labels::LISTENER_COMPONENT);
     // JSON is YAML too.
-    Some(draft.build(json!({ "data": { LISTENERS_FILE: format!("{file:#}\n") } })))
+    format!("{file:#}\n")
 }
 
 /// Adds the listeners to the agents' pods: their ports, and the directory of the ConfigMap. The
@@ -90,15 +107,21 @@ pub(in crate::cluster) fn stored_listeners(data: Option<&BTreeMap<String, String
 }
 
 /// The fields of a listener that agents read only at start.
-const STRUCTURE: [&str; 3] = ["name", "listen", "tls"];
+const STRUCTURE: [&str; 4] = ["name", "listen", "protocol", "tls"];
 
 /// Returns what agents read of a listener only at start.
 fn structure(listener: &DesiredListener) -> Value {
-    json!({
+    let mut structure = json!({
         "name": listener.name,
         "listen": format!("[::]:{}", listener.port.number),
         "tls": listener.port.has_tls(),
-    })
+    });
+    // The agents' default is left out, so that they are not restarted by an operator that knows
+    // protocols.
+    if listener.protocol != ListenerProtocol::default() {
+        structure["protocol"] = json!(listener.protocol);
+    }
+    structure
 }
 
 /// Builds the Services and routes of all listeners.
@@ -169,14 +192,15 @@ impl<'a> ListenerEndpoint<'a> {
             selector.insert(LABEL_AGENT_SLOT.to_owned(), slot.to_string());
         }
         let number = listener.port.number;
-        let protocol = if listener.port.has_tls() {
-            "https"
-        } else {
-            "kubernetes.io/h2c"
-        };
         let mut port = json!({
-            "name": listener.name, "port": number, "targetPort": number, "protocol": "TCP", "appProtocol": protocol,
+            "name": listener.name, "port": number, "targetPort": number, "protocol": "TCP",
         });
+        match listener.protocol {
+            ListenerProtocol::Grpc if listener.port.has_tls() => port["appProtocol"] = json!("https"),
+            ListenerProtocol::Grpc => port["appProtocol"] = json!("kubernetes.io/h2c"),
+            // There is no name for Kafka's protocol.
+            ListenerProtocol::Kafka => {}
+        }
         let node_port = self
             .options
             .node_port

@@ -7,6 +7,7 @@ mod certificates;
 mod config;
 mod environment;
 mod jobs;
+mod kafka;
 mod listeners;
 mod monitoring;
 mod network;
@@ -18,7 +19,7 @@ use kube::core::DynamicObject;
 
 pub(super) use self::{
     jobs::PURGE_COMPONENT,
-    listeners::{desired_listeners, listeners_config_name, stored_listeners},
+    listeners::{desired_listeners, listeners_config_name, listeners_hash, stored_listeners},
 };
 use super::{children::ManagedKind, desired::DesiredCluster, inputs::BuildInputs};
 
@@ -66,6 +67,7 @@ pub fn build(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject>
         monitoring::prometheus_rule(desired),
     ];
     let mut children: Vec<ChildObject> = first.into_iter().flatten().collect();
+    children.extend(kafka::services(desired));
     children.extend(listeners::endpoints(desired, inputs));
     children.extend(certificates::certificates(desired, inputs));
     children.extend(last.into_iter().flatten());

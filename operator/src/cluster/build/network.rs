@@ -45,9 +45,11 @@ pub(super) fn network_policy(desired: &DesiredCluster) -> Option<ChildObject> {
         numbers.iter().map(port).collect()
     };
     let clients = given(&peers.clients, json!({ "podSelector": {} }));
+    let mut client_ports = vec![desired.grpc.number, desired.forward_port];
+    client_ports.extend(desired.kafka.iter().map(|port| port.number));
     let mut ingress = vec![
         json!({ "from": [agents] }),
-        json!({ "from": clients, "ports": tcp(&[desired.grpc.number, desired.forward_port]) }),
+        json!({ "from": clients, "ports": tcp(&client_ports) }),
         json!({ "from": given(&peers.monitoring, json!({ "namespaceSelector": {} })), "ports": tcp(&[desired.http.number]) }),
     ];
     for listener in &desired.listeners {

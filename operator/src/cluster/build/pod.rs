@@ -9,7 +9,11 @@ use super::{
     listeners,
 };
 use crate::cluster::{
-    children::ANNOTATION_CONFIG_HASH, desired::DesiredCluster, inputs::BuildInputs, labels, merge::merge,
+    children::ANNOTATION_CONFIG_HASH,
+    desired::{DesiredCluster, KAFKA_LISTENER},
+    inputs::BuildInputs,
+    labels,
+    merge::merge,
 };
 
 /// User of the images, which is unprivileged.
@@ -39,11 +43,7 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
     merge(
         &mut container,
         &json!({
-            "ports": [
-                { "name": "grpc", "containerPort": desired.grpc.number, "protocol": "TCP" },
-                { "name": "grpc-forward", "containerPort": desired.forward_port, "protocol": "TCP" },
-                { "name": "http", "containerPort": desired.http.number, "protocol": "TCP" },
-            ],
+            "ports": own_ports(desired),
             "resources": desired.resources,
             // Up to two minutes to start; afterwards a hanging agent is restarted after half a
             // minute, and a stopping one reports itself as not ready at once.
@@ -71,6 +71,19 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
     } });
     merge(&mut template, &ours);
     template
+}
+
+/// Returns the container ports of the built-in listeners.
+fn own_ports(desired: &DesiredCluster) -> Vec<Value> {
+    let kafka = desired.kafka.iter().map(|port| (KAFKA_LISTENER, port.number));
+    let always = [
+        ("grpc", desired.grpc.number),
+        ("grpc-forward", desired.forward_port),
+        ("http", desired.http.number),
+    ];
+    let port =
+        |(name, number): (&str, u16)| json!({ "name": name, "containerPort": number, "protocol": "TCP" });
+    always.into_iter().chain(kafka).map(port).collect()
 }
 
 /// Builds the pod template of a Job that runs the agent's program with these arguments.

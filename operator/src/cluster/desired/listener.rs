@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::crd::{
-    ExternalTrafficPolicy, IpFamily, IpFamilyPolicy, IssuerRef, ListenerType, NodeAddressType, RouteKind,
+    ExternalTrafficPolicy, IpFamily, IpFamilyPolicy, IssuerRef, ListenerProtocol, ListenerType,
+    NodeAddressType, RouteKind,
 };
 
 /// The placeholder of an agent's slot in host names, labels and annotations.
 pub const SLOT_PLACEHOLDER: &str = "{slot}";
+
+/// The name of the built-in listener for Kafka clients.
+pub const KAFKA_LISTENER: &str = "kafka";
 
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct DesiredListener {
     pub name: String,
     /// How clients reach it.
     pub kind: ListenerType,
+    /// Protocol of its clients.
+    pub protocol: ListenerProtocol,
     /// Whether each agent has an address.
     pub per_agent: bool,
     /// Port and TLS.
@@ -69,6 +75,17 @@ impl DesiredListener {
     /// Returns whether each agent has a Service.
     pub fn has_slots(&self) -> bool {
         self.per_agent && self.kind != ListenerType::Internal
+    }
+
+    /// Returns whether agents are reached by names below the headless Service for Kafka clients:
+    /// a certificate cannot have the addresses of pods.
+    pub fn uses_pod_names(&self) -> bool {
+        self.is_internal_kafka() && self.port.has_tls()
+    }
+
+    /// Returns whether Kafka clients reach the pods themselves.
+    pub fn is_internal_kafka(&self) -> bool {
+        self.protocol == ListenerProtocol::Kafka && self.kind == ListenerType::Internal
     }
 
     /// Returns whether addresses of nodes are advertised.

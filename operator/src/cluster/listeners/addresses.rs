@@ -12,7 +12,7 @@ use crate::{
         inputs::{AgentFacts, ListenerFacts, ServiceFacts},
         names,
     },
-    crd::{IpFamily, ListenerType, NodeAddressType},
+    crd::{IpFamily, ListenerProtocol, ListenerType, NodeAddressType},
 };
 
 /// Maximum number of nodes that are listed for the first contact.
@@ -20,22 +20,35 @@ const MAX_BOOTSTRAP_NODES: usize = 3;
 
 /// Returns the address of each agent in mode `perAgent`, by pod, as far as known.
 pub(in crate::cluster) fn agent_addresses(
+    desired: &DesiredCluster,
     listener: &DesiredListener,
     facts: &ListenerFacts,
 ) -> BTreeMap<String, String> {
     if !listener.per_agent {
         return BTreeMap::new();
     }
-    let address =
-        |(name, agent): (&String, &AgentFacts)| Some((name.clone(), agent_address(listener, agent, facts)?));
+    let address = |(name, agent): (&String, &AgentFacts)| {
+        let address = agent_address(desired, listener, agent, facts)?;
+        Some((name.clone(), address))
+    };
     facts.agents.iter().filter_map(address).collect()
 }
 
-fn agent_address(listener: &DesiredListener, agent: &AgentFacts, facts: &ListenerFacts) -> Option<String> {
+fn agent_address(
+    desired: &DesiredCluster,
+    listener: &DesiredListener,
+    agent: &AgentFacts,
+    facts: &ListenerFacts,
+) -> Option<String> {
     let options = &listener.agents;
     if listener.kind == ListenerType::Internal && options.advertised_host.is_none() {
         let port = options.advertised_port.unwrap_or(listener.port.number);
         let ip = of_wanted_family(listener, agent.ips.iter().map(String::as_str))?;
+        if listener.uses_pod_names() {
+            // The name that a cluster's DNS server gives to a pod of a headless Service.
+            let label = ip.replace(['.', ':'], "-");
+            return Some(format!("{label}.{}:{port}", desired.kafka_pods_domain()));
+        }
         return Some(join_host_port(ip, port));
     }
     let slot = agent.slot?;
@@ -125,6 +138,17 @@ pub(in crate::cluster) fn balancer_hosts<'a>(
         .filter(move |((name, slot), _)| *name == listener.name && used(*slot))
         .flat_map(|(_, service)| &service.balancer_hosts)
         .map(String::as_str)
+}
+
+/// Returns the host names and IP addresses of nodes that clients verify: Kafka clients verify those
+/// of the agents, and StreamHouse clients that of the first contact.
+pub(in crate::cluster) fn verified_node_hosts<'a>(
+    listener: &'a DesiredListener,
+    facts: &'a ListenerFacts,
+) -> impl Iterator<Item = &'a str> {
+    let verifies = listener.uses_nodes() && listener.protocol == ListenerProtocol::Kafka;
+    let nodes = facts.nodes.values().filter(move |_| verifies);
+    nodes.filter_map(|node| node_host(listener, node))
 }
 
 /// Returns the port by which a Service, or the proxy in front of it, is reached.

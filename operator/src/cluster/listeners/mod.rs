@@ -13,7 +13,7 @@ mod report;
 mod slots;
 
 pub(super) use self::{
-    addresses::{agent_addresses, balancer_hosts, shared_address},
-    observe::{SlotPools, observe, renew_slots},
+    addresses::{agent_addresses, balancer_hosts, shared_address, verified_node_hosts},
+    observe::{SlotPools, announce_addresses, observe, renew_slots},
     report::{ListenersReport, report, separate, set_listeners_available},
 };

@@ -21,7 +21,7 @@ use super::slots::{SlotPod, SlotPool, assign_slots, parse_slot};
 use crate::{
     cluster::{
         apply,
-        children::{LABEL_AGENT_SLOT, LABEL_LISTENER, ManagedKind},
+        children::{ANNOTATION_LISTENERS_HASH, LABEL_AGENT_SLOT, LABEL_LISTENER, ManagedKind},
         desired::{AgentScale, DesiredCluster, DesiredListener, DesiredRoute, slots_for},
         inputs::{AgentFacts, ListenerFacts, ServiceFacts, ServiceKey},
         labels,
@@ -224,6 +224,7 @@ fn agent_facts(pod: &Pod, slots: &BTreeMap<String, u16>) -> AgentFacts {
         slot: slots.get(&pod.name_any()).copied(),
         ips,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        listeners_hash: pod.annotations().get(ANNOTATION_LISTENERS_HASH).cloned(),
     }
 }
 
@@ -261,6 +262,37 @@ async fn write_slots(
         }
     }
     Ok(None)
+}
+
+/// Annotates the pods whose kubelets have not heard of the newest file of the listeners, so that
+/// they update it now: Kafka clients cannot reach an agent of which the others do not know the
+/// address. Called after the file was applied. A refusal only delays the update.
+///
+/// # Errors
+///
+/// Returns errors of the API server, except refusals.
+pub(in crate::cluster) async fn announce_addresses(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    facts: &ListenerFacts,
+    hash: &str,
+) -> kube::Result<()> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+    let patch = json!({ "metadata": { "annotations": { ANNOTATION_LISTENERS_HASH: hash } } });
+    let agents = facts.agents.iter();
+    for (pod, _) in agents.filter(|(_, agent)| agent.listeners_hash.as_deref() != Some(hash)) {
+        match api
+            .patch(pod, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+        {
+            Ok(_) => context.metrics.api_writes.with_label_values(&["Pod"]).inc(),
+            Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
+                tracing::debug!(cluster = %key, pod, message = status.message, "cannot annotate a pod");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Reads the addresses of the nodes on which agents run.

@@ -1,25 +1,26 @@
-//! Reports the additional listeners: their addresses for the status, and what is missing. Free of
-//! side effects.
+//! Reports the listener for Kafka clients and the additional ones: their addresses for the status,
+//! and what is missing. Free of side effects.
 
 use super::addresses::{agent_addresses, bootstrap_addresses, node_host};
 use crate::{
     apis::OptionalApi,
     cluster::{
-        desired::{DesiredCluster, DesiredListener, DesiredRoute},
+        desired::{DesiredCluster, DesiredListener, DesiredRoute, KAFKA_LISTENER},
         inputs::{BuildInputs, ListenerFacts},
+        names,
         problem::ClusterProblem,
     },
     conditions::{ConditionSet, ConditionStatus},
-    crd::{ConditionReason, ConditionType, ListenerStatus, ListenerType, RouteKind},
+    crd::{ConditionReason, ConditionType, ListenerProtocol, ListenerStatus, ListenerType, RouteKind},
 };
 
 /// Maximum number of addresses of one listener in the status.
 const MAX_ADDRESSES: usize = 64;
 
-/// The additional listeners of a cluster.
+/// The listeners of a cluster for Kafka clients and the additional ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::cluster) struct ListenersReport {
-    /// The listeners, in the order of the spec.
+    /// The listeners, that for Kafka clients first, then in the order of the spec.
     pub(in crate::cluster) listeners: Vec<ListenerStatus>,
     /// The first problem.
     pub(in crate::cluster) problem: Option<ClusterProblem>,
@@ -37,7 +38,7 @@ pub(in crate::cluster) fn separate(
         .partition(|problem| problem.condition == ConditionType::ListenersAvailable)
 }
 
-/// Sets the condition of the listeners. A cluster without additional listeners has none.
+/// Sets the condition of the listeners. A cluster without such listeners has none.
 pub(in crate::cluster) fn set_listeners_available(c: &mut ConditionSet, report: &ListenersReport) {
     let kind = ConditionType::ListenersAvailable;
     match &report.problem {
@@ -60,17 +61,30 @@ pub(in crate::cluster) fn report(
     let has_slots = desired.listeners.iter().any(DesiredListener::has_slots);
     let status = |listener: &DesiredListener| {
         let bootstrap = bootstrap_addresses(desired, listener, facts).join(",");
-        let agents = agent_addresses(listener, facts);
+        let agents = agent_addresses(desired, listener, facts);
         let mut addresses: Vec<String> = agents.into_values().collect();
         addresses.sort();
         addresses.truncate(MAX_ADDRESSES);
         ListenerStatus {
             name: listener.name.clone(),
             type_: listener.kind,
+            protocol: listener.protocol,
             bootstrap: Some(bootstrap).filter(|text| !text.is_empty()),
             addresses,
         }
     };
+    let kafka = desired.kafka.iter().map(|port| ListenerStatus {
+        name: KAFKA_LISTENER.to_owned(),
+        type_: ListenerType::Internal,
+        protocol: ListenerProtocol::Kafka,
+        bootstrap: Some(format!(
+            "{}.{}.svc:{}",
+            names::listener_service(&desired.name, KAFKA_LISTENER, None),
+            desired.namespace,
+            port.number
+        )),
+        addresses: Vec::new(),
+    });
     let unlabelled = || {
         facts.label_refusal.clone().map(|message| ClusterProblem {
             condition: ConditionType::ListenersAvailable,
@@ -85,7 +99,7 @@ pub(in crate::cluster) fn report(
             .find_map(|l| find_problem(desired, l, inputs))
     };
     ListenersReport {
-        listeners: desired.listeners.iter().map(status).collect(),
+        listeners: kafka.chain(desired.listeners.iter().map(status)).collect(),
         problem: refused.into_iter().next().or_else(unlabelled).or_else(found),
         waits_for_slot: has_slots && facts.agents.values().any(|agent| agent.slot.is_none()),
     }
@@ -155,7 +169,7 @@ fn missing_address(
     if !listener.per_agent {
         return None;
     }
-    let known = agent_addresses(listener, facts);
+    let known = agent_addresses(desired, listener, facts);
     let (pod, agent) = facts.agents.iter().find(|(pod, _)| !known.contains_key(*pod))?;
     let node = agent.node.as_ref().and_then(|node| facts.nodes.get(node));
     Some(match listener.kind {

@@ -1,31 +1,28 @@
-//! Validates `spec.listeners`: ports, certificates, and how clients outside of the Kubernetes
+//! Validates the additional listeners in `spec.listeners`: how clients outside of the Kubernetes
 //! cluster reach the agents.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::api_shapes;
+use super::{
+    api_shapes,
+    listener_ports::{OwnListeners, listener_port, optional_port, port_number, refuse},
+};
 use crate::{
     cluster::{
         desired::{
-            DesiredListener, DesiredRoute, EndpointOptions, ListenerCertificate, ListenerPort,
-            SLOT_PLACEHOLDER, ServiceOptions, with_slot,
+            DesiredListener, DesiredRoute, EndpointOptions, SLOT_PLACEHOLDER, ServiceOptions, with_slot,
         },
         labels, names,
         problem::ClusterProblem,
     },
-    context::ClusterDefaults,
     crd::{
-        AdditionalListener, ClusterSpec, ListenerAgents, ListenerBootstrap, ListenerMode, ListenerSpec,
-        ListenerTls, ListenerType, RouteKind,
+        AdditionalListener, ClusterSpec, ListenerAgents, ListenerBootstrap, ListenerMode, ListenerProtocol,
+        ListenerType, RouteKind,
     },
 };
 
-const DEFAULT_GRPC_PORT: u16 = 50051;
-const DEFAULT_HTTP_PORT: u16 = 8080;
-/// Port of the listener that serves every client by one address, if no other listener has it.
-const FORWARD_PORT: u16 = 50052;
 /// Names of listeners that every cluster has or may have.
 const RESERVED_NAMES: [&str; 5] = ["forward", "grpc", "grpc-forward", "http", "kafka"];
 const MAX_NAME_LENGTH: usize = 25;
@@ -47,58 +44,13 @@ struct ParentReference {
     port: Option<u16>,
 }
 
-/// Returns the DNS domain of the Kubernetes cluster.
-pub(super) fn cluster_domain(spec: &ClusterSpec, defaults: &ClusterDefaults) -> String {
-    let domain = spec.listeners.cluster_domain.as_ref();
-    domain.unwrap_or(&defaults.cluster_domain).to_owned()
-}
-
-/// Returns the listeners that every cluster has: for clients, and for HTTP.
-pub(super) fn own_listeners(
-    cluster: &str,
-    spec: &ClusterSpec,
-) -> Result<(ListenerPort, ListenerPort), ClusterProblem> {
-    let listeners = &spec.listeners;
-    if listeners.kafka.as_ref().is_some_and(|kafka| kafka.enabled) {
-        return Err(ClusterProblem::invalid_spec(
-            "agents of this version do not serve the Kafka protocol yet: remove spec.listeners.kafka.enabled",
-        ));
-    }
-    let own = |name: &str, listener: &ListenerSpec, usual: u16| {
-        let field = format!("spec.listeners.{name}");
-        let number = listener
-            .port
-            .map_or(Ok(usual), |number| port_number(&field, number))?;
-        listener_port(cluster, name, &field, number, listener.tls.as_ref())
-    };
-    let grpc = own("grpc", &listeners.grpc, DEFAULT_GRPC_PORT)?;
-    let http = own("http", &listeners.http, DEFAULT_HTTP_PORT)?;
-    if grpc.number == http.number {
-        return Err(ClusterProblem::invalid_spec(format!(
-            "spec.listeners.grpc and spec.listeners.http both have port {}: set different ports",
-            grpc.number
-        )));
-    }
-    Ok((grpc, http))
-}
-
-/// Returns the port of the listener that serves every client by one address: the usual one, or the
-/// next that no other listener has.
-pub(super) fn forward_port(grpc: &ListenerPort, http: &ListenerPort, further: &[DesiredListener]) -> u16 {
-    let further = further.iter().map(|listener| listener.port.number);
-    let used: Vec<u16> = [grpc.number, http.number].into_iter().chain(further).collect();
-    let mut ports = FORWARD_PORT..=u16::MAX;
-    ports.find(|port| !used.contains(port)).unwrap_or(FORWARD_PORT)
-}
-
 /// Returns the additional listeners.
 pub(super) fn additional_listeners(
     cluster: &str,
     spec: &ClusterSpec,
-    grpc: &ListenerPort,
-    http: &ListenerPort,
+    own: &OwnListeners,
 ) -> Result<Vec<DesiredListener>, ClusterProblem> {
-    let mut ports = BTreeMap::from([(grpc.number, "grpc"), (http.number, "http")]);
+    let mut ports: BTreeMap<u16, &str> = own.ports().collect();
     let mut listeners = Vec::new();
     for given in &spec.listeners.additional {
         let field = format!("spec.listeners.additional[{}]", given.name);
@@ -129,9 +81,10 @@ fn additional_listener(
 ) -> Result<DesiredListener, ClusterProblem> {
     check_name(field, &given.name)?;
     let kind = given.type_;
+    let protocol = given.protocol.unwrap_or_default();
     let per_agent = match given.mode {
         Some(mode) => mode == ListenerMode::PerAgent,
-        None => !kind.is_routed(),
+        None => !kind.is_routed() || protocol == ListenerProtocol::Kafka,
     };
     if given.agents.is_some() && !per_agent {
         return refuse(field, "agents applies to mode perAgent only: set mode");
@@ -146,6 +99,9 @@ fn additional_listener(
     )?;
     check_hosts(field, kind, per_agent, &bootstrap, &agents)?;
     check_fields_of_type(field, given, &bootstrap, &agents)?;
+    if protocol == ListenerProtocol::Kafka {
+        check_kafka(field, given, per_agent)?;
+    }
     if given
         .gateway
         .as_ref()
@@ -163,6 +119,7 @@ fn additional_listener(
     Ok(DesiredListener {
         name: given.name.clone(),
         kind,
+        protocol,
         per_agent,
         port: listener_port(cluster, &given.name, field, number, given.tls.as_ref())?,
         bootstrap,
@@ -179,10 +136,6 @@ fn additional_listener(
         route: route(field, given)?,
         peers: given.network_policy_peers.clone(),
     })
-}
-
-fn refuse<T>(field: &str, why: &str) -> Result<T, ClusterProblem> {
-    Err(ClusterProblem::invalid_spec(format!("{field}: {why}")))
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), ClusterProblem> {
@@ -223,6 +176,38 @@ fn check_hosts(
         return refuse(
             field,
             "mode perAgent of types gateway and ingress needs agents.host",
+        );
+    }
+    Ok(())
+}
+
+/// Checks that Kafka clients can reach each agent: they are not forwarded, and a proxy routes them
+/// by the host name in the TLS handshake, which the agents end.
+fn check_kafka(field: &str, given: &AdditionalListener, per_agent: bool) -> Result<(), ClusterProblem> {
+    if !per_agent {
+        return refuse(
+            field,
+            "Kafka clients connect to each agent: protocol kafka has mode perAgent only",
+        );
+    }
+    if given.type_.is_routed() && given.tls.is_none() {
+        return refuse(
+            field,
+            "Kafka clients reach agents behind a gateway or an ingress by TLS that is passed through: set tls",
+        );
+    }
+    let kind = given.gateway.as_ref().and_then(|gateway| gateway.route_kind);
+    if kind == Some(RouteKind::Grpc) {
+        return refuse(
+            field,
+            "a GRPCRoute does not route Kafka clients: set routeKind TLSRoute",
+        );
+    }
+    let ingress = given.ingress.as_ref();
+    if ingress.is_some_and(|ingress| ingress.tls_secret_name.is_some()) {
+        return refuse(
+            field,
+            "an ingress passes the TLS of Kafka clients through to the agents: remove ingress.tlsSecretName",
         );
     }
     Ok(())
@@ -362,71 +347,4 @@ fn check_endpoint(field: &str, options: &EndpointOptions) -> Result<(), ClusterP
 fn is_host(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
         || (text.len() <= 253 && text.to_ascii_lowercase().split('.').all(names::is_dns_label))
-}
-
-fn optional_port(field: &str, number: Option<i32>) -> Result<Option<u16>, ClusterProblem> {
-    match number.map(u16::try_from) {
-        None => Ok(None),
-        Some(Ok(number)) if number > 0 => Ok(Some(number)),
-        Some(_) => refuse(field, "a port is between 1 and 65535"),
-    }
-}
-
-fn port_number(field: &str, number: i32) -> Result<u16, ClusterProblem> {
-    let number_in_range = u16::try_from(number).ok().filter(|number| *number >= 1024);
-    number_in_range.ok_or_else(|| {
-        ClusterProblem::invalid_spec(format!("{field}.port {number} is not between 1024 and 65535"))
-    })
-}
-
-fn listener_port(
-    cluster: &str,
-    name: &str,
-    field: &str,
-    number: u16,
-    tls: Option<&ListenerTls>,
-) -> Result<ListenerPort, ClusterProblem> {
-    let certificate = tls
-        .map(|tls| certificate(cluster, name, field, tls))
-        .transpose()?;
-    Ok(ListenerPort { number, certificate })
-}
-
-fn certificate(
-    cluster: &str,
-    name: &str,
-    field: &str,
-    tls: &ListenerTls,
-) -> Result<ListenerCertificate, ClusterProblem> {
-    let (secret, issuer) = match (&tls.secret_name, &tls.issuer_ref) {
-        (Some(secret), None) => (secret.clone(), None),
-        (None, Some(issuer)) => (format!("{cluster}-{name}-tls"), Some(issuer.clone())),
-        _ => {
-            return Err(ClusterProblem::invalid_spec(format!(
-                "{field}.tls needs exactly one of secretName and issuerRef"
-            )));
-        }
-    };
-    if issuer.is_none() && !(tls.dns_names.is_empty() && tls.ip_addresses.is_empty()) {
-        return refuse(
-            field,
-            "tls.dnsNames and tls.ipAddresses apply to certificates of an issuerRef only",
-        );
-    }
-    if let Some(address) = tls
-        .ip_addresses
-        .iter()
-        .find(|text| text.parse::<IpAddr>().is_err())
-    {
-        return refuse(
-            field,
-            &format!("tls.ipAddresses: {address:?} is not an IP address"),
-        );
-    }
-    Ok(ListenerCertificate {
-        secret,
-        issuer,
-        dns_names: tls.dns_names.clone(),
-        ip_addresses: tls.ip_addresses.clone(),
-    })
 }

@@ -224,7 +224,30 @@ const REFUSED: &[(&str, &[&str])] = &[
         "image: {repository: 'example.com/agent:1.0'}",
         &["spec.image.repository", "image.tag"],
     ),
-    ("listeners: {kafka: {enabled: true}}", &["Kafka"]),
+    (
+        "listeners: {kafka: {enabled: true, port: 8080}}",
+        &["http and spec.listeners.kafka both have port 8080"],
+    ),
+    (
+        "listeners: {grpc: {port: 9092}, kafka: {enabled: true}}",
+        &["grpc and spec.listeners.kafka both have port 9092"],
+    ),
+    (
+        "listeners: {kafka: {enabled: true, port: 80}}",
+        &["kafka.port 80"],
+    ),
+    (
+        "listeners: {kafka: {enabled: true, tls: {}}}",
+        &["listeners.kafka.tls needs exactly one"],
+    ),
+    (
+        "listeners: {kafka: {autoCreatePartitions: 10001}}",
+        &["kafka.autoCreatePartitions", "between 0 and 10000"],
+    ),
+    (
+        "agents: {settings: {kafkaListen: '[::]:9092'}}",
+        &["kafkaListen is derived from listeners.kafka.port"],
+    ),
     ("listeners: {grpc: {port: 8080}}", &["both have port 8080"]),
     ("listeners: {http: {port: 80}}", &["http.port 80"]),
     (

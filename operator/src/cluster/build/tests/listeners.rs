@@ -97,6 +97,71 @@ fn a_certificate_names_every_agent_that_may_run() {
 }
 
 #[test]
+fn kafka_clients_inside() {
+    insta::assert_snapshot!(yaml_difference(
+        "listeners: {kafka: {enabled: true, autoCreatePartitions: 1}}"
+    ));
+}
+
+#[test]
+fn kafka_clients_inside_by_two_listeners_with_certificates() {
+    let spec = "listeners: {kafka: {enabled: true, port: 9093, tls: {issuerRef: {name: ca}}},
+        additional: [{name: plain, type: internal, protocol: kafka, port: 9092},
+        {name: secure, type: internal, protocol: kafka, port: 9094, tls: {issuerRef: {name: ca}, dnsNames: [a.example.com]}}]}";
+    let inputs = BuildInputs {
+        listeners: listener_facts("plain"),
+        ..inputs()
+    };
+    let children = build(&desired_with(spec), &inputs);
+    let minimal = build_children("{}");
+    let mut deployment = find_kind(&children, ManagedKind::Deployment);
+    let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].take();
+    let variable = environment.as_array().unwrap().iter();
+    let mut variable = variable.filter(|entry| entry["name"] == "STREAMHOUSE_ADVERTISED_KAFKA_ADDRESS");
+    assert_eq!(
+        variable.next().unwrap()["value"],
+        "[$(POD_IP)].events-kafka.team-a.svc.cluster.local:9093"
+    );
+    let changed: Vec<ChildObject> = children
+        .into_iter()
+        .filter(|child| !minimal.contains(child) && child.kind != ManagedKind::Deployment)
+        .collect();
+    insta::assert_snapshot!(to_yaml(&changed));
+}
+
+#[test]
+fn kafka_clients_by_node_ports() {
+    insta::assert_snapshot!(listener_yaml(
+        "{name: external, type: nodeport, protocol: kafka, port: 9094, tls: {issuerRef: {name: ca}}}"
+    ));
+}
+
+#[test]
+fn kafka_clients_through_a_gateway_that_passes_tls() {
+    insta::assert_snapshot!(listener_yaml(
+        "{name: external, type: gateway, protocol: kafka, port: 9094, gateway: {parentRefs: [{name: web}]},
+        tls: {secretName: kafka}, bootstrap: {host: kafka.example.com}, agents: {host: 'kafka-{slot}.example.com'}}"
+    ));
+}
+
+#[test]
+fn kubelets_hear_of_addresses_on_which_kafka_clients_depend() {
+    let hash = |protocol: &str, facts: ListenerFacts| {
+        let listener = format!("{{name: external, type: nodeport, protocol: {protocol}, port: 9094}}");
+        let desired = desired_with(&format!("{{listeners: {{additional: [{listener}]}}}}"));
+        let inputs = BuildInputs {
+            listeners: facts,
+            ..inputs()
+        };
+        listeners_hash(&desired, &inputs)
+    };
+    assert_eq!(hash("grpc", listener_facts("external")), None);
+    let known = hash("kafka", listener_facts("external"));
+    assert_eq!(known, hash("kafka", listener_facts("external")));
+    assert_ne!(known, hash("kafka", ListenerFacts::default()));
+}
+
+#[test]
 fn monitoring_does_not_scrape_an_agent_twice() {
     for child in build_listener(NODE_PORT) {
         let labels = child.object.metadata.labels.as_ref().unwrap();
@@ -125,6 +190,10 @@ fn the_policy_opens_the_ports_of_listeners() {
             .unwrap()
             .clone()
     };
+    let kafka = "{listeners: {kafka: {enabled: true}}, networkPolicy: {enabled: true}}";
+    let kafka = find_kind(&build_children(kafka), ManagedKind::NetworkPolicy);
+    let clients = &kafka["spec"]["ingress"][1]["ports"];
+    assert_eq!(clients[2], json!({ "port": 9092, "protocol": "TCP" }));
     let ports = json!([{ "port": 9094, "protocol": "TCP" }]);
     assert_eq!(
         policy("{name: a, type: nodeport, port: 9094}"),
@@ -169,6 +238,7 @@ fn other_addresses_do_not_roll_the_pods_and_another_listener_does() {
     for other in [
         NODE_PORT.replace("9094", "9095"),
         NODE_PORT.replace("external", "outside"),
+        NODE_PORT.replace("9094", "9094, protocol: kafka"),
         NODE_PORT.replace("9094", "9094, tls: {secretName: certificate}"),
     ] {
         let other = template(&other, ListenerFacts::default());

@@ -52,13 +52,20 @@ fn specs() -> impl Strategy<Value = (String, String, BuildInputs)> {
         "[{name: external, type: ingress, port: 9094, bootstrap: {host: a.example.com}}]",
         "[{name: external, type: gateway, port: 9094, mode: perAgent, gateway: {parentRefs: [{name: web}]},
             bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}]",
+        "[{name: inside, type: internal, protocol: kafka, port: 9096, tls: {issuerRef: {name: ca}}},
+            {name: external, type: nodeport, protocol: kafka, port: 9094}]",
     ]);
-    let names = (names, additional, 0..4_u16);
-    (names, grpc, http, agents, storage, switches).prop_map(|(((name, namespace), additional, slots), grpc, http, agents, storage, on)| {
+    let kafka = prop::sample::select(vec![
+        "{enabled: false}",
+        "{enabled: true, autoCreatePartitions: 2}",
+        "{enabled: true, port: 9093, tls: {issuerRef: {name: ca}}}",
+    ]);
+    let names = (names, (additional, kafka), 0..4_u16);
+    (names, grpc, http, agents, storage, switches).prop_map(|(((name, namespace), (additional, kafka), slots), grpc, http, agents, storage, on)| {
         let elsewhere = if on[0] && !http.contains("tls") { "namespace: monitoring, " } else { "" };
         let spec = format!(
             "{{postgresql: {{connectionSecret: {{name: db}}}}, objectStorage: {storage}, agents: {agents},
-            listeners: {{grpc: {grpc}, http: {http}, additional: {additional}}}, stopped: {}, networkPolicy: {{enabled: {}}},
+            listeners: {{grpc: {grpc}, http: {http}, kafka: {kafka}, additional: {additional}}}, stopped: {}, networkPolicy: {{enabled: {}}},
             monitoring: {{serviceMonitor: {{{elsewhere}enabled: {}}}, prometheusRule: {{{elsewhere}enabled: {}}}, dashboards: {{{elsewhere}enabled: {}}}}}}}",
             on[1], on[2], on[3], on[4], on[5]
         );

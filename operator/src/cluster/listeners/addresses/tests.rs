@@ -17,7 +17,7 @@ fn addresses(listener: &str) -> (Vec<String>, Option<String>, BTreeMap<String, S
     (
         bootstrap_addresses(&desired, listener, &facts),
         shared_address(&desired, listener, &facts),
-        agent_addresses(listener, &facts),
+        agent_addresses(&desired, listener, &facts),
     )
 }
 
@@ -41,6 +41,35 @@ fn an_internal_listener_is_reached_by_the_addresses_of_pods() {
         each,
         agents([("pod-a", "[fd00::1]:9094"), ("pod-b", "10.0.0.2:9094")])
     );
+}
+
+#[test]
+fn kafka_clients_verify_the_names_of_pods_and_of_nodes() {
+    const INTERNAL: &str = "{name: external, type: internal, protocol: kafka, port: 9094";
+    let (_, _, plain) = addresses(&format!("{INTERNAL}}}"));
+    assert_eq!(
+        plain,
+        agents([("pod-a", "10.0.0.1:9094"), ("pod-b", "10.0.0.2:9094")])
+    );
+    let tls = format!("{INTERNAL}, tls: {{secretName: a}}, ipFamilies: [IPv6, IPv4]}}");
+    let (bootstrap, _, each) = addresses(&tls);
+    assert_eq!(bootstrap, ["events-external-bootstrap.team-a.svc:9094"]);
+    assert_eq!(
+        each,
+        agents([
+            ("pod-a", "fd00--1.events-kafka.team-a.svc.cluster.local:9094"),
+            ("pod-b", "10-0-0-2.events-kafka.team-a.svc.cluster.local:9094")
+        ])
+    );
+    let of_nodes = |protocol: &str| {
+        let listener = format!("{{name: external, type: nodeport, protocol: {protocol}, port: 9094}}");
+        let desired = desired(&listener);
+        let facts = listener_facts("external");
+        let hosts = verified_node_hosts(&desired.listeners[0], &facts);
+        hosts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(of_nodes("kafka"), ["192.0.2.1", "node-b.example.com"]);
+    assert_eq!(of_nodes("grpc"), Vec::<String>::new());
 }
 
 #[test]

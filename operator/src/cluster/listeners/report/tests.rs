@@ -40,6 +40,31 @@ fn a_listener_with_all_addresses_has_no_problem() {
 }
 
 #[test]
+fn the_listener_for_kafka_clients_is_reported_first() {
+    let listeners = |spec: &str| {
+        let desired = desired_with(&format!("listeners: {{{spec}}}"));
+        report(&desired, &inputs(), Vec::new()).listeners
+    };
+    assert_eq!(listeners("kafka: {enabled: false}"), []);
+    let found = listeners("kafka: {enabled: true}, additional: [{name: inside, type: internal, port: 9094}]");
+    let [kafka, inside] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        (kafka.name.as_str(), kafka.protocol, kafka.bootstrap.as_deref()),
+        (
+            "kafka",
+            ListenerProtocol::Kafka,
+            Some("events-kafka-bootstrap.team-a.svc:9092")
+        )
+    );
+    assert_eq!(
+        (inside.name.as_str(), inside.protocol),
+        ("inside", ListenerProtocol::Grpc)
+    );
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let (reason, message) = problem(BALANCER, |_| {});
     assert_eq!(reason, ConditionReason::AddressPending);
