@@ -65,8 +65,9 @@ pub(super) async fn serve(
             topic_id,
             partitions,
         } = topic;
+        let named = named_topic(&view, name.clone(), topic_id);
         let wanted = partitions.into_iter().map(|wanted| {
-            let topic = named_topic(&view, name.clone(), topic_id);
+            let topic = named.clone();
             let answered = redirect(&context, (&view, &brokers), &topic, &wanted, &request.rack_id);
             WantedPartition {
                 topic,

@@ -251,19 +251,24 @@ fn described_broker(broker: KafkaBroker) -> MetadataResponseBroker {
 }
 
 /// A topic that a request names by its name or its id.
+#[derive(Clone)]
 pub(super) struct NamedTopic {
     pub(super) name: String,
     /// Empty if the request has a name.
     pub(super) topic_id: String,
 }
 
+/// Returns as much of a topic's name as is hardly longer than any topic's: it is copied for each
+/// partition of a request, and what is cut names no topic, as before.
+pub(super) fn bounded_name(name: &str) -> &str {
+    &name[..name.ceil_char_boundary(MAX_TOPIC_NAME + 1)]
+}
+
 /// Returns the topic that a request means by a name or, if it is not nil, an id. The name is empty
 /// if there is no topic with the id.
 pub(super) fn named_topic(view: &ClusterView, name: String, topic_id: Uuid) -> NamedTopic {
     if topic_id.is_nil() {
-        let (mut name, topic_id) = (name, String::new());
-        // The name is copied for each partition, and no topic has a longer one.
-        name.truncate(name.floor_char_boundary(MAX_TOPIC_NAME + 1));
+        let (name, topic_id) = (bounded_name(&name).to_owned(), String::new());
         return NamedTopic { name, topic_id };
     }
     let found = view.topic_by_id(topic_id);
@@ -281,5 +286,22 @@ pub(super) fn partition_code(family: ErrorFamily, error: &Error, topic_id: Uuid)
         // UNKNOWN_TOPIC_ID is for the versions with ids.
         UNKNOWN_TOPIC_ID if topic_id.is_nil() => UNKNOWN_TOPIC_OR_PARTITION,
         code => code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_topic_has_takes_little_memory_and_still_names_none() {
+        let long = "ä".repeat(16_000);
+        let topic = named_topic(&ClusterView::default(), long, Uuid::nil());
+        assert!(topic.name.capacity() <= MAX_TOPIC_NAME + 1);
+        assert!(topic_name_problem(&topic.name).is_some());
+        let longest = "x".repeat(MAX_TOPIC_NAME);
+        assert_eq!(bounded_name(&longest), longest);
+        let longer = format!("{longest}ä");
+        assert_ne!(bounded_name(&longer), longest, "not another topic");
     }
 }

@@ -12,6 +12,7 @@ use streamhouse_core::{
 
 use super::{
     error::{ErrorFamily, kafka_code},
+    metadata::bounded_name,
     request::RequestContext,
 };
 
@@ -23,7 +24,7 @@ pub(super) async fn offset_delete(
     let wanted = request.topics.iter().flat_map(|topic| {
         let partitions = topic.partitions.iter();
         partitions.map(|part| v1::TopicPartition {
-            topic: topic.name.clone(),
+            topic: bounded_name(&topic.name).to_owned(),
             partition: part.partition_index,
             topic_id: String::new(),
         })
@@ -49,7 +50,7 @@ pub(super) async fn offset_delete(
             .partitions
             .iter()
             .map(|part| {
-                let error = failed.remove(&(topic.name.as_str(), part.partition_index));
+                let error = failed.remove(&(bounded_name(&topic.name), part.partition_index));
                 OffsetDeleteResponsePartition {
                     partition_index: part.partition_index,
                     error_code: error.map_or(0, |error| kafka_code(ErrorFamily::Group, &error)),

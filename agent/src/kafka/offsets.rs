@@ -19,6 +19,7 @@ use streamhouse_metadata::LogBounds;
 
 use super::{
     error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code, result_code},
+    metadata::bounded_name,
     request::RequestContext,
 };
 use crate::{directory::ClusterView, fetch, topics};
@@ -59,7 +60,8 @@ pub(super) async fn list_offsets(
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let found = match answered.insert((topic.name.clone(), wanted.partition_index)) {
+            let named = (bounded_name(&topic.name).to_owned(), wanted.partition_index);
+            let found = match answered.insert(named) {
                 true => find_offset(&context, &logs, &topic.name, &wanted).await,
                 false => Err(INVALID_REQUEST),
             };
