@@ -222,6 +222,8 @@ impl CachedBlocks {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::{Duration, timeout};
+
     use super::*;
     use crate::store::local::LocalStore;
 
@@ -245,10 +247,14 @@ mod tests {
         store.put_new("a", vec![1; size as usize].into()).await.unwrap();
         for start in (0..size).step_by(BLOCK as usize) {
             cache.read("a", Some(size), start..start + BLOCK).await.unwrap();
-            cache.prefetch("a", Some(size), start + BLOCK..start + 2 * BLOCK);
-            while cache.in_flight_bytes() > 0 {
-                tokio::task::yield_now().await;
-            }
+            let next = start + BLOCK;
+            cache.prefetch("a", Some(size), next..next + BLOCK);
+            let arrived = async {
+                while next < size && cache.get_cached(&"a".into(), next / BLOCK).is_none() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(10), arrived).await.unwrap();
         }
         assert_eq!((metrics.misses.get(), metrics.hits.get()), (1, 39));
     }
