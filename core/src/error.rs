@@ -54,6 +54,7 @@ error_codes! {
     DuplicateSequenceNumber = 46, "DUPLICATE_SEQUENCE_NUMBER", fatal, clean, "The batch is a duplicate of one stored too long ago to return its offset.";
     FencedInstanceId = 82, "FENCED_INSTANCE_ID", fatal, clean, "Another member joined with this static instance id.";
     FencedLeaderEpoch = 74, "FENCED_LEADER_EPOCH", retry, clean, "The request names an older leader epoch.";
+    FencedMemberEpoch = 110, "FENCED_MEMBER_EPOCH", fatal, clean, "The member's epoch is not the one that the coordinator knows; it must give up its partitions and join again.";
     GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND", fatal, clean, "The group does not exist.";
     GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED", fatal, clean, "The group has reached its maximum number of members.";
     GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC", fatal, clean, "Members of the group subscribe to the topic.";
@@ -64,6 +65,7 @@ error_codes! {
     InvalidPartitions = 37, "INVALID_PARTITIONS", fatal, clean, "The number of partitions is out of bounds or smaller than before.";
     InvalidProducerEpoch = 47, "INVALID_PRODUCER_EPOCH", fatal, clean, "A newer epoch of this producer id has fenced the producer.";
     InvalidRecord = 87, "INVALID_RECORD", fatal, clean, "The batch's header and records contradict each other.";
+    InvalidRegularExpression = 128, "INVALID_REGULAR_EXPRESSION", fatal, clean, "The regular expression of a subscription is invalid.";
     InvalidReplicaAssignment = 39, "INVALID_REPLICA_ASSIGNMENT", fatal, clean, "The assignment of partitions to agents is invalid.";
     InvalidReplicationFactor = 38, "INVALID_REPLICATION_FACTOR", fatal, clean, "The replication factor is neither positive nor -1.";
     InvalidRequest = 42, "INVALID_REQUEST", fatal, clean, "The request is malformed or contradicts itself.";
@@ -87,6 +89,7 @@ error_codes! {
     RequestTimedOut = 7, "REQUEST_TIMED_OUT", retry, unsure, "The request was not answered within its time-out.";
     ResourceExhausted = 1002, "RESOURCE_EXHAUSTED", retry, clean, "The agent's memory budget for this kind of request is exhausted; the client must slow down.";
     ShuttingDown = 1003, "SHUTTING_DOWN", retry, clean, "The agent is draining; another agent takes over its partitions.";
+    StaleMemberEpoch = 113, "STALE_MEMBER_EPOCH", retry, clean, "The member's epoch is not its current one; it must take the epoch of its last heartbeat.";
     StorageCorrupt = 56, "STORAGE_CORRUPT", fatal, clean, "The stored records are damaged and cannot be served.";
     StorageUnavailable = 1004, "STORAGE_UNAVAILABLE", retry, unsure, "The object store does not respond.";
     TopicAlreadyExists = 36, "TOPIC_ALREADY_EXISTS", fatal, clean, "A topic with this name already exists.";
@@ -97,6 +100,8 @@ error_codes! {
     UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID", fatal, clean, "The partition does not know the producer, and the batch is not its first one.";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID", retry, clean, "The topic was deleted, and another topic now has its name.";
     UnknownTopicOrPartition = 3, "UNKNOWN_TOPIC_OR_PARTITION", retry, clean, "The topic or partition does not exist.";
+    UnreleasedInstanceId = 111, "UNRELEASED_INSTANCE_ID", fatal, clean, "A member that has not left still uses the static instance id.";
+    UnsupportedAssignor = 112, "UNSUPPORTED_ASSIGNOR", fatal, clean, "The coordinator does not have the assignor.";
     UnsupportedCompressionType = 76, "UNSUPPORTED_COMPRESSION_TYPE", fatal, clean, "The batch's codec is not supported.";
     UnsupportedForMessageFormat = 43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", fatal, clean, "The batch format is not supported; only record batches of magic 2 are.";
 }

@@ -98,7 +98,9 @@ fn grpc_code(code: ErrorCode) -> Code {
         | E::UnsupportedCompressionType
         | E::UnsupportedForMessageFormat
         | E::InvalidGroupId
+        | E::InvalidRegularExpression
         | E::InvalidSessionTimeout
+        | E::UnsupportedAssignor
         | E::InvalidTimestamp
         | E::OffsetMetadataTooLarge => Code::InvalidArgument,
         E::OffsetOutOfRange => Code::OutOfRange,
@@ -119,6 +121,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         E::DuplicateSequenceNumber
         | E::FencedInstanceId
         | E::FencedLeaderEpoch
+        | E::FencedMemberEpoch
         | E::IllegalGeneration
         | E::InconsistentGroupProtocol
         | E::InvalidProducerEpoch
@@ -129,9 +132,11 @@ fn grpc_code(code: ErrorCode) -> Code {
         | E::NotLeader
         | E::OutOfOrderSequenceNumber
         | E::RebalanceInProgress
+        | E::StaleMemberEpoch
         | E::TopicDeletionInProgress
         | E::UnknownLeaderEpoch
         | E::UnknownProducerId
+        | E::UnreleasedInstanceId
         | E::GroupMaxSizeReached => Code::FailedPrecondition,
         E::StorageCorrupt => Code::DataLoss,
         E::Unknown => Code::Internal,

@@ -3,6 +3,7 @@
 //! ([`DeliveryLedger`]).
 
 pub mod cluster;
+pub mod kafka;
 pub mod ledger;
 pub mod raw;
 

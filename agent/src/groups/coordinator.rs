@@ -10,6 +10,7 @@
 
 mod admin;
 mod change;
+mod consumer_membership;
 mod membership;
 mod offset_deletion;
 mod offsets;

@@ -1,11 +1,16 @@
 //! The cluster as the group coordinator needs it: resolves partition names and finds the
 //! coordinator of a group. Implemented by the agent's [`ClusterDirectory`].
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use streamhouse_core::{Error, ErrorCode, PartitionUid, murmur2::group_slot, protocol::v1};
 use streamhouse_metadata::{GROUP_SLOT_TOPIC, GROUP_SLOTS};
 
-use crate::directory::ClusterDirectory;
+use uuid::Uuid;
+
+use super::consumer::{TopicCatalog, TopicShape};
+use crate::directory::{ClusterDirectory, ClusterView};
 
 /// Cluster metadata for the coordinator; may be slightly out of date.
 #[async_trait]
@@ -20,6 +25,9 @@ pub trait GroupDirectory: Send + Sync + std::fmt::Debug {
 
     /// Returns the agent that coordinates the group, if there is one.
     fn coordinator(&self, group_id: &str) -> Option<v1::Leader>;
+
+    /// Returns the topics that groups can subscribe to.
+    fn catalog(&self) -> Arc<dyn TopicCatalog>;
 
     /// Refreshes the metadata after a failed lookup; returns soon, even if nothing newer was
     /// received.
@@ -45,7 +53,34 @@ impl GroupDirectory for ClusterDirectory {
         Some(view.leader(record)).filter(|leader| !leader.agent_id.is_empty())
     }
 
+    fn catalog(&self) -> Arc<dyn TopicCatalog> {
+        self.view()
+    }
+
     async fn refresh(&self) {
         ClusterDirectory::refresh(self).await;
+    }
+}
+
+impl TopicCatalog for ClusterView {
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn topic(&self, name: &str) -> Option<TopicShape> {
+        let topic = Self::topic(self, name).filter(|topic| !topic.record.internal)?;
+        Some(TopicShape {
+            id: topic.record.topic_id,
+            partitions: i32::try_from(topic.record.partitions.len()).unwrap_or(i32::MAX),
+        })
+    }
+
+    fn topic_name(&self, id: Uuid) -> Option<&str> {
+        Some(self.topic_by_id(id)?.record.name.as_str())
+    }
+
+    fn topic_names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        let topics = self.topics().filter(|topic| !topic.record.internal);
+        Box::new(topics.map(|topic| topic.record.name.as_str()))
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use streamhouse_core::{Error, ErrorCode, protocol::v1};
 
-use super::state::{GroupRules, JoinRequest, MemberProtocol};
+use super::{
+    consumer::{ConsumerGroupRules, MemberHeartbeat},
+    state::{GroupRules, JoinRequest, MemberProtocol},
+};
 
 /// Maximum length of group ids, instance ids, client ids and protocol names in bytes.
 const MAX_NAME_LEN: usize = 255;
@@ -35,6 +38,14 @@ pub struct GroupLimits {
     pub max_session_timeout: Duration,
     /// How long a new group waits for further members after the first one.
     pub initial_rebalance_delay: Duration,
+    /// Session timeout of members of the consumer protocol.
+    pub consumer_session_timeout: Duration,
+    /// How often members of the consumer protocol send heartbeats.
+    pub consumer_heartbeat_interval: Duration,
+    /// Minimum time between two target assignments of a group of the consumer protocol.
+    pub consumer_assignment_interval: Duration,
+    /// Minimum time between two searches for topics that match regular expressions.
+    pub consumer_pattern_interval: Duration,
 }
 
 impl Default for GroupLimits {
@@ -49,6 +60,10 @@ impl Default for GroupLimits {
             min_session_timeout: Duration::from_secs(6),
             max_session_timeout: Duration::from_secs(30 * 60),
             initial_rebalance_delay: Duration::from_millis(500),
+            consumer_session_timeout: Duration::from_secs(45),
+            consumer_heartbeat_interval: Duration::from_secs(5),
+            consumer_assignment_interval: Duration::from_secs(1),
+            consumer_pattern_interval: Duration::from_secs(10),
         }
     }
 }
@@ -64,6 +79,10 @@ impl GroupLimits {
         Self {
             min_session_timeout: Duration::from_millis(100),
             initial_rebalance_delay: Duration::from_millis(50),
+            consumer_session_timeout: Duration::from_secs(6),
+            consumer_heartbeat_interval: Duration::from_millis(500),
+            consumer_assignment_interval: Duration::ZERO,
+            consumer_pattern_interval: Duration::from_secs(1),
             ..Self::default()
         }
     }
@@ -73,6 +92,18 @@ impl GroupLimits {
             max_members: self.max_members,
             max_bytes: self.max_group_bytes,
             initial_delay_ms: millis(self.initial_rebalance_delay),
+        }
+    }
+
+    pub(super) fn consumer_rules(&self) -> ConsumerGroupRules {
+        let heartbeat = self.consumer_heartbeat_interval.as_millis();
+        ConsumerGroupRules {
+            max_members: self.max_members,
+            max_bytes: self.max_group_bytes,
+            session_ms: millis(self.consumer_session_timeout),
+            heartbeat_ms: i32::try_from(heartbeat).unwrap_or(i32::MAX),
+            assignment_interval_ms: millis(self.consumer_assignment_interval),
+            pattern_interval_ms: millis(self.consumer_pattern_interval),
         }
     }
 
@@ -195,6 +226,36 @@ fn rebalance_timeout(request: &v1::JoinGroupRequest) -> Duration {
         given => given,
     };
     Duration::from_millis(given.into()).min(MAX_REBALANCE_TIMEOUT)
+}
+
+/// Limits of the heartbeats of the consumer protocol.
+impl GroupLimits {
+    /// Checks a heartbeat of the consumer protocol, and shortens names whose end does not matter.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST or MESSAGE_TOO_LARGE.
+    pub(super) fn check_heartbeat(&self, mut beat: MemberHeartbeat) -> Result<MemberHeartbeat, Error> {
+        check_name("the member id", &beat.member_id)?;
+        if let Some(instance) = &beat.instance {
+            check_name("the group instance id", instance)?;
+        }
+        if let Some(rack) = &beat.rack {
+            check_name("the rack id", rack)?;
+        }
+        let topics = beat.topics.iter().flat_map(|topics| topics.iter());
+        let bytes: usize = topics.map(|topic| topic.len()).sum();
+        if bytes > self.max_member_bytes {
+            let limit = self.max_member_bytes;
+            let message = format!("the subscribed topics have {bytes} bytes; the limit is {limit}");
+            return Err(Error::new(ErrorCode::MessageTooLarge, message));
+        }
+        beat.client_id = truncate_name(&beat.client_id).into();
+        beat.client_host = truncate_name(&beat.client_host).into();
+        beat.rebalance_ms = beat
+            .rebalance_ms
+            .map(|ms| ms.clamp(0, millis(MAX_REBALANCE_TIMEOUT)));
+        Ok(beat)
+    }
 }
 
 /// Checks a group id.

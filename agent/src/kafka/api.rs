@@ -2,11 +2,21 @@
 
 use std::fmt::Write as _;
 
-use streamhouse_core::kafka::{ApiKey, ApiVersionsRange};
+use streamhouse_core::kafka::{
+    ApiKey, ApiVersionsFinalizedFeatureKey, ApiVersionsRange, ApiVersionsResponse,
+    ApiVersionsSupportedFeatureKey,
+};
 
 /// The first version of Produce that is announced. librdkafka announces magic 2 only to brokers
 /// with version 0; requests of the versions before [`ApiKey::versions`] are refused.
 const ANNOUNCED_PRODUCE: i16 = 0;
+
+/// The feature of groups of the consumer protocol.
+const GROUP_FEATURE: &str = "group.version";
+/// Its level: on.
+const GROUP_FEATURE_LEVEL: i16 = 1;
+/// The features are always the same ones.
+const FEATURES_EPOCH: i64 = 0;
 
 /// The APIs that are served, with Kafka's numbers.
 pub(super) const SERVED: &[ApiKey] = &[
@@ -39,6 +49,8 @@ pub(super) const SERVED: &[ApiKey] = &[
     ApiKey::OffsetDelete,
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
+    ApiKey::ConsumerGroupHeartbeat,
+    ApiKey::ConsumerGroupDescribe,
     ApiKey::DescribeTopicPartitions,
 ];
 
@@ -64,6 +76,29 @@ pub(super) fn ranges() -> Vec<ApiVersionsRange> {
         }
     };
     SERVED.iter().map(range).collect()
+}
+
+/// Returns the answer to ApiVersions of this version: the APIs, and the features of the cluster.
+pub(super) fn announcement(version: i16) -> ApiVersionsResponse {
+    let mut response = ApiVersionsResponse {
+        api_keys: ranges(),
+        finalized_features_epoch: FEATURES_EPOCH,
+        finalized_features: vec![ApiVersionsFinalizedFeatureKey {
+            name: GROUP_FEATURE.to_owned(),
+            max_version_level: GROUP_FEATURE_LEVEL,
+            min_version_level: GROUP_FEATURE_LEVEL,
+        }],
+        ..ApiVersionsResponse::default()
+    };
+    // Older clients end with a feature that may be off (KAFKA-17011).
+    if version >= 4 {
+        response.supported_features = vec![ApiVersionsSupportedFeatureKey {
+            name: GROUP_FEATURE.to_owned(),
+            min_version: 0,
+            max_version: GROUP_FEATURE_LEVEL,
+        }];
+    }
+    response
 }
 
 /// Returns the text of `docs/reference/kafka-apis.md`.
@@ -93,6 +128,19 @@ mod tests {
     #[test]
     fn apis_are_in_the_order_of_their_numbers() {
         assert!(SERVED.is_sorted());
+    }
+
+    #[test]
+    fn groups_of_the_consumer_protocol_are_a_feature() {
+        let newest = announcement(4);
+        assert_eq!(
+            (
+                newest.finalized_features[0].max_version_level,
+                newest.supported_features.len()
+            ),
+            (1, 1)
+        );
+        assert!(announcement(3).supported_features.is_empty());
     }
 
     #[test]

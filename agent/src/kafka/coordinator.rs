@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     brokers::{self, KafkaBroker},
-    error::{ErrorFamily, kafka_code},
+    error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
     produce::NO_TRANSACTIONS,
     request::RequestContext,
@@ -141,6 +141,7 @@ pub(super) async fn offset_commit(
         Err(_) => [].iter(),
     };
     let failure = committed.as_ref().err();
+    let version = context.version;
     let topics = request.topics.into_iter().map(|topic| {
         let topic_id = topic.topic_id;
         let partitions = topic.partitions.into_iter().map(|part| {
@@ -151,7 +152,7 @@ pub(super) async fn offset_commit(
             let error = failure.or(result.as_ref());
             OffsetCommitResponsePartition {
                 partition_index: part.partition_index,
-                error_code: error.map_or(0, |error| partition_code(ErrorFamily::Group, error, topic_id)),
+                error_code: error.map_or(0, |error| commit_code(version, error, topic_id)),
             }
         });
         OffsetCommitResponseTopic {
@@ -163,6 +164,15 @@ pub(super) async fn offset_commit(
     OffsetCommitResponse {
         topics: topics.collect(),
         ..OffsetCommitResponse::default()
+    }
+}
+
+/// Returns Kafka's code for an offset that was not committed.
+fn commit_code(version: i16, error: &Error, topic_id: Uuid) -> i16 {
+    match error.code() {
+        // Members of the consumer protocol use later versions.
+        ErrorCode::StaleMemberEpoch if version < 9 => UNSUPPORTED_VERSION,
+        _ => partition_code(ErrorFamily::Group, error, topic_id),
     }
 }
 
@@ -224,6 +234,15 @@ async fn fetch_group(context: &RequestContext, group: OffsetFetchRequestGroup) -
         group_id: group.group_id.clone(),
         ..OffsetFetchResponseGroup::default()
     };
+    if group.member_id.is_some() || group.member_epoch >= 0 {
+        let member_id = group.member_id.as_deref().unwrap_or_default();
+        let groups = &deps.groups;
+        let checked = groups.check_offset_fetch(&group.group_id, member_id, group.member_epoch);
+        if let Err(error) = checked.await {
+            response.error_code = kafka_code(ErrorFamily::Group, &error);
+            return response;
+        }
+    }
     let mut partitions = Vec::new();
     for topic in group.topics.iter().flatten() {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);

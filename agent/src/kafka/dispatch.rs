@@ -9,7 +9,7 @@ use streamhouse_core::kafka::{
 };
 
 use super::{
-    admin, alter_configs, api, configs, coordinator, create_topics,
+    admin, alter_configs, api, configs, consumer_groups, coordinator, create_topics,
     error::UNSUPPORTED_VERSION,
     fetch,
     frame::RequestFrame,
@@ -161,6 +161,8 @@ fn serve(
         DeleteTopics => admin::delete_topics,
         CreatePartitions => admin::create_partitions,
         DescribeCluster => admin::describe_cluster,
+        ConsumerGroupHeartbeat => consumer_groups::consumer_group_heartbeat,
+        ConsumerGroupDescribe => consumer_groups::consumer_group_describe,
         DescribeConfigs => configs::describe_configs,
         AlterConfigs => alter_configs::alter_configs,
         IncrementalAlterConfigs => alter_configs::incremental_alter_configs,
@@ -216,10 +218,7 @@ fn invalid(problem: impl fmt::Display) -> io::Error {
 
 async fn api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
     context.client.set_software(&request.client_software_name);
-    ApiVersionsResponse {
-        api_keys: api::ranges(),
-        ..ApiVersionsResponse::default()
-    }
+    api::announcement(context.version)
 }
 
 /// Answers an unknown version of ApiVersions in version 0, which every client can read.

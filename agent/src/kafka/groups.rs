@@ -20,16 +20,14 @@ use super::{
     metadata::OPERATIONS_NOT_ASKED,
     request::RequestContext,
 };
-use crate::groups::coordinator::JoinOutcome;
+use crate::groups::{GroupType, coordinator::JoinOutcome};
 
 const GROUP_ID_NOT_FOUND: i16 = 69;
 /// MEMBER_ID_REQUIRED
 const MEMBER_ID_REQUIRED: i16 = 79;
 /// What a client without authorisation may do with a group: read, describe, delete, and describe
 /// and alter its settings.
-const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
-/// The type of the groups that are served.
-const CLASSIC: &str = "classic";
+pub(super) const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 
 /// Serves JoinGroup.
 pub(super) async fn join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
@@ -206,7 +204,12 @@ pub(super) async fn describe_groups(
 async fn described_group(context: &RequestContext, group_id: String) -> DescribeGroupsGroup {
     let described = context.client.deps.groups.describe(&group_id).await;
     let described = match described {
-        Ok(described) => described,
+        Ok(described) if described.group_type == GroupType::Classic.name() => described,
+        // Groups of the consumer protocol are described by ConsumerGroupDescribe only.
+        Ok(_) => {
+            let message = format!("Group {group_id} is not a classic group.");
+            return dead_group(group_id, context.version, message);
+        }
         // Nobody can create a group with an invalid id.
         Err(error)
             if matches!(
@@ -214,7 +217,8 @@ async fn described_group(context: &RequestContext, group_id: String) -> Describe
                 ErrorCode::GroupIdNotFound | ErrorCode::InvalidGroupId
             ) =>
         {
-            return dead_group(group_id, context.version);
+            let message = format!("group {group_id} not found");
+            return dead_group(group_id, context.version, message);
         }
         Err(error) => {
             return DescribeGroupsGroup {
@@ -229,8 +233,7 @@ async fn described_group(context: &RequestContext, group_id: String) -> Describe
         member_id: member.member_id,
         group_instance_id: instance_id(member.group_instance_id),
         client_id: member.client_id,
-        // As Kafka prints an address.
-        client_host: format!("/{}", member.client_host),
+        client_host: kafka_host(&member.client_host),
         member_metadata: member.metadata,
         member_assignment: member.assignment,
     });
@@ -245,17 +248,22 @@ async fn described_group(context: &RequestContext, group_id: String) -> Describe
 }
 
 /// Describes a group that does not exist: before version 6 without an error.
-fn dead_group(group_id: String, version: i16) -> DescribeGroupsGroup {
+fn dead_group(group_id: String, version: i16, message: String) -> DescribeGroupsGroup {
     let mut group = DescribeGroupsGroup {
+        group_id,
         group_state: "Dead".to_owned(),
         ..DescribeGroupsGroup::default()
     };
     if version >= 6 {
         group.error_code = GROUP_ID_NOT_FOUND;
-        group.error_message = Some(format!("group {group_id} not found"));
+        group.error_message = Some(message);
     }
-    group.group_id = group_id;
     group
+}
+
+/// Returns an address as Kafka prints it.
+pub(super) fn kafka_host(address: &str) -> String {
+    format!("/{address}")
 }
 
 /// Serves ListGroups: the groups that this agent coordinates, because clients ask every broker.
@@ -276,7 +284,7 @@ pub(super) async fn list_groups(context: RequestContext, request: ListGroupsRequ
     let own = listed.into_iter().filter(|group| {
         groups.is_coordinator_of(&group.group_id)
             && matches(&request.states_filter, &group.state)
-            && matches(&request.types_filter, CLASSIC)
+            && matches(&request.types_filter, &group.group_type)
     });
     ListGroupsResponse {
         groups: own
@@ -284,7 +292,7 @@ pub(super) async fn list_groups(context: RequestContext, request: ListGroupsRequ
                 group_id: group.group_id,
                 protocol_type: group.protocol_type,
                 group_state: group.state,
-                group_type: CLASSIC.to_owned(),
+                group_type: group.group_type,
             })
             .collect(),
         ..ListGroupsResponse::default()

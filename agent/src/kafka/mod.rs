@@ -15,6 +15,7 @@ mod broker_settings;
 mod brokers;
 mod configs;
 mod connection;
+mod consumer_groups;
 mod coordinator;
 mod create_topics;
 mod dispatch;

@@ -21,7 +21,8 @@ pub(super) const MAX_GROUP_TOPICS: usize = 1_000;
 /// The state of a group, as its coordinator has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupStatus {
-    /// Kafka's state name: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
+    /// Kafka's state name: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead; or Empty,
+    /// Assigning, Reconciling, Stable for the consumer protocol.
     pub state: &'static str,
     /// Number of members.
     pub members: usize,

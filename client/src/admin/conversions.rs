@@ -121,6 +121,7 @@ impl GroupListing {
             state,
             protocol_type,
             members,
+            group_type: _,
         } = group;
         Self {
             group_id,

@@ -211,14 +211,16 @@ pub async fn idle_producers_are_forgotten(store: &SharedStore) {
 pub async fn offsets_expire_in_groups_without_members_only(store: &SharedStore) {
     let log = TestLog::new(store).await;
     let lease = take_slot_lease(store, 0, log.lease.incarnation).await;
-    let group = |group_id: &str, state: Vec<u8>| GroupWrite {
+    let group = |group_id: &str, has_members| GroupWrite {
         group_id: group_id.to_owned(),
         slot: 0,
         generation: 1,
-        state: Some(state),
+        // A group without members may still have to keep something.
+        state: Some(vec![1]),
+        has_members,
     };
-    store.put_group(lease, &group("busy", vec![1])).await.unwrap();
-    store.put_group(lease, &group("idle", vec![])).await.unwrap();
+    store.put_group(lease, &group("busy", true)).await.unwrap();
+    store.put_group(lease, &group("idle", false)).await.unwrap();
     for (group_id, generation) in [("busy", Some(1)), ("idle", Some(1)), ("alone", None)] {
         let offset = OffsetToCommit {
             partition: log.lease.partition,

@@ -15,6 +15,7 @@ fn group(group_id: &str, slot: i32, generation: i32, state: &[u8]) -> GroupWrite
         slot,
         generation,
         state: Some(state.to_vec()),
+        has_members: !state.is_empty(),
     }
 }
 

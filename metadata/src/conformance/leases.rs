@@ -161,6 +161,7 @@ pub async fn a_sealed_life_can_do_nothing_more(store: &SharedStore) {
         slot: 3,
         generation: 1,
         state: Some(vec![1]),
+        has_members: true,
     };
     sealed(store.put_group(coordinator, &group).await);
     let offsets = OffsetCommit {

@@ -98,7 +98,7 @@ pub(super) async fn put_group(
     };
     let written = query(
         "INSERT INTO consumer_groups (group_id, slot, generation, state, updated_at, idle_since)
-         VALUES ($1, $2, $3, $4, clock_timestamp(), CASE WHEN length($4) = 0 THEN clock_timestamp() END)
+         VALUES ($1, $2, $3, $4, clock_timestamp(), CASE WHEN NOT $5 THEN clock_timestamp() END)
          ON CONFLICT (group_id) DO UPDATE SET slot = excluded.slot, generation = excluded.generation,
              state = excluded.state, updated_at = excluded.updated_at, idle_since = excluded.idle_since
          WHERE consumer_groups.generation <= excluded.generation",
@@ -107,6 +107,7 @@ pub(super) async fn put_group(
     .bind(group.slot)
     .bind(group.generation)
     .bind(state)
+    .bind(group.has_members)
     .execute(&mut *conn)
     .await?;
     if written.rows_affected() == 0 {

@@ -69,7 +69,7 @@ pub(super) async fn put_group(
     let now = current_time_ms(conn).await?;
     query(
         "INSERT INTO consumer_groups (group_id, slot, generation, state, updated_at, idle_since)
-         VALUES (?1, ?2, ?3, ?4, ?5, iif(length(?4) = 0, ?5, NULL))
+         VALUES (?1, ?2, ?3, ?4, ?5, iif(?6, NULL, ?5))
          ON CONFLICT (group_id) DO UPDATE SET slot = excluded.slot, generation = excluded.generation,
              state = excluded.state, updated_at = excluded.updated_at, idle_since = excluded.idle_since",
     )
@@ -78,6 +78,7 @@ pub(super) async fn put_group(
     .bind(group.generation)
     .bind(state)
     .bind(now)
+    .bind(group.has_members)
     .execute(conn)
     .await?;
     Ok(())

@@ -35,9 +35,10 @@ pub struct GroupWrite {
     pub slot: i32,
     /// Its generation; never lower than the stored one.
     pub generation: i32,
-    /// The encoded state; `None` deletes the group and its offsets. Empty state means that the
-    /// group has no members: only then do its offsets expire.
+    /// The encoded state; `None` deletes the group and its offsets.
     pub state: Option<Vec<u8>>,
+    /// Whether the group has members: only without do its offsets expire.
+    pub has_members: bool,
 }
 
 /// Offsets to commit for a group.

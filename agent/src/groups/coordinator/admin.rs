@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use streamhouse_core::{Error, ErrorCode, murmur2::group_slot, protocol::v1};
+use streamhouse_core::{
+    Error, ErrorCode,
+    consumer_protocol::{ConsumerAssignment, ConsumerSubscription, PROTOCOL_TYPE},
+    ids::TopicPartition,
+    murmur2::group_slot,
+    protocol::v1,
+};
 use streamhouse_metadata::{GROUP_SLOTS, GroupQuery, GroupWrite, OffsetToCommit, PersistedGroup};
 
 use super::{
@@ -11,8 +17,10 @@ use super::{
     slot::{CoordinatorSlot, GroupEntry, GroupWriteError},
 };
 use crate::groups::{
+    any_group::{AnyGroup, GroupType},
+    consumer::{ConsumerGroupView, ConsumerMemberView, TopicCatalog},
     limits,
-    state::{ConsumerGroup, GroupView, MemberView},
+    state::{GroupView, MemberView},
 };
 
 impl GroupCoordinator {
@@ -34,21 +42,30 @@ impl GroupCoordinator {
             .and_then(|slot| slot.find_entry(&record.group_id))
             .and_then(|cell| {
                 let state = cell.state.try_lock().ok()?;
-                state.group.as_ref().map(ConsumerGroup::view)
+                state.group.clone()
             });
-        let view = live.map(Ok).unwrap_or_else(|| {
-            let rules = self.deps().limits.rules();
-            ConsumerGroup::load(rules, record.generation, &record.state, 0).map(|group| group.view())
-        });
-        let (state, protocol_type, members) = match view {
-            Ok(view) => (view.state, view.protocol_type.to_string(), view.members.len()),
-            Err(_) => ("Unknown", String::new(), 0),
+        let limits = &self.deps().limits;
+        let group = live
+            .map(Ok)
+            .unwrap_or_else(|| AnyGroup::load(limits, record.generation, &record.state, 0));
+        let (state, protocol_type, group_type) = match &group {
+            Ok(AnyGroup::Classic(group)) => (
+                group.state_name(),
+                group.view().protocol_type.to_string(),
+                GroupType::Classic,
+            ),
+            Ok(AnyGroup::Consumer(group)) => {
+                (group.state_name(), PROTOCOL_TYPE.to_owned(), GroupType::Consumer)
+            }
+            Err(_) => ("Unknown", String::new(), GroupType::Classic),
         };
+        let members = group.as_ref().map_or(0, AnyGroup::member_count);
         v1::GroupListing {
             group_id: record.group_id.clone(),
             state: state.to_owned(),
             protocol_type,
             members: u32::try_from(members).unwrap_or(u32::MAX),
+            group_type: group_type.name().to_owned(),
         }
     }
 
@@ -57,18 +74,42 @@ impl GroupCoordinator {
     /// # Errors
     /// NOT_COORDINATOR on other agents, GROUP_ID_NOT_FOUND if neither members nor offsets exist.
     pub async fn describe(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
+        let group = self.find_group(group_id).await?;
+        Ok(self.to_description(group_id, &group))
+    }
+
+    /// Describes a group of the consumer protocol with its members.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR on other agents, GROUP_ID_NOT_FOUND if the group does not exist or is a
+    /// classic one.
+    pub async fn describe_consumer_group(&self, group_id: &str) -> Result<ConsumerGroupView, Error> {
+        match self.find_group(group_id).await? {
+            AnyGroup::Consumer(group) => Ok(group.view()),
+            AnyGroup::Classic(_) => {
+                let message = format!("Group {group_id} is not a consumer group.");
+                Err(Error::new(ErrorCode::GroupIdNotFound, message))
+            }
+        }
+    }
+
+    /// Returns a copy of a group that this agent coordinates.
+    pub(super) async fn find_group(&self, group_id: &str) -> Result<AnyGroup, Error> {
         limits::check_group_id(group_id)?;
         let slot = self.serving_slot(group_id)?;
         if let Some(cell) = slot.find_entry(group_id) {
             let state = cell.state.lock().await;
             slot.ensure_serving()?;
             if let Some(group) = &state.group {
-                return Ok(self.to_description(group_id, group.view()));
+                return Ok(group.clone());
             }
         }
         let record = self.read_stored(group_id).await?;
-        let empty = ConsumerGroup::new(self.deps().limits.rules(), record.generation);
-        Ok(self.to_description(group_id, empty.view()))
+        Ok(AnyGroup::without_members(
+            &self.deps().limits,
+            record.generation,
+            &record.state,
+        ))
     }
 
     /// Describes a group from any agent: like [`describe`](Self::describe) if this agent
@@ -86,8 +127,8 @@ impl GroupCoordinator {
             described => return described,
         }
         let record = self.read_stored(group_id).await?;
-        let group = ConsumerGroup::load(self.deps().limits.rules(), record.generation, &record.state, 0)?;
-        Ok(self.to_description(group_id, group.view()))
+        let group = AnyGroup::load(&self.deps().limits, record.generation, &record.state, 0)?;
+        Ok(self.to_description(group_id, &group))
     }
 
     /// Deletes a group without members, and its offsets.
@@ -145,8 +186,14 @@ impl GroupCoordinator {
         })
     }
 
-    fn to_description(&self, group_id: &str, view: GroupView) -> v1::GroupDescription {
+    fn to_description(&self, group_id: &str, group: &AnyGroup) -> v1::GroupDescription {
+        let group_type = group.group_type();
+        let view = match group {
+            AnyGroup::Classic(group) => group.view(),
+            AnyGroup::Consumer(group) => as_classic_view(group.view(), &*self.deps().cluster.catalog()),
+        };
         v1::GroupDescription {
+            group_type: group_type.name().to_owned(),
             group_id: group_id.to_owned(),
             state: view.state.to_owned(),
             generation: view.generation,
@@ -178,6 +225,44 @@ fn to_group_member(view: MemberView) -> v1::GroupMember {
     }
 }
 
+/// Returns a group of the consumer protocol as a classic one: with subscriptions and assignments in
+/// the bytes that classic members have.
+fn as_classic_view(view: ConsumerGroupView, catalog: &dyn TopicCatalog) -> GroupView {
+    let members = view.members.into_iter();
+    GroupView {
+        state: view.state,
+        generation: view.epoch,
+        protocol_type: PROTOCOL_TYPE.into(),
+        protocol: view.assignor.into(),
+        leader: "".into(),
+        members: members.map(|member| as_classic_member(member, catalog)).collect(),
+    }
+}
+
+fn as_classic_member(member: ConsumerMemberView, catalog: &dyn TopicCatalog) -> MemberView {
+    let subscription = ConsumerSubscription {
+        topics: member.topics.iter().map(|topic| topic.to_string()).collect(),
+        ..ConsumerSubscription::default()
+    };
+    let assigned = member.assigned.iter();
+    let assignment = ConsumerAssignment {
+        partitions: assigned
+            .filter_map(|(topic, partition)| {
+                Some(TopicPartition::new(catalog.topic_name(*topic)?, *partition))
+            })
+            .collect(),
+        user_data: None,
+    };
+    MemberView {
+        member_id: member.member_id,
+        instance: member.instance,
+        client_id: member.client_id,
+        client_host: member.client_host,
+        metadata: subscription.encode(),
+        assignment: assignment.encode(),
+    }
+}
+
 pub(super) fn non_empty_group() -> Error {
     Error::new(
         ErrorCode::NonEmptyGroup,
@@ -202,7 +287,7 @@ async fn delete_locked(
     let _no_commit = cell.commits.lock().await;
     let mut state = cell.state.lock().await;
     slot.ensure_serving()?;
-    if state.group.as_ref().is_some_and(ConsumerGroup::has_members) {
+    if state.group.as_ref().is_some_and(AnyGroup::has_members) {
         return Err(non_empty_group());
     }
     let group = GroupWrite {
@@ -210,6 +295,7 @@ async fn delete_locked(
         slot: slot.number,
         generation,
         state: None,
+        has_members: false,
     };
     let deleted = slot
         .run_transaction(slot.shared.deps.store.put_group(slot.lease, &group))
@@ -230,7 +316,7 @@ async fn reset_locked(
     // ones.
     let state = cell.state.lock().await;
     slot.ensure_serving()?;
-    if state.group.as_ref().is_some_and(ConsumerGroup::has_members) {
+    if state.group.as_ref().is_some_and(AnyGroup::has_members) {
         return Err(non_empty_group());
     }
     if offsets.is_empty() {

@@ -5,11 +5,14 @@
 use std::sync::Arc;
 
 use streamhouse_core::{Error, ErrorCode};
-use streamhouse_metadata::{GroupQuery, GroupWrite};
+use streamhouse_metadata::GroupQuery;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::slot::{CoordinatorSlot, GroupEntry, GroupEntryState, GroupWriteError, NEVER_DUE};
-use crate::groups::state::{ConsumerGroup, GroupEffects, GroupReply, ReplyTicket};
+use crate::groups::{
+    any_group::AnyGroup,
+    state::{GroupEffects, GroupReply, ReplyTicket},
+};
 
 /// The error for members while the stored generation is ahead of the one in memory.
 pub(super) fn rebalance_in_progress() -> Error {
@@ -48,7 +51,7 @@ impl CoordinatorSlot {
         change: F,
     ) -> Result<(), Error>
     where
-        F: FnOnce(&mut ConsumerGroup, i64) -> Result<GroupEffects, Error> + Send + 'static,
+        F: FnOnce(&mut AnyGroup, i64) -> Result<GroupEffects, Error> + Send + 'static,
     {
         let (slot, cell) = (self.clone(), cell.clone());
         let task = tokio::spawn(async move {
@@ -75,13 +78,13 @@ impl CoordinatorSlot {
         change: F,
     ) -> Result<(), Error>
     where
-        F: FnOnce(&mut ConsumerGroup, i64) -> Result<GroupEffects, Error>,
+        F: FnOnce(&mut AnyGroup, i64) -> Result<GroupEffects, Error>,
     {
         self.ensure_serving()?;
         let mut group = match (&state.group, absent) {
             (Some(group), _) => group.clone(),
             (None, AbsentGroup::Read) => self.load_absent_group(cell).await?,
-            (None, AbsentGroup::Empty) => ConsumerGroup::new(self.shared.deps.limits.rules(), 0),
+            (None, AbsentGroup::Empty) => AnyGroup::new(&self.shared.deps.limits),
         };
         let now = self.shared.now_ms();
         let mut effects = change(&mut group, now)?;
@@ -92,7 +95,7 @@ impl CoordinatorSlot {
             let due = state
                 .group
                 .as_ref()
-                .and_then(ConsumerGroup::deadline)
+                .and_then(AnyGroup::deadline)
                 .unwrap_or(NEVER_DUE);
             self.set_due(cell, due.max(self.shared.now_ms().saturating_add(RETRY_PAUSE_MS)));
             return Err(error);
@@ -146,19 +149,13 @@ impl CoordinatorSlot {
         }
     }
 
-    async fn store_group(&self, cell: &GroupEntry, group: &ConsumerGroup) -> Result<(), GroupWriteError> {
-        let record = group.to_record();
-        let write = GroupWrite {
-            group_id: cell.id.to_string(),
-            slot: self.number,
-            generation: record.generation,
-            state: Some(record.state),
-        };
+    async fn store_group(&self, cell: &GroupEntry, group: &AnyGroup) -> Result<(), GroupWriteError> {
+        let write = group.to_write(&cell.id, self.number);
         self.run_transaction(self.shared.deps.store.put_group(self.lease, &write))
             .await
     }
 
-    async fn load_absent_group(&self, cell: &GroupEntry) -> Result<ConsumerGroup, Error> {
+    async fn load_absent_group(&self, cell: &GroupEntry) -> Result<AnyGroup, Error> {
         let records = self
             .shared
             .deps
@@ -167,7 +164,10 @@ impl CoordinatorSlot {
             .await?;
         // Groups with members are in memory since the slot was loaded, so the stored members were
         // dropped on purpose.
-        let generation = records.first().map_or(0, |record| record.generation);
-        Ok(ConsumerGroup::new(self.shared.deps.limits.rules(), generation))
+        let limits = &self.shared.deps.limits;
+        Ok(records.first().map_or_else(
+            || AnyGroup::new(limits),
+            |record| AnyGroup::without_members(limits, record.generation, &record.state),
+        ))
     }
 }

@@ -12,8 +12,9 @@ use super::{
     slot::{CoordinatorSlot, GroupEntry},
 };
 use crate::groups::{
+    any_group::AnyGroup,
     limits,
-    state::{ConsumerGroup, GroupReply, JoinReply, ReplyTicket},
+    state::{GroupReply, JoinReply, ReplyTicket},
 };
 
 /// The outcome of a join.
@@ -49,7 +50,9 @@ impl GroupCoordinator {
         let cell = slot.get_or_create_entry(&group_id);
         let (waiting, waiter) = PendingReply::channel(&slot, &cell, self.shared.next_ticket());
         let ticket = waiter.0;
-        let change = move |group: &mut ConsumerGroup, now| {
+        let limits = self.deps().limits;
+        let change = move |group: &mut AnyGroup, now| {
+            let group = group.for_join(&limits)?;
             Ok(group.join(now, join, fresh, require_known_member_id, ticket))
         };
         slot.apply_change(&cell, AbsentGroup::Read, Some(waiter), change)
@@ -73,7 +76,8 @@ impl GroupCoordinator {
         limits::parse_instance_id(&request.group_instance_id)?;
         let (waiting, waiter) = PendingReply::channel(&slot, &cell, self.shared.next_ticket());
         let ticket = waiter.0;
-        let change = move |group: &mut ConsumerGroup, now| {
+        let change = move |group: &mut AnyGroup, now| {
+            let group = group.classic().ok_or_else(unknown_member)?;
             let given = request
                 .assignments
                 .into_iter()
@@ -112,8 +116,8 @@ impl GroupCoordinator {
         let instance = limits::parse_instance_id(&request.group_instance_id)?;
         let mut state = cell.state.lock().await;
         slot.ensure_serving()?;
-        let group = state.group.as_mut().ok_or_else(unknown_member)?;
-        group.heartbeat(
+        let group = state.group.as_mut().and_then(AnyGroup::classic);
+        group.ok_or_else(unknown_member)?.heartbeat(
             self.shared.now_ms(),
             request.generation,
             &request.member_id,
@@ -128,7 +132,7 @@ impl GroupCoordinator {
     pub async fn leave(&self, request: v1::LeaveGroupRequest) -> Result<(), Error> {
         let (slot, cell) = self.find_member_entry(&request.group_id)?;
         limits::parse_instance_id(&request.group_instance_id)?;
-        let change = move |group: &mut ConsumerGroup, now| {
+        let change = move |group: &mut AnyGroup, now| {
             let instance = Some(request.group_instance_id.as_str()).filter(|instance| !instance.is_empty());
             group.leave(now, &request.member_id, instance)
         };
@@ -143,7 +147,7 @@ impl GroupCoordinator {
         Ok((slot, cell))
     }
 
-    fn check_memory(&self) -> Result<(), Error> {
+    pub(super) fn check_memory(&self) -> Result<(), Error> {
         let limit = self.deps().limits.max_total_bytes;
         if self.memory_bytes() < limit {
             return Ok(());

@@ -15,10 +15,7 @@ use super::{
     offsets::unexpected_failure,
     slot::{CoordinatorSlot, GroupEntry},
 };
-use crate::groups::{
-    limits,
-    state::{ConsumerGroup, GroupView},
-};
+use crate::groups::{any_group::AnyGroup, consumer::ConsumerGroup, limits, state::GroupView};
 
 impl GroupCoordinator {
     /// Deletes the offsets that a group has committed for these partitions, as far as it has any.
@@ -72,9 +69,12 @@ async fn delete_locked(
     let state = entry.state.lock().await;
     slot.ensure_serving()?;
     let members = state.group.as_ref().filter(|group| group.has_members());
-    let subscribed = match members.map(ConsumerGroup::view) {
-        Some(view) if view.protocol_type.as_ref() != PROTOCOL_TYPE => return Err(non_empty_group()),
-        Some(view) => SubscribedTopics::of(view),
+    let subscribed = match members {
+        Some(AnyGroup::Classic(group)) if group.view().protocol_type.as_ref() != PROTOCOL_TYPE => {
+            return Err(non_empty_group());
+        }
+        Some(AnyGroup::Classic(group)) => SubscribedTopics::of(group.view()),
+        Some(AnyGroup::Consumer(group)) => SubscribedTopics::Of(group),
         None => SubscribedTopics::These(BTreeSet::new()),
     };
     let (kept, deleted): (Vec<_>, Vec<_>) = found
@@ -99,13 +99,15 @@ async fn delete_locked(
 }
 
 /// The topics that the members of a group subscribe to.
-enum SubscribedTopics {
+enum SubscribedTopics<'a> {
     These(BTreeSet<String>),
+    /// Those of a group of the consumer protocol, by name and by regular expression.
+    Of(&'a ConsumerGroup),
     /// A member's subscription cannot be read, or the members have not agreed on a protocol yet.
     Unknown,
 }
 
-impl SubscribedTopics {
+impl SubscribedTopics<'_> {
     fn of(view: GroupView) -> Self {
         let mut topics = BTreeSet::new();
         for member in view.members {
@@ -120,6 +122,7 @@ impl SubscribedTopics {
     fn contains(&self, topic: &str) -> bool {
         match self {
             Self::These(topics) => topics.contains(topic),
+            Self::Of(group) => group.is_subscribed_to(topic),
             Self::Unknown => true,
         }
     }

@@ -11,7 +11,10 @@ use super::{
     change::rebalance_in_progress,
     slot::{CoordinatorSlot, GroupEntry, GroupWriteError},
 };
-use crate::groups::{limits, state::ConsumerGroup};
+use crate::groups::{any_group::AnyGroup, consumer::PartitionKey, limits};
+
+/// How often a commit of a member of the consumer protocol is tried while the group epoch rises.
+const COMMIT_ATTEMPTS: usize = 5;
 
 /// Offsets of a request, with the results of those that cannot be committed already set.
 pub(super) struct ResolvedOffsets {
@@ -173,42 +176,74 @@ async fn commit_in_order(
     offsets: Vec<OffsetToCommit>,
 ) -> Result<Vec<OffsetCommitOutcome>, Error> {
     let _turn = cell.commits.lock().await;
-    let generation = {
-        let mut state = cell.state.lock().await;
-        slot.ensure_serving()?;
-        let instance = limits::parse_instance_id(&request.group_instance_id)?;
-        let mut empty = ConsumerGroup::new(slot.shared.deps.limits.rules(), 0);
-        let group = state.group.as_mut().unwrap_or(&mut empty);
-        group.check_commit(
+    for _ in 0..COMMIT_ATTEMPTS {
+        let generation = check_commit(slot, cell, request).await?;
+        if offsets.is_empty() {
+            return Ok(Vec::new());
+        }
+        match slot.write_offsets(&cell.id, generation, offsets.clone()).await {
+            Ok(outcomes) => return Ok(outcomes),
+            Err(GroupWriteError::Refused(error)) => return Err(error),
+            Err(GroupWriteError::Generation { given, stored }) => {
+                slot.check_stored_generation(&cell.id, given, stored);
+                let mut state = cell.state.lock().await;
+                slot.catch_up(cell, &mut state, stored);
+                let current = state.group.as_ref().map_or(stored, AnyGroup::generation);
+                // The group moved on while this commit was under way: a classic member joins again
+                // and reads these records again.
+                tracing::debug!(
+                    group_id = &*cell.id,
+                    given,
+                    stored,
+                    current,
+                    "refused a commit of an old generation"
+                );
+                if state.group.as_mut().and_then(AnyGroup::consumer).is_none() {
+                    return Err(rebalance_in_progress());
+                }
+                // The group epoch rises without the members: this one may still be in its own.
+            }
+        }
+    }
+    Err(Error::new(
+        ErrorCode::CoordinatorNotAvailable,
+        "the group is changing; try again",
+    ))
+}
+
+/// Checks whether the caller may commit, and returns the generation that the store must check.
+async fn check_commit(
+    slot: &Arc<CoordinatorSlot>,
+    cell: &Arc<GroupEntry>,
+    request: &v1::CommitOffsetsRequest,
+) -> Result<Option<i32>, Error> {
+    let mut state = cell.state.lock().await;
+    slot.ensure_serving()?;
+    let instance = limits::parse_instance_id(&request.group_instance_id)?;
+    let mut empty = None;
+    let group = match &mut state.group {
+        Some(group) => group,
+        None => empty.insert(AnyGroup::new(&slot.shared.deps.limits)),
+    };
+    match group {
+        AnyGroup::Classic(group) => group.check_commit(
             slot.shared.now_ms(),
             request.generation,
             &request.member_id,
             instance,
-        )?
-    };
-    if offsets.is_empty() {
-        return Ok(Vec::new());
-    }
-    match slot.write_offsets(&cell.id, generation, offsets).await {
-        Ok(outcomes) => Ok(outcomes),
-        Err(GroupWriteError::Refused(error)) => Err(error),
-        Err(GroupWriteError::Generation { given, stored }) => {
-            slot.check_stored_generation(&cell.id, given, stored);
-            let mut state = cell.state.lock().await;
-            slot.catch_up(cell, &mut state, stored);
-            let current = state.group.as_ref().map_or(stored, ConsumerGroup::generation);
-            // The group moved on while this commit was under way: its member joins again and reads
-            // these records again.
-            tracing::debug!(
-                group_id = &*cell.id,
-                given,
-                stored,
-                current,
-                "refused a commit of an old generation"
-            );
-            Err(rebalance_in_progress())
+        ),
+        AnyGroup::Consumer(group) => {
+            let partitions = partition_keys(slot, &request.offsets);
+            group.check_commit(&request.member_id, request.generation, &partitions)
         }
     }
+}
+
+/// Returns the partitions of offsets; `None` for those that do not exist.
+fn partition_keys(slot: &CoordinatorSlot, offsets: &[v1::CommitOffset]) -> Vec<Option<PartitionKey>> {
+    let catalog = slot.shared.deps.cluster.catalog();
+    let key = |offset: &v1::CommitOffset| Some((catalog.topic(&offset.topic)?.id, offset.partition));
+    offsets.iter().map(key).collect()
 }
 
 impl CoordinatorSlot {

@@ -22,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CoordinatorContext, not_coordinator};
 use crate::{
-    groups::state::{ConsumerGroup, GroupReply, ReplyTicket},
+    groups::{
+        any_group::AnyGroup,
+        state::{GroupReply, ReplyTicket},
+    },
     invariant::Invariant,
 };
 
@@ -66,7 +69,7 @@ pub(super) struct GroupEntry {
 pub(super) struct GroupEntryState {
     shared: Arc<CoordinatorContext>,
     /// `None` while the group has no members: its state is in the store.
-    pub(super) group: Option<ConsumerGroup>,
+    pub(super) group: Option<AnyGroup>,
     pub(super) waiting: HashMap<ReplyTicket, oneshot::Sender<Result<GroupReply, Error>>>,
     /// The bytes that this entry is charged in [`CoordinatorContext::memory_bytes`].
     charged_bytes: usize,
@@ -83,9 +86,9 @@ impl fmt::Debug for GroupEntryState {
 
 impl GroupEntryState {
     /// Replaces the group; one without members is dropped from memory, since the store has it.
-    pub(super) fn set_group(&mut self, group: Option<ConsumerGroup>) {
+    pub(super) fn set_group(&mut self, group: Option<AnyGroup>) {
         self.group = group.filter(|group| !group.is_vacant());
-        let bytes = self.group.as_ref().map_or(0, ConsumerGroup::memory_bytes);
+        let bytes = self.group.as_ref().map_or(0, AnyGroup::memory_bytes);
         self.shared.memory_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared
             .memory_bytes
@@ -160,9 +163,12 @@ impl CoordinatorSlot {
         let now = self.shared.now_ms();
         let mut groups = 0;
         for record in records.into_iter().filter(|record| !record.state.is_empty()) {
+            let group = self.decode_group(&record.group_id, record.generation, &record.state, now);
+            if group.is_vacant() {
+                continue;
+            }
             let cell = self.get_or_create_entry(&record.group_id);
             let mut state = cell.state.lock().await;
-            let group = self.decode_group(&record.group_id, record.generation, &record.state, now);
             let due = group.deadline();
             state.set_group(Some(group));
             drop(state);
@@ -175,17 +181,11 @@ impl CoordinatorSlot {
 
     /// Decodes a stored group. If that fails, the group continues without members, which have to
     /// join again.
-    pub(super) fn decode_group(
-        &self,
-        group_id: &str,
-        generation: i32,
-        state: &[u8],
-        now: i64,
-    ) -> ConsumerGroup {
-        let rules = self.shared.deps.limits.rules();
-        ConsumerGroup::load(rules, generation, state, now).unwrap_or_else(|error| {
+    pub(super) fn decode_group(&self, group_id: &str, generation: i32, state: &[u8], now: i64) -> AnyGroup {
+        let limits = &self.shared.deps.limits;
+        AnyGroup::load(limits, generation, state, now).unwrap_or_else(|error| {
             tracing::error!(group_id, %error, "the stored group cannot be decoded; its members have to join again");
-            ConsumerGroup::new(rules, generation)
+            AnyGroup::without_members(limits, generation, state)
         })
     }
 

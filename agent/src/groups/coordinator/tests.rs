@@ -1,5 +1,6 @@
 //! The coordinator against a real metadata store.
 
+mod consumer_protocol;
 mod failover;
 mod faults;
 mod reports;
@@ -82,6 +83,7 @@ async fn a_group_is_described_and_listed() {
         state: state.to_owned(),
         protocol_type: "consumer".to_owned(),
         members,
+        group_type: "classic".to_owned(),
     };
     assert_eq!(
         agent.coordinator.list_groups().await.unwrap().groups,

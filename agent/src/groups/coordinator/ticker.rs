@@ -10,7 +10,10 @@ use super::{
     not_coordinator,
     slot::{CoordinatorSlot, GroupEntry, GroupEntryState, NEVER_DUE},
 };
-use crate::groups::state::{ConsumerGroup, GroupEffects, ReplyTicket};
+use crate::groups::{
+    any_group::AnyGroup,
+    state::{GroupEffects, ReplyTicket},
+};
 
 /// Minimum sleep: the resolution of the timers.
 const MIN_SLEEP_MS: i64 = 10;
@@ -81,7 +84,7 @@ async fn run_group_timers(
         .filter(|(_, w)| w.is_closed())
         .map(|(ticket, _)| *ticket)
         .collect();
-    let change = move |group: &mut ConsumerGroup, now| {
+    let change = move |group: &mut AnyGroup, now| {
         let mut all = GroupEffects::default();
         for ticket in gone {
             merge_effects(&mut all, group.withdraw(now, ticket));

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use streamhouse_core::Error;
 
 use super::{
-    ConsumerGroup, GroupEffects, GroupPhase, GroupReply, JoinReply, MemberId, MemberProtocol, MemberState,
+    ClassicGroup, GroupEffects, GroupPhase, GroupReply, JoinReply, MemberId, MemberProtocol, MemberState,
     ReplyTicket,
     errors::{
         fenced_instance, group_deleted, group_full, inconsistent_protocol, rebalance_in_progress,
@@ -47,7 +47,7 @@ pub(super) fn protocol_bytes(protocols: &[MemberProtocol]) -> usize {
         .sum()
 }
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Processes a join. A new member gets the id `fresh`; with `require_known` a new dynamic
     /// member only gets that id and must join again with it, so that a lost reply leaves no ghost
     /// member.

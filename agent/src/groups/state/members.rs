@@ -3,11 +3,11 @@
 use streamhouse_core::Error;
 
 use super::{
-    ConsumerGroup, GroupEffects, GroupPhase, MemberId, ReplyTicket,
+    ClassicGroup, GroupEffects, GroupPhase, MemberId, ReplyTicket,
     errors::{fenced_instance, illegal_generation, rebalance_in_progress, unknown_member},
 };
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Checks that the member exists and that its instance id is not taken by another one.
     pub(super) fn check_member(&self, member_id: &str, instance: Option<&str>) -> Result<(), Error> {
         if self.phase == GroupPhase::Dead {

@@ -187,9 +187,9 @@ impl MemberState {
     }
 }
 
-/// A consumer group.
+/// A consumer group of the classic protocol.
 #[derive(Debug, Clone)]
-pub struct ConsumerGroup {
+pub struct ClassicGroup {
     rules: GroupRules,
     phase: GroupPhase,
     generation: i32,
@@ -207,7 +207,7 @@ pub struct ConsumerGroup {
     next_order: u64,
 }
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Creates a group without members; `generation` is its last one (0 for a new group).
     pub fn new(rules: GroupRules, generation: i32) -> Self {
         Self {

@@ -201,8 +201,7 @@ impl GroupModel {
         };
         self.desk.open.clear();
         let rules = self.desk.group.rules;
-        self.desk.group =
-            ConsumerGroup::load(rules, record.generation, &record.state, self.desk.now).unwrap();
+        self.desk.group = ClassicGroup::load(rules, record.generation, &record.state, self.desk.now).unwrap();
         assert_eq!(self.desk.group.to_record(), record);
     }
 
@@ -256,14 +255,14 @@ impl GroupModel {
                 "all members support the selected protocol"
             );
             let reloaded =
-                ConsumerGroup::load(group.rules, group.generation, &group.to_record().state, 0).unwrap();
+                ClassicGroup::load(group.rules, group.generation, &group.to_record().state, 0).unwrap();
             assert_eq!(
                 (reloaded.to_record(), reloaded.view()),
                 (group.to_record(), group.view())
             );
         }
         if let Some(record) = &self.desk.persisted {
-            let stored = ConsumerGroup::load(group.rules, record.generation, &record.state, 0).unwrap();
+            let stored = ClassicGroup::load(group.rules, record.generation, &record.state, 0).unwrap();
             let gone = stored
                 .members
                 .iter()
@@ -314,7 +313,7 @@ proptest! {
         }
         world.desk.open.clear();
         let record = world.desk.persisted.clone().unwrap_or(GroupStateRecord { generation: 0, state: Vec::new() });
-        world.desk.group = ConsumerGroup::load(rules, record.generation, &record.state, world.desk.now).unwrap();
+        world.desk.group = ClassicGroup::load(rules, record.generation, &record.state, world.desk.now).unwrap();
         let mut offers: Vec<&[&str]> = Vec::new();
         offers.extend(OFFERS.iter().filter(|names| {
             world.desk.group.members.values().all(|m| m.protocols.iter().any(|p| names.contains(&&*p.name)))

@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    ConsumerGroup, GroupEffects, GroupPhase, GroupReply, JoinedMember, MemberId, MemberState,
+    ClassicGroup, GroupEffects, GroupPhase, GroupReply, JoinedMember, MemberId, MemberState,
     errors::rebalance_in_progress,
 };
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Starts a rebalance: all members must join again; those with a pending join already have.
     pub(super) fn start_rebalance(&mut self, now: i64, effects: &mut GroupEffects) {
         for member in self.members.values_mut() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use streamhouse_core::{Error, ErrorCode};
 
-use super::{ConsumerGroup, GroupPhase, GroupRules, MemberProtocol, MemberState};
+use super::{ClassicGroup, GroupPhase, GroupRules, MemberProtocol, MemberState};
 
 /// The format version of [`StoredGroup`]; other versions are refused.
 const STORED_FORMAT: u32 = 1;
@@ -74,7 +74,7 @@ struct StoredProtocol {
     metadata: Bytes,
 }
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Encodes what another coordinator needs to continue the group. Leaves out dynamic members
     /// whose clients have not received their ids yet: those clients could not continue there.
     pub fn to_record(&self) -> GroupStateRecord {

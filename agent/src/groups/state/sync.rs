@@ -6,11 +6,11 @@ use bytes::Bytes;
 use streamhouse_core::{Error, ErrorCode};
 
 use super::{
-    ConsumerGroup, GroupEffects, GroupPhase, GroupReply, ReplyTicket, SyncReply,
+    ClassicGroup, GroupEffects, GroupPhase, GroupReply, ReplyTicket, SyncReply,
     errors::{illegal_generation, rebalance_in_progress, unknown_member},
 };
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Processes a sync: a member asks for its assignment; the leader provides all of them.
     pub fn sync(
         &mut self,

@@ -22,7 +22,7 @@ const REBALANCE: i64 = 60_000;
 /// A group with a clock and a ticket counter; records every reply and asserts that none is given
 /// twice.
 pub(super) struct GroupDriver {
-    pub(super) group: ConsumerGroup,
+    pub(super) group: ClassicGroup,
     pub(super) now: i64,
     tickets: u64,
     pub(super) open: HashSet<ReplyTicket>,
@@ -33,7 +33,7 @@ pub(super) struct GroupDriver {
 impl GroupDriver {
     pub(super) fn new(rules: GroupRules) -> Self {
         Self {
-            group: ConsumerGroup::new(rules, 0),
+            group: ClassicGroup::new(rules, 0),
             now: 1_000,
             tickets: 0,
             open: HashSet::new(),

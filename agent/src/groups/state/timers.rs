@@ -1,8 +1,8 @@
 //! Timers: expired sessions and deadlines of the rebalance.
 
-use super::{ConsumerGroup, GroupEffects, GroupPhase, MemberId};
+use super::{ClassicGroup, GroupEffects, GroupPhase, MemberId};
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Applies everything that is due at `now`.
     pub fn expire(&mut self, now: i64) -> GroupEffects {
         let mut effects = GroupEffects::default();

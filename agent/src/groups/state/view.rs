@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ConsumerGroup, GroupPhase, MemberId, join::protocol_bytes};
+use super::{ClassicGroup, GroupPhase, MemberId, join::protocol_bytes};
 
 /// Approximate bytes of a member beyond its strings and payloads.
 const MEMBER_OVERHEAD: usize = 400;
@@ -45,7 +45,7 @@ pub struct MemberView {
     pub assignment: Bytes,
 }
 
-impl ConsumerGroup {
+impl ClassicGroup {
     /// Returns Kafka's name of the state.
     pub fn state_name(&self) -> &'static str {
         match self.phase {

@@ -172,6 +172,7 @@ async fn a_group_that_cannot_be_read_goes_on_without_members() {
         slot,
         generation: 41,
         state: Some(b"nonsense".to_vec()),
+        has_members: true,
     };
     world.store.put_group(lease, &damaged).await.unwrap();
     agent.coordinator.acquire(slot, lease).await.unwrap();

@@ -3,7 +3,7 @@
 use streamhouse_metadata::{Error as StoreError, GroupQuery};
 
 use super::{super::*, test_cluster::*};
-use crate::faulty_metadata::MetadataMethod;
+use crate::{faulty_metadata::MetadataMethod, groups::any_group::AnyGroup};
 use ErrorCode as E;
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn a_follower_waits_on_when_the_assignment_cannot_be_stored() {
 async fn timers_that_cannot_be_stored_are_tried_again() {
     let (world, agent) = GroupTestCluster::with_agent().await;
     let request = streamhouse_core::protocol::v1::JoinGroupRequest {
-        session_timeout_ms: 100,
+        session_timeout_ms: 500,
         ..join_request("")
     };
     let member = agent.join(request).await.unwrap();
@@ -78,8 +78,8 @@ impl GroupCoordinator {
     /// Returns whether the session of a member of "g" has expired although it is still a member.
     async fn is_session_expired(&self, member_id: &str) -> bool {
         let cell = self.serving_slot("g").unwrap().find_entry("g").unwrap();
-        let state = cell.state.lock().await;
-        let group = state.group.as_ref().unwrap();
+        let mut state = cell.state.lock().await;
+        let group = state.group.as_mut().and_then(AnyGroup::classic).unwrap();
         assert!(
             group
                 .view()

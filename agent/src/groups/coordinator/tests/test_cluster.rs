@@ -13,10 +13,11 @@ use streamhouse_metadata::{
 
 use super::super::*;
 use crate::{
+    directory::ClusterDirectory,
     faulty_metadata::{
         FaultyMetadataStore, MetadataFault, MetadataFaultHandle, MetadataFaultKind, MetadataMethod,
     },
-    groups::{GroupDirectory, GroupLimits},
+    groups::{GroupDirectory, GroupLimits, consumer::TopicCatalog},
 };
 use streamhouse_core::protocol::v1;
 
@@ -39,6 +40,7 @@ pub(super) struct GroupTestCluster {
 pub(super) struct TestTopicNames {
     store: Mutex<Option<Arc<dyn MetadataStore>>>,
     uids: Mutex<HashMap<(String, i32), (String, PartitionUid)>>,
+    directory: ClusterDirectory,
 }
 
 #[async_trait]
@@ -61,9 +63,14 @@ impl GroupDirectory for TestTopicNames {
         None
     }
 
+    fn catalog(&self) -> Arc<dyn TopicCatalog> {
+        self.directory.view()
+    }
+
     async fn refresh(&self) {
         let store = self.store.lock().clone().unwrap();
         let snapshot = store.snapshot(None).await.unwrap().unwrap();
+        self.directory.replace(snapshot.clone());
         let mut uids = self.uids.lock();
         for topic in snapshot.topics {
             for (index, partition) in (0..).zip(topic.partitions) {

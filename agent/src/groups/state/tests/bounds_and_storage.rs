@@ -77,7 +77,7 @@ fn a_stored_group_goes_on_where_it_was() {
     let mut desk = GroupDriver::with_stable_pair();
     let record = desk.group.to_record();
     desk.now = 77;
-    desk.group = ConsumerGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
+    desk.group = ClassicGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
     assert_eq!(
         (desk.group.state_name(), desk.group.to_record()),
         ("Stable", record)
@@ -99,7 +99,7 @@ fn a_group_stored_before_its_leader_assigned_still_can_be_assigned() {
     desk.join_static("s");
     desk.join("m1");
     let record = desk.persisted.clone().unwrap();
-    desk.group = ConsumerGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
+    desk.group = ClassicGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
     assert_eq!(desk.group.state_name(), "CompletingRebalance");
     let second = desk.sync(2, "m2", &[]);
     desk.sync(2, "m1", &[("m2", "b")]);
@@ -111,12 +111,12 @@ fn a_group_stored_before_its_leader_assigned_still_can_be_assigned() {
 #[test]
 fn bytes_that_are_no_group_are_refused_and_none_are_an_empty_group() {
     assert_eq!(
-        ConsumerGroup::load(RULES, 3, &[], 0).unwrap().state_name(),
+        ClassicGroup::load(RULES, 3, &[], 0).unwrap().state_name(),
         "Empty"
     );
-    assert!(ConsumerGroup::load(RULES, 3, b"nonsense", 0).is_err());
+    assert!(ClassicGroup::load(RULES, 3, b"nonsense", 0).is_err());
     assert!(
-        ConsumerGroup::load(RULES, 3, &[8, 2], 0).is_err(),
+        ClassicGroup::load(RULES, 3, &[8, 2], 0).is_err(),
         "a later format"
     );
 }
@@ -164,7 +164,7 @@ fn a_group_describes_itself() {
         (2, &b"two"[..])
     );
     let group = GroupDriver::with_stable_pair().group;
-    assert!(group.memory_bytes() > ConsumerGroup::new(RULES, 0).memory_bytes());
+    assert!(group.memory_bytes() > ClassicGroup::new(RULES, 0).memory_bytes());
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_member_that_left_stays_gone_when_another_coordinator_takes_over_before_the_
     desk.leave("m2");
     let record = desk.persisted.clone().unwrap();
     desk.open.clear();
-    desk.group = ConsumerGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
+    desk.group = ClassicGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
     assert_eq!(
         (desk.group.state_name(), desk.group.generation()),
         ("PreparingRebalance", 2)

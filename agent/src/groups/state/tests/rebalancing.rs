@@ -68,7 +68,7 @@ fn commits_are_taken_until_the_new_generation_begins() {
 
 #[test]
 fn a_consumer_without_membership_commits_only_while_nobody_is_a_member() {
-    let mut empty = ConsumerGroup::new(RULES, 7);
+    let mut empty = ClassicGroup::new(RULES, 7);
     assert_eq!(empty.check_commit(0, -1, "", None).unwrap(), None);
     assert_eq!(
         empty.check_commit(0, 7, "m", None).unwrap_err().code(),

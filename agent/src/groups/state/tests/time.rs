@@ -224,7 +224,7 @@ fn a_group_without_a_leader_begins_anew_when_the_time_for_syncing_is_over() {
     desk.join("");
     desk.group.leader = None;
     let record = desk.group.to_record();
-    desk.group = ConsumerGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
+    desk.group = ClassicGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
     let waiting = desk.sync(1, "m1", &[]);
     desk.advance_time(REBALANCE);
     assert_eq!(desk.refusal(waiting), E::RebalanceInProgress);
