@@ -19,6 +19,7 @@ use super::{
     dispatch::{self, StartedRequest},
     frame::{FrameReader, RequestFrame},
     limits,
+    refusal::refusal_of,
     request::{KafkaAnswer, KafkaClient},
     request_memory::RequestBudgets,
 };
@@ -30,7 +31,11 @@ pub(super) async fn serve(connection: impl KafkaConnection, deps: Arc<KafkaDeps>
     let address = connection.connect_info().remote_addr();
     // An IPv4 client of a listener on `[::]` has a mapped address.
     let host = address.map(|address| address.ip().to_canonical());
+    let metrics = deps.metrics.clone();
     if let Err(error) = run(connection, host, deps, stop).await {
+        if let Some(reason) = refusal_of(&error) {
+            metrics.kafka.record_refused_frame(reason);
+        }
         // Any client can cause this, so it is not logged at a higher level.
         tracing::debug!(%error, client = ?host, "closed a Kafka connection");
     }

@@ -42,7 +42,7 @@ pub use self::{
 use crate::{
     console, kafka,
     listeners::{self, AddressAnswers, CallOrigin, ClientListener, ListenersFileReader},
-    metrics::AgentMetrics,
+    metrics::{AgentMetrics, ListenerTraffic},
     tls::{self, ListenerCertificate, ListenerCertificates, ListenerKind, TlsError},
 };
 
@@ -94,6 +94,7 @@ impl ServerPorts {
                 limit_per_address: 0,
                 // The number of HTTP connections says nothing about clients, so it is not exported.
                 open_connections: IntGauge::new("http_connections", "open")?,
+                traffic: deps.metrics.listener_traffic(ListenerKind::Http.name()),
                 security: connection_security(tls.certificate(ListenerKind::Http), &deps.metrics)?,
                 preface_bytes: 0,
                 handshake_timeout: HANDSHAKE_TIMEOUT,
@@ -105,8 +106,15 @@ impl ServerPorts {
         let mut grpc = Vec::with_capacity(1 + self.further.len());
         for (listener, certificate, socket) in grpc_listeners(self.grpc, self.further, &tls, own_address) {
             let security = connection_security(certificate, &deps.metrics)?;
+            let traffic = deps.metrics.listener_traffic(&listener.name);
             let guarded = guarded_routes(&routes, &deps, listener, memory.clone());
-            grpc.push(serve_grpc(socket, security, guarded, &deps, stop.clone()));
+            grpc.push(serve_grpc(
+                socket,
+                (security, traffic),
+                guarded,
+                &deps,
+                stop.clone(),
+            ));
         }
         let kafka = serve_kafka(self.kafka, &tls, &deps, stop);
         let served = async {
@@ -166,7 +174,7 @@ fn guarded_routes(
 /// Serves one gRPC listener until `stop` resolves and its calls in flight have ended.
 async fn serve_grpc(
     socket: TcpListener,
-    security: Option<ConnectionSecurity>,
+    (security, traffic): (Option<ConnectionSecurity>, ListenerTraffic),
     routes: Router,
     deps: &ServerDeps,
     stop: impl Future<Output = ()>,
@@ -175,6 +183,7 @@ async fn serve_grpc(
         limit: deps.limits.max_connections,
         limit_per_address: deps.limits.max_connections_per_address,
         open_connections: deps.metrics.connections.clone(),
+        traffic,
         security,
         preface_bytes: HTTP2_PREFACE_BYTES,
         handshake_timeout: HANDSHAKE_TIMEOUT,
@@ -207,6 +216,7 @@ async fn serve_kafka(
         limit: deps.limits.max_connections,
         limit_per_address: deps.limits.max_connections_per_address,
         open_connections: deps.metrics.connections.clone(),
+        traffic: deps.metrics.listener_traffic(ListenerKind::Kafka.name()),
         security: connection_security(tls.certificate(ListenerKind::Kafka), &deps.metrics)?,
         preface_bytes: KAFKA_PREFACE_BYTES,
         handshake_timeout: HANDSHAKE_TIMEOUT,
