@@ -228,7 +228,7 @@ mod tests {
         let answer = KafkaAnswer {
             buffers: vec![Bytes::from_static(&[1; 100])],
             memory: budget.acquire(100).await.ok().map(Arc::new),
-            close: false,
+            ..KafkaAnswer::default()
         };
         let (mut writer, _reader) = tokio::io::duplex(16);
         let error = send(&mut writer, answer, Duration::from_millis(10)).await;
