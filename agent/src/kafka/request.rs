@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
 use tokio::{sync::OwnedSemaphorePermit, time::Duration};
 
