@@ -20,6 +20,7 @@ PRODUCER = 'streamhouse_cluster=~"$cluster|",topic=~"$topic"'
 CONSUMER = 'streamhouse_cluster=~"$cluster|",topic=~"$topic",group=~"$group"'
 GROUP = 'streamhouse_cluster=~"$cluster|",group=~"$group"'
 COORDINATOR = f'{AGENT},topic=~"$topic",group=~"$group"'
+TOPIC = f'{AGENT},topic=~"$topic"'
 OPERATOR = ""
 PROCESS = f'job="streamhouse-agents",{AGENT}'
 
@@ -35,6 +36,11 @@ def quantile(share, histogram, by="", labels=AGENT):
 
 def quantiles(histogram, labels=AGENT):
     return [(quantile(share, histogram, "", labels), f"P{share * 100:.0f}") for share in (0.5, 0.95, 0.99)]
+
+
+def of_agents(series, clients, labels=TOPIC):
+    """What agents count by topic, of clients of every protocol; what clients count, for topics that no agent shows."""
+    return f"{rate(series, 'topic', labels)} or {rate(clients, 'topic', PRODUCER)}"
 
 
 def mean(histogram, by="", labels=AGENT):
@@ -122,13 +128,16 @@ YES_NO = [{"type": "value", "options": {"0": {"text": "no", "color": "red", "ind
 NO_YES = [{"type": "value", "options": {"0": {"text": "no", "color": "green", "index": 0}, "1": {"text": "yes", "color": "red", "index": 1}}}]
 
 OVERVIEW = [
-    panel("Producer throughput", "Records and bytes (compressed) that agents acknowledged.",
-          [(rate("streamhouse_producer_records_sent_total", "topic", PRODUCER), "{{topic}} records"),
-           (rate("streamhouse_producer_bytes_sent_total", "topic", PRODUCER), "{{topic}} bytes")],
+    panel("Producer throughput", "Records and bytes (compressed) that agents acknowledged, from clients of every protocol.",
+          [(of_agents("streamhouse_topic_produced_records_total", "streamhouse_producer_records_sent_total"), "{{topic}} records"),
+           (of_agents("streamhouse_topic_produced_bytes_total", "streamhouse_producer_bytes_sent_total"), "{{topic}} bytes")],
           "short", axis="records/s", right=(".* bytes$", "binBps"), right_axis="bytes/s", alerts=["ProducerThroughputDrop"], width=12),
-    panel("Consumer throughput", "Records returned by poll, and their decompressed bytes.",
+    panel("Consumer throughput", "Records returned by poll and their decompressed bytes, by group; records and bytes (compressed) that agents gave to"
+          " readers of every protocol, by topic.",
           [(rate("streamhouse_consumer_records_consumed_total", "group, topic", CONSUMER), "{{group}} {{topic}} records"),
-           (rate("streamhouse_consumer_bytes_consumed_total", "group, topic", CONSUMER), "{{group}} {{topic}} bytes")],
+           (rate("streamhouse_consumer_bytes_consumed_total", "group, topic", CONSUMER), "{{group}} {{topic}} bytes"),
+           (rate("streamhouse_topic_fetched_records_total", "topic", TOPIC), "{{topic}} fetched records"),
+           (rate("streamhouse_topic_fetched_bytes_total", "topic", TOPIC), "{{topic}} fetched bytes")],
           "short", axis="records/s", right=(".* bytes$", "binBps"), right_axis="bytes/s", alerts=["ConsumerStalled"], width=12),
     panel("Consumer lag", "Records between a group's position and the log end, and the age of the next record. For groups whose consumers"
           " export no metrics: records after the committed offsets, from the coordinator.",
@@ -137,22 +146,31 @@ OVERVIEW = [
            (f"max by (group, topic) (streamhouse_consumer_lag_seconds{{{CONSUMER}}})", "{{group}} {{topic}} age")],
           "short", axis="records", right=(".* age$", "s"), right_axis="age", steps=[(10_000, "orange"), (100_000, "red")],
           alerts=["HighConsumerLag", "CriticalConsumerLag", "ConsumerLagGrowing"], width=12),
-    panel("Producer latency P50/P95/P99", "From send to acknowledgement; the longest of each batch.",
-          quantiles("streamhouse_producer_send_duration_seconds", PRODUCER), "s", steps=[(0.1, "orange"), (1, "red")],
+    panel("Producer latency P50/P95/P99", "From send to acknowledgement; the longest of each batch. For Kafka clients: from the arrival of a request with"
+          " records to its answer.",
+          quantiles("streamhouse_producer_send_duration_seconds", PRODUCER)
+          + [(query, f"Kafka {legend}") for query, legend in quantiles("streamhouse_agent_kafka_request_duration_seconds", f'api="Produce",{AGENT}')],
+          "s", steps=[(0.1, "orange"), (1, "red")],
           alerts=["HighProducerLatency", "VeryHighProducerLatency"], width=12),
     panel("Agent active partitions", "Partitions that each agent leads.",
           [(f"sum by (instance) (streamhouse_agent_active_partitions{{{AGENT}}})", "{{instance}}")],
           "short", axis="partitions", stack=True, alerts=["NoActivePartitions"]),
-    panel("Error rates", "Records that failed permanently in producers, and gRPC errors of agents by code.",
+    panel("Error rates", "Records that failed permanently in producers, and errors that agents returned to gRPC and to Kafka clients, by code.",
           [(rate("streamhouse_producer_send_errors_total", "topic", PRODUCER), "producer {{topic}}"),
-           (rate("streamhouse_agent_grpc_errors_total", "code"), "agent {{code}}")],
+           (rate("streamhouse_agent_grpc_errors_total", "code"), "agent {{code}}"),
+           (rate("streamhouse_agent_kafka_errors_total", "code"), "Kafka {{code}}")],
           "short", axis="errors/s", steps=[(10, "orange"), (100, "red")],
-          alerts=["HighProducerErrorRate", "CriticalProducerErrorRate", "HighAgentgRPCErrors"]),
-    panel("Batch sizes", "Records and uncompressed bytes of producers' batches: mean and P95.",
+          alerts=["HighProducerErrorRate", "CriticalProducerErrorRate", "HighAgentgRPCErrors", "HighKafkaErrorRatio"]),
+    panel("Batch sizes", "Records and uncompressed bytes of producers' batches; records and bytes (compressed) of all batches that agents"
+          " acknowledged: mean and P95.",
           [(mean("streamhouse_producer_batch_size_records", "topic", PRODUCER), "{{topic}} mean records"),
            (quantile(0.95, "streamhouse_producer_batch_size_records", "topic", PRODUCER), "{{topic}} P95 records"),
            (mean("streamhouse_producer_batch_size_bytes", "topic", PRODUCER), "{{topic}} mean bytes"),
-           (quantile(0.95, "streamhouse_producer_batch_size_bytes", "topic", PRODUCER), "{{topic}} P95 bytes")],
+           (quantile(0.95, "streamhouse_producer_batch_size_bytes", "topic", PRODUCER), "{{topic}} P95 bytes"),
+           (mean("streamhouse_agent_batch_size_records"), "agents mean records"),
+           (quantile(0.95, "streamhouse_agent_batch_size_records"), "agents P95 records"),
+           (mean("streamhouse_agent_batch_size_bytes"), "agents mean bytes"),
+           (quantile(0.95, "streamhouse_agent_batch_size_bytes"), "agents P95 bytes")],
           "short", axis="records", right=(".* bytes$", "bytes"), right_axis="bytes"),
 ]
 
@@ -270,8 +288,9 @@ GROUPS = [
     panel("Uncommitted records", "Records that a group would read again after a crash.",
           [(f"sum by (group, topic) (streamhouse_consumer_current_offset{{{CONSUMER}}}"
             f" - streamhouse_consumer_last_committed_offset{{{CONSUMER}}})", "{{group}} {{topic}}")], "short", axis="records"),
-    panel("Progress of committed offsets", "Records per second by group and topic.",
-          [(f"sum by (group, topic) (clamp_min(deriv(streamhouse_consumer_last_committed_offset{{{CONSUMER}}}[$__rate_interval]), 0))",
+    panel("Progress of committed offsets", "Records per second by group and topic. For groups whose consumers export no metrics: from the coordinator.",
+          [(f"sum by (group, topic) (clamp_min(deriv(streamhouse_consumer_last_committed_offset{{{CONSUMER}}}[$__rate_interval]), 0))"
+            f" or max by (group, topic) (clamp_min(deriv(streamhouse_group_committed_offset{{{COORDINATOR}}}[$__rate_interval]), 0))",
             "{{group}} {{topic}}")], "short", axis="records/s"),
     panel("Records waiting in producers", "Records that wait or are in flight to agents.",
           [(f"sum by (topic) (streamhouse_producer_pending_records{{{PRODUCER}}})", "{{topic}}")], "short", axis="records", width=12),
@@ -284,8 +303,8 @@ GROUPS = [
     panel("Groups by state", "Number of groups by state, from their coordinators.",
           [(f"count by (state) (max by (group, state) (streamhouse_group_state{{{AGENT},group=~\"$group\"}}))", "{{state}}")], "short", axis="groups"),
     panel("Records by topic, from agents", "Records produced and fetched per topic, from agents.",
-          [(rate("streamhouse_topic_produced_records_total", "topic", f'{AGENT},topic=~"$topic"'), "{{topic}} produced"),
-           (rate("streamhouse_topic_fetched_records_total", "topic", f'{AGENT},topic=~"$topic"'), "{{topic}} fetched")],
+          [(rate("streamhouse_topic_produced_records_total", "topic", TOPIC), "{{topic}} produced"),
+           (rate("streamhouse_topic_fetched_records_total", "topic", TOPIC), "{{topic}} fetched")],
           "short", axis="records/s"),
 ]
 
@@ -311,7 +330,35 @@ OPERATORS = [
           alerts=["OperatorResourcesNotReady"]),
 ]
 
-ROWS = [(None, OVERVIEW), ("Agents", AGENTS), ("Storage and cost", STORAGE), ("Consumer groups and producers", GROUPS), ("Operator", OPERATORS)]
+KAFKA = [
+    panel("Kafka connections", "Open connections of Kafka clients by the software that they name; _unnamed are clients that name none.",
+          [(f"sum by (software, version) (streamhouse_agent_kafka_connections{{{AGENT}}})", "{{software}} {{version}}")], "short",
+          axis="connections", stack=True),
+    panel("Kafka requests", "Requests of Kafka clients per second, by API.",
+          [(rate("streamhouse_agent_kafka_requests_total", "api"), "{{api}}")], "reqps"),
+    panel("Kafka latency P99", "P99 by API. Fetches include the wait for records that the consumer requested, joins that for the other members.",
+          [(quantile(0.99, "streamhouse_agent_kafka_request_duration_seconds", "api"), "{{api}}")], "s"),
+    panel("Kafka errors", "Answers with an error, by Kafka's error code. Rebalances and the first join of a member are part of the protocol.",
+          [(rate("streamhouse_agent_kafka_errors_total", "api, code"), "{{api}} {{code}}")], "short", axis="errors/s",
+          alerts=["HighKafkaErrorRatio"]),
+    panel("Kafka queue time P99", "P99 of the time that requests wait for memory, and records for their partition's lease, by API.",
+          [(quantile(0.99, "streamhouse_agent_kafka_request_queue_seconds", "api"), "{{api}}")], "s", steps=[(0.5, "red")],
+          alerts=["HighKafkaQueueTime"]),
+    panel("Kafka throttle time", "Seconds that answers tell clients to wait, per second, by API.",
+          [(rate("streamhouse_agent_kafka_throttle_seconds_total", "api"), "{{api}}")], "s"),
+    panel("Refused Kafka frames", "Frames that ended their connection, by reason.",
+          [(rate("streamhouse_agent_kafka_refused_frames_total", "reason"), "{{reason}}")], "short", axis="frames/s",
+          alerts=["KafkaFramesRefused"]),
+    panel("Kafka requests by version", "Requests of Kafka clients per second, by API and version.",
+          [(rate("streamhouse_agent_kafka_requests_total", "api, version"), "{{api}} v{{version}}")], "reqps"),
+    panel("Bytes by listener", "Bytes that listeners exchange with their clients, without those of TLS.",
+          [(rate("streamhouse_agent_listener_received_bytes_total", "listener"), "{{listener}} received"),
+           (rate("streamhouse_agent_listener_sent_bytes_total", "listener"), "{{listener}} sent")], "binBps"),
+]
+
+# New rows at the end: their panels' numbers depend on their place.
+ROWS = [(None, OVERVIEW), ("Agents", AGENTS), ("Storage and cost", STORAGE), ("Consumer groups and producers", GROUPS), ("Operator", OPERATORS),
+        ("Kafka clients", KAFKA)]
 
 
 def placed():
@@ -354,7 +401,7 @@ def dashboard():
     return {
         "uid": "streamhouse-overview",
         "title": "StreamHouse overview",
-        "description": "Producers, consumers, agents, storage and its cost, consumer groups, the operator.",
+        "description": "Producers, consumers, agents, storage and its cost, consumer groups, the operator, Kafka clients.",
         "tags": ["streamhouse"],
         "timezone": "browser",
         "editable": True,
@@ -376,8 +423,8 @@ def dashboard():
              "multi": False, "includeAll": False, "skipUrlSync": False, "options": [], "current": {}},
             choice("cluster", "streamhouse_cluster", "streamhouse_agent_build_info", "Which clusters"),
             choice("namespace", "namespace", 'streamhouse_agent_build_info{streamhouse_cluster=~"$cluster"}', "Which namespaces of agents"),
-            choice("topic", "topic", '{__name__=~"streamhouse_(producer_records_sent|consumer_records_consumed)_total",'
-                   'streamhouse_cluster=~"$cluster|"}', "Which topics, of producers and consumers"),
+            choice("topic", "topic", '{__name__=~"streamhouse_(producer_records_sent|consumer_records_consumed|topic_(produced|fetched)_records)_total",'
+                   'streamhouse_cluster=~"$cluster|"}', "Which topics"),
             choice("group", "group", '{__name__=~"streamhouse_(consumer_records_consumed_total|group_members)",'
                    'streamhouse_cluster=~"$cluster|"}', "Which consumer groups"),
             price("put_price", "US$ for 1,000 PUT or LIST", "0.005"),

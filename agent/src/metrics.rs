@@ -2,11 +2,12 @@
 //! per agent: the components update its fields, [`server::http`](crate::server::http) renders it.
 //!
 //! Label values come from fixed lists, never from clients, so that the number of series stays
-//! bounded; the exceptions are names of topics and groups, of which a limited number has series of
-//! their own.
+//! bounded; the exceptions are names of topics and groups and of the software of Kafka clients, of
+//! which a limited number has series of their own.
 
 mod groups;
 mod kafka;
+mod kafka_clients;
 mod labels;
 mod listeners;
 mod register;
@@ -19,15 +20,18 @@ use prometheus::{
     Counter, Encoder as _, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Registry, Result, TextEncoder, exponential_buckets,
 };
-use streamhouse_core::ErrorCode;
+use streamhouse_core::{ErrorCode, protocol::v1};
 use tokio::time::{Duration, Instant};
 
-use self::{groups::GroupMetrics, register::MetricRegistrar, topics::TopicMetrics};
+use self::{
+    groups::GroupMetrics, listeners::ListenerMetrics, register::MetricRegistrar, topics::TopicMetrics,
+};
 pub use self::{
     groups::{GroupProgress, GroupStatus, GroupsReport},
-    kafka::{CountedConnection, KafkaMetrics},
-    labels::{BackgroundJob, FlushReason, LeaseChange, MemoryUse, PartitionKind, WriteStage},
-    listeners::{ForwardKind, ForwardMetrics},
+    kafka::KafkaMetrics,
+    kafka_clients::{ClientSoftware, ConnectedClient, CountedConnection, KafkaClients},
+    labels::{BackgroundJob, FlushReason, FrameRefusal, LeaseChange, MemoryUse, PartitionKind, WriteStage},
+    listeners::{ForwardKind, ForwardMetrics, ListenerTraffic},
     topics::TopicTraffic,
 };
 use crate::{invariant::Invariant, process};
@@ -51,12 +55,11 @@ pub struct AgentMetrics {
     pub commit_duration: Histogram,
     /// From the start of a flush to the stored object.
     pub flush_duration: Histogram,
-    /// Batches acknowledged with an offset.
-    pub produced_batches: IntCounter,
-    /// Records acknowledged with an offset.
-    pub produced_records: IntCounter,
-    /// Bytes acknowledged with an offset.
-    pub produced_bytes: IntCounter,
+    produced_batches: IntCounter,
+    produced_records: IntCounter,
+    produced_bytes: IntCounter,
+    batch_records: Histogram,
+    batch_bytes: Histogram,
     /// Bytes served to consumers from memory.
     pub tail_reads: IntCounter,
     /// Segments written.
@@ -108,6 +111,7 @@ pub struct AgentMetrics {
     pub listeners_file_invalid: IntGauge,
     /// 1 while the listeners file names other sockets than those that are open.
     pub listeners_restart_pending: IntGauge,
+    listeners: ListenerMetrics,
     /// Calls that are forwarded to other agents.
     pub forward: ForwardMetrics,
     /// Requests and connections of Kafka clients.
@@ -144,6 +148,16 @@ impl AgentMetrics {
             produced_records: new
                 .counter("produced_records_total", "Records acknowledged with an offset.")?,
             produced_bytes: new.counter("produced_bytes_total", "Bytes acknowledged with an offset.")?,
+            batch_records: new.histogram(
+                "batch_size_records",
+                "Records of a batch acknowledged with an offset.",
+                exponential_buckets(1.0, 4.0, 9)?,
+            )?,
+            batch_bytes: new.histogram(
+                "batch_size_bytes",
+                "Bytes of a batch acknowledged with an offset, as sent (compressed).",
+                exponential_buckets(64.0, 4.0, 10)?,
+            )?,
             tail_reads: new.counter("tail_read_bytes_total", "Bytes given to readers from memory.")?,
             segments_rolled: new.counter("segments_rolled_total", "Segments written.")?,
             garbage_waiting: new.gauge("garbage_waiting_objects", "Objects that wait for their grace.")?,
@@ -160,7 +174,7 @@ impl AgentMetrics {
             grpc_requests: new.counters("grpc_requests_total", "gRPC requests.", &["method"])?,
             grpc_errors: new.counters(
                 "grpc_errors_total",
-                "gRPC errors, by error code.",
+                "Errors that gRPC clients got, by error code.",
                 &["method", "code"],
             )?,
             grpc_duration: new.durations("grpc_request_duration_seconds", "gRPC requests.", "method")?,
@@ -231,6 +245,7 @@ impl AgentMetrics {
                 "listeners_restart_pending",
                 "1 while the listeners file names other sockets than those that are open.",
             )?,
+            listeners: ListenerMetrics::new(&new)?,
             forward: ForwardMetrics::new(&new)?,
             kafka: KafkaMetrics::new(&new)?,
             certificate_not_after: new.float_gauges(
@@ -283,9 +298,25 @@ impl AgentMetrics {
         }
     }
 
-    /// Counts an error returned to a client: of a whole call, or of one item of it.
+    /// Counts an error returned to a gRPC client: of a whole call, or of one item of it.
     pub fn record_grpc_error(&self, method: &'static str, code: ErrorCode) {
         self.grpc_errors.with_label_values(&[method, code.name()]).inc();
+    }
+
+    /// Counts the error of one item of an answer to a gRPC client, if it has one.
+    pub fn record_result(&self, method: &'static str, error: Option<&v1::Error>) {
+        if let Some(error) = error {
+            self.record_grpc_error(method, ErrorCode::from_number(error.code));
+        }
+    }
+
+    /// Counts a batch that got an offset.
+    pub fn record_batch(&self, records: u64, bytes: u64) {
+        self.produced_batches.inc();
+        self.produced_records.inc_by(records);
+        self.produced_bytes.inc_by(bytes);
+        self.batch_records.observe(records as f64);
+        self.batch_bytes.observe(bytes as f64);
     }
 
     /// Counts a WAL object that is being flushed.
@@ -377,6 +408,11 @@ impl AgentMetrics {
     /// Returns the counter of failed handshakes of a listener; its series exists from then on.
     pub fn handshake_error_counter(&self, listener: &str) -> IntCounter {
         self.handshake_errors.with_label_values(&[listener])
+    }
+
+    /// Returns the counters of the bytes of a listener; their series exist from then on.
+    pub fn listener_traffic(&self, listener: &str) -> ListenerTraffic {
+        self.listeners.traffic(listener)
     }
 
     /// Counts and logs a violated invariant. The operation cannot continue correctly; the caller

@@ -6,12 +6,14 @@
 //! list of buffers in which records are not copied.
 
 mod buffers;
+mod error_names;
 mod header;
 mod messages;
 mod reader;
 mod writer;
 
 pub use buffers::RecordBuffers;
+pub use error_names::error_name;
 pub use header::{RequestHeader, decode_request_header, encode_request, encode_response};
 pub use messages::*;
 pub use reader::{DecodeError, MessageReader};
@@ -33,6 +35,14 @@ pub trait KafkaMessage: Sized {
     ///
     /// Fails if a text or a list is longer than the version can express.
     fn encode(&self, writer: &mut MessageWriter, version: i16) -> Result<(), EncodeError>;
+
+    /// Calls `visit` with every error code of a response, in the order of its fields; 0 is no error.
+    fn visit_error_codes(&self, _visit: &mut dyn FnMut(i16)) {}
+
+    /// Returns how long a response tells its client to be throttled, in milliseconds.
+    fn throttle_time_ms(&self) -> i32 {
+        0
+    }
 }
 
 /// A request with its response.

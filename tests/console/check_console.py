@@ -16,8 +16,8 @@ from cluster import LONG, MANY, OTHER_WAY, Cluster, fill, flow
 
 IMAGES = pathlib.Path("docs/images")
 LARGEST_IMAGE = 150_000
-VIEWS = ["/", "/topics", "/topics/orders", "/topics/odd/records?partition=0", "/groups", "/groups/settlement", "/agents", "/agents/agent-0", "/rates",
-         "/nowhere"]
+VIEWS = ["/", "/topics", "/topics/orders", "/topics/odd/records?partition=0", "/groups", "/groups/settlement", "/agents", "/agents/agent-0", "/clients",
+         "/rates", "/nowhere"]
 # name, address, scheme, how many looks before it is taken
 PICTURES = [("overview-light", "/", "light", 12), ("overview-dark", "/", "dark", 12), ("topic-light", "/topics/orders", "light", 0),
             ("records-light", "/topics/orders/records?partition=2&limit=10", "light", 0), ("group-dark", "/groups/billing", "dark", 0),

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Runs every query of the dashboard against a real Prometheus that scrapes a real agent, producer and consumer, and compares the answers
-with what the run counted itself; runs every query of docs/observability.md, which must have an answer; checks that no alert fires in a
-healthy cluster; and compares docs/reference/metrics.md with what was scraped (UPDATE_DOCS=1 writes it). Called by hack/check-live.sh with the folder of the
-programs; needs prometheus; listens on free ports of 127.0.0.1; a minute."""
+"""Runs every query of the dashboard against a real Prometheus that scrapes a real agent, producer and consumer, with Kafka clients beside
+them, and compares the answers with what the run counted itself; runs every query of docs/observability.md, which must have an answer;
+checks that no alert fires in a healthy cluster; and compares docs/reference/metrics.md with what was scraped (UPDATE_DOCS=1 writes it).
+Called by hack/check-live.sh with the folder of the programs and a Python that has kafka-python; needs prometheus; listens on free ports of
+127.0.0.1; a minute."""
 
 import json
 import os
@@ -20,9 +21,14 @@ from live import DASHBOARD, PRICES, RULES, Prometheus, check_variables, document
 REFERENCE = pathlib.Path("docs/reference/metrics.md")
 GUIDE = pathlib.Path("docs/observability.md")
 TOPIC, GROUP = "orders", "billing"
+# Of the Kafka clients.
+KAFKA_TOPIC, KAFKA_GROUP = "clicks", "visits"
 # Labels that the scrape configuration gives to agents, as the operator's ServiceMonitor does, and clients may bring.
 CLUSTER, NAMESPACE = "live", "streaming"
 RATE = 2000
+KAFKA_RATE = 500
+# Four and one of the load, one that is created during the run, two of the Kafka clients.
+PARTITIONS = 8
 
 # Panels that this run cannot fill, and why. That they are empty is checked, too.
 EMPTY = {
@@ -32,7 +38,7 @@ EMPTY = {
     "Resources": "no operator here",
 }
 # Panels whose values are zero when all goes well.
-ZERO = {"Invariant violations", "Failed runs of background jobs", "Orphans deleted", "Incarnations to sweep"}
+ZERO = {"Kafka throttle time", "Invariant violations", "Failed runs of background jobs", "Orphans deleted", "Incarnations to sweep"}
 # Queries that may be zero: nothing of an agent that is gone has to be looked for here; a scrape may find nothing under way.
 MAY_BE_ZERO = {("PUT and GET requests", "LIST and HEAD"), ("Age of the oldest write", "{{stage}}"), ("Memory by use", "queue"),
                ("Memory by use", "{{use}}"), ("Members of groups", "{{group}}")}
@@ -97,15 +103,18 @@ def settings(agent, producer, consumer):
     }
 
 
-def run(folder, programs, bin_folder):
+def run(folder, programs, bin_folder, kafka_python):
     """Starts everything, lets it write, fall behind, fail and catch up; returns Prometheus, the time, and what was counted."""
     programs.start(
         "agent", bin_folder / "streamhouse-agent", "--dev", "--data-dir", folder / "data", "--grpc-listen", "127.0.0.1:0",
         "--http-listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--maintenance-interval", "500ms", "--object-grace", "1m", "--cache-memory", "1MiB")
     listening = programs.said("agent", r"^listening .*")[0]
-    grpc, http = (re.search(rf"{name}=(\S+)", listening)[1] for name in ("grpc", "http"))
+    grpc, http, kafka = (re.search(rf"{name}=(\S+)", listening)[1] for name in ("grpc", "http", "kafka"))
     load = programs.start("load", bin_folder / "examples" / "observed_load", grpc, TOPIC, GROUP, RATE, stdin=subprocess.PIPE)
     producer, consumer = programs.said("load", r"^serving producer=(\S+) consumer=(\S+)$").groups()
+    script = pathlib.Path(__file__).with_name("kafka_load.py")
+    kafka_load = programs.start(
+        "kafka", kafka_python, script, kafka, KAFKA_TOPIC, KAFKA_GROUP, KAFKA_RATE, stdin=subprocess.PIPE)
     (folder / "prometheus.yml").write_text(json.dumps(settings(http, producer, consumer)))
     port, begin = free_port(), time.time()
     programs.start("prometheus", "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
@@ -121,6 +130,8 @@ def run(folder, programs, bin_folder):
     sent = f'sum(streamhouse_producer_records_sent_total{{topic="{TOPIC}"}})'
     lag = "sum(streamhouse_consumer_lag_records)"
     tell("send")
+    programs.said("kafka", "^running$")
+    send_no_request(kafka)
     # A partition that is taken while Prometheus looks.
     subprocess.run([bin_folder / "streamhouse", "--bootstrap", grpc, "topic", "create", "late", "--partitions", "1"], check=True,
                    stdout=subprocess.DEVNULL, timeout=PATIENCE)
@@ -137,20 +148,35 @@ def run(folder, programs, bin_folder):
     wait_for("segments", lambda: prometheus.value("streamhouse_agent_segments_rolled_total") > 0)
     tell("finish")
     counts = json.loads(programs.said("load", r"^\{.*\}$")[0])
+    kafka_load.stdin.write(b"finish\n")
+    kafka_load.stdin.flush()
+    counts["kafka"] = json.loads(programs.said("kafka", r"^\{.*\}$")[0])
     wait_for("the last scrape", lambda: prometheus.value(sent) == counts["acknowledged"] and prometheus.value(lag) == 0
              and prometheus.value("sum(streamhouse_consumer_last_committed_offset)") == counts["read"])
     # The coordinator looks every few seconds.
-    wait_for("the coordinator's word on the group", lambda: prometheus.value(f'streamhouse_group_committed_offset{{group="{GROUP}",topic="{TOPIC}"}}')
-             == counts["read"] and prometheus.value(f'streamhouse_group_lag_records{{group="{GROUP}",topic="{TOPIC}"}}') == 0)
-    produced = f'streamhouse_topic_produced_records_total{{topic="{TOPIC}"}}'
-    wait_for("the agent's count of the topic", lambda: prometheus.value(produced) == counts["acknowledged"])
+    for group, topic, of_clients in ((GROUP, TOPIC, counts), (KAFKA_GROUP, KAFKA_TOPIC, counts["kafka"])):
+        of_group = f'{{group="{group}",topic="{topic}"}}'
+        wait_for(f"the coordinator's word on {group}", lambda of_group=of_group, read=of_clients["read"]: prometheus.value(
+            f"streamhouse_group_committed_offset{of_group}") == read and prometheus.value(f"streamhouse_group_lag_records{of_group}") == 0)
+        produced = f'streamhouse_topic_produced_records_total{{topic="{topic}"}}'
+        wait_for(f"the agent's count of {topic}",
+                 lambda produced=produced, sent=of_clients["acknowledged"]: prometheus.value(produced) == sent)
     read_again(bin_folder, grpc, counts)
     # Their rate, too: it is what the dashboard shows.
     wait_for("reads from the object store", lambda: prometheus.value("sum(rate(streamhouse_agent_cache_misses_total[5s]))") > 0)
     # A rate's window reaches beyond the end: only then the sum of the rates is what was counted.
-    for counter in ("streamhouse_consumer_records_consumed_total", "streamhouse_agent_cache_misses_total"):
+    for counter in ("streamhouse_consumer_records_consumed_total", "streamhouse_topic_fetched_records_total", "streamhouse_agent_cache_misses_total"):
         wait_for("standing still", lambda counter=counter: prometheus.value(f"sum(rate({counter}[5s]))") == 0)
     return prometheus, begin, counts
+
+
+def send_no_request(kafka):
+    """Sends the Kafka listener a frame that it refuses, and waits until it has closed the connection."""
+    host, port = kafka.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        if connection.recv(1):
+            fail("the Kafka listener answers what is no request")
 
 
 def read_again(bin_folder, grpc, counts):
@@ -166,12 +192,22 @@ def compare(prometheus, counts):
     acknowledged, refused, read = counts["acknowledged"], counts["refused"], counts["read"]
     if acknowledged != read:
         fail(f"{acknowledged} records were acknowledged and {read} read")
+    kafka = counts["kafka"]["acknowledged"]
+    if kafka != counts["kafka"]["read"]:
+        fail(f"of Kafka clients {kafka} records were acknowledged and {counts['kafka']['read']} read")
     for query, expected in {
         "sum(streamhouse_producer_records_sent_total)": acknowledged,
         "sum(streamhouse_producer_send_errors_total)": refused,
         "sum(streamhouse_producer_batch_size_records_sum)": acknowledged + refused,
         "sum(streamhouse_producer_pending_records)": 0,
-        "sum(streamhouse_agent_produced_records_total)": acknowledged,
+        "sum(streamhouse_agent_produced_records_total)": acknowledged + kafka,
+        "sum(streamhouse_agent_batch_size_records_sum)": acknowledged + kafka,
+        f'sum(streamhouse_topic_produced_records_total{{topic="{KAFKA_TOPIC}"}})': kafka,
+        f'sum(streamhouse_topic_fetched_records_total{{topic="{KAFKA_TOPIC}"}})': kafka,
+        f'sum(streamhouse_topic_fetched_records_total{{topic="{TOPIC}"}})': 2 * acknowledged,
+        'sum(streamhouse_agent_kafka_connections{software="kafka-python"}) > bool 1': 1,
+        'sum(streamhouse_agent_kafka_refused_frames_total)': 1,
+        'sum(streamhouse_agent_kafka_errors_total{api="DeleteTopics",code="UNKNOWN_TOPIC_OR_PARTITION"}) > bool 10': 1,
         f'sum(streamhouse_consumer_records_consumed_total{{group="{GROUP}",topic="{TOPIC}"}})': read,
         "sum(streamhouse_consumer_current_offset)": read,
         "sum(streamhouse_consumer_last_committed_offset)": read,
@@ -179,14 +215,14 @@ def compare(prometheus, counts):
         "sum(streamhouse_agent_flush_total) - sum(streamhouse_agent_flush_duration_seconds_count)": 0,
         "sum(streamhouse_agent_queue_bytes)": 0,
         "sum(streamhouse_agent_invariant_violations_total)": 0,
-        "sum(streamhouse_agent_active_partitions)": 6,
-        'streamhouse_agent_cluster_partitions{kind="topic",state="led"}': 6,
+        "sum(streamhouse_agent_active_partitions)": PARTITIONS,
+        'streamhouse_agent_cluster_partitions{kind="topic",state="led"}': PARTITIONS,
         'sum(streamhouse_agent_cluster_partitions{state="leaderless"})': 0,
         "streamhouse_agent_unswept_lives": 0,
     }.items():
         if (found := prometheus.value(query)) != expected:
             fail(f"{query} is {found:g}, and the run counted {expected}")
-    note(f"{acknowledged} records acknowledged and read, {refused} refused: producer, agent and consumer count the same")
+    note(f"{acknowledged} records acknowledged and read, {refused} refused, {kafka} of Kafka clients: producers, agent and consumers count the same")
 
 
 def plausible(title, legend, rows, counts, prometheus):
@@ -194,9 +230,11 @@ def plausible(title, legend, rows, counts, prometheus):
     highest, total = max(map(max, rows)), sum(map(sum, rows))
     near = lambda value, expected, share: abs(value - expected) <= share * expected
     if title in ("Producer throughput", "Consumer throughput", "Records acknowledged"):
-        # The sum of a rate a second over the seconds of the run is what was counted.
-        return legend.endswith("bytes") and highest > 0 or near(total, counts["acknowledged"], 0.1)
-    if title == "Error rates":
+        # The sum of a rate a second over the seconds of the run is what was counted; the command line has read a topic once more.
+        acknowledged, kafka = counts["acknowledged"], counts["kafka"]["acknowledged"]
+        expected = {"{{topic}} fetched records": 2 * acknowledged + kafka, "{{group}} {{topic}} records": acknowledged}
+        return legend.endswith("bytes") and highest > 0 or near(total, expected.get(legend, acknowledged + kafka), 0.1)
+    if title == "Error rates" and not legend.startswith("Kafka"):
         # What was refused before the first scrape that shows it is in no rate. The agent counts the refused requests' items, each a
         # batch of several records.
         least = counts["refused"] / 4 if legend.startswith("producer") else 0
@@ -206,7 +244,7 @@ def plausible(title, legend, rows, counts, prometheus):
     if title in ("Agents up", "Agents ready"):
         return rows[0][-1] == 1
     if title == "Agent active partitions":
-        return rows[0][-1] == 6
+        return rows[0][-1] == PARTITIONS
     if title in ("Stored bytes", "Cost of storage"):
         # Rolling batches into segments changes little: a header, an index and a footer.
         stored = prometheus.value("sum(streamhouse_agent_produced_bytes_total)")
@@ -252,6 +290,23 @@ def check_panels(prometheus, begin, counts):
     if wrong:
         fail("\n".join(wrong))
     note(f"{queries} queries of the dashboard are plausible, {zero} of them zero as they should be; {len(EMPTY)} panels are empty as expected")
+
+
+def check_panels_of_kafka_clients(prometheus, begin):
+    """The first row has data about a topic and a group that only Kafka clients use, without any metric of a client."""
+    panels = [panel for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"] if panel["id"] < 100]
+    for panel in panels:
+        queries = [filled(target["expr"].replace("$topic", KAFKA_TOPIC).replace("$group", KAFKA_GROUP), "5s", CLUSTER, NAMESPACE)
+                   for target in panel["targets"]]
+        queries = [re.sub(r"streamhouse_(producer|consumer)_", r"absent_\1_", query) for query in queries]
+        rows = [row for query in queries for row in prometheus.series(query, begin, time.time())]
+        # The group keeps up.
+        least = 0 if panel["title"] == "Consumer lag" else 1e-9
+        if not rows or max(map(max, rows)) < least:
+            fail(f"panel {panel['title']!r} is empty for Kafka clients: {queries}")
+    if len(panels) != 7:
+        fail(f"the first row has {len(panels)} panels")
+    note(f"the {len(panels)} panels of the first row have data about Kafka clients")
 
 
 def check_documented_queries(prometheus):
@@ -315,16 +370,17 @@ def check_reference(prometheus, begin):
 
 
 def main():
-    bin_folder = pathlib.Path(sys.argv[1]).resolve()
+    bin_folder, kafka_python = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2]
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         programs = Programs(folder)
         try:
-            prometheus, begin, counts = run(folder, programs, bin_folder)
+            prometheus, begin, counts = run(folder, programs, bin_folder, kafka_python)
             compare(prometheus, counts)
             check_documented_queries(prometheus)
             check_panels(prometheus, begin, counts)
-            offered = {"cluster": {CLUSTER}, "namespace": {NAMESPACE}, "topic": {TOPIC, f"{TOPIC}-small"}, "group": {GROUP}}
+            check_panels_of_kafka_clients(prometheus, begin)
+            offered = {"cluster": {CLUSTER}, "namespace": {NAMESPACE}, "topic": {TOPIC, f"{TOPIC}-small", KAFKA_TOPIC}, "group": {GROUP, KAFKA_GROUP}}
             check_variables(prometheus, begin, CLUSTER, offered)
             check_alerts(prometheus)
             check_reference(prometheus, begin)

@@ -25,9 +25,9 @@ METRICS = [pathlib.Path("docs/reference/metrics.md"), pathlib.Path("docs/referen
 PAGES = "https://github.com/streamhouse/streamhouse/blob/main/docs/runbooks"
 CLUSTER = 'streamhouse_cluster=~".*"'
 
-GROUPS = ["consumer", "producer", "agent", "system", "engine", "operator"]
+GROUPS = ["consumer", "producer", "agent", "system", "engine", "kafka", "operator"]
 # Groups that the operator renders for each cluster.
-OF_A_CLUSTER = {"consumer", "producer", "agent", "engine"}
+OF_A_CLUSTER = {"consumer", "producer", "agent", "engine", "kafka"}
 # The alerts that users rely on: the number compared with, and how long.
 PROMISED = {
     "HighConsumerLag": ("10000", "5m"), "CriticalConsumerLag": ("100000", "5m"), "ConsumerLagGrowing": ("5000", None),

@@ -6,9 +6,9 @@
 //! too much or send nonsense, [`kafka_listeners`] the addresses that they are given;
 //! [`forwarding`] clients that reach only one agent;
 //! [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
-//! [`tls_agents`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after an
-//! agent stopped at any step; [`bounded_waits`] the bounds of waits; [`simulation`] all of it at
-//! random.
+//! [`kafka_metrics`] the metrics of Kafka clients; [`tls_agents`] TLS; [`stores`] stores that fail;
+//! [`takeover`] what other agents find after an agent stopped at any step; [`bounded_waits`] the
+//! bounds of waits; [`simulation`] all of it at random.
 
 mod admin_calls;
 mod bounded_waits;
@@ -23,6 +23,7 @@ mod kafka_fuzz;
 mod kafka_groups;
 mod kafka_limits;
 mod kafka_listeners;
+mod kafka_metrics;
 mod kafka_records;
 mod ledger;
 mod memory;

@@ -36,6 +36,7 @@ assets! {
     "records.js" JS,
     "groups.js" JS,
     "agents.js" JS,
+    "clients.js" JS,
 }
 
 /// Serves the page.

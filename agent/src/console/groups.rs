@@ -22,6 +22,7 @@ use streamhouse_metadata::{CommittedOffset, LogBounds};
 use super::{
     CACHE_TTL, ConsoleDeps, ConsoleState,
     api::{ApiResult, PageRange, name_contains, parse_query},
+    clients::SoftwareDirectory,
     new_cache,
     ttl_cache::TtlCache,
 };
@@ -32,6 +33,8 @@ const GROUP_ROWS: (usize, usize) = (25, 50);
 const PARTITION_ROWS: (usize, usize) = (50, 200);
 /// Maximum number of members shown of one group.
 const MAX_MEMBERS_SHOWN: usize = 200;
+/// The protocol of groups whose members assign partitions among themselves.
+const CLASSIC_PROTOCOL: &str = "classic";
 /// Groups whose offsets are read concurrently.
 const CONCURRENT_OFFSET_READS: usize = 4;
 
@@ -75,6 +78,8 @@ pub(super) struct GroupListPage {
 #[derive(Debug, Serialize)]
 struct GroupRow {
     group_id: String,
+    /// The protocol of its members.
+    protocol: &'static str,
     state: String,
     members: u32,
     /// Partitions with a committed offset.
@@ -124,6 +129,7 @@ async fn load_group_page(
     let bounds = read_bounds(&console.deps, committed.map(|offset| offset.uid)).await?;
     let groups = shown.iter().map(|(group, offsets)| GroupRow {
         group_id: group.group_id.clone(),
+        protocol: CLASSIC_PROTOCOL,
         state: group.state.clone(),
         members: group.members,
         partitions: offsets.len(),
@@ -193,6 +199,8 @@ struct PartitionProgress {
 #[derive(Debug, Serialize)]
 pub(super) struct GroupDetails {
     group_id: String,
+    /// The protocol of its members.
+    protocol: &'static str,
     state: String,
     generation: i32,
     assignor: String,
@@ -214,6 +222,8 @@ struct GroupMemberRow {
     group_instance_id: String,
     client_id: String,
     client_host: String,
+    /// Name and version of a Kafka client; empty if it is not connected to the serving agent.
+    software: String,
     partitions: usize,
 }
 
@@ -226,6 +236,7 @@ pub(super) async fn get_group(State(console): State<Arc<ConsoleState>>, uri: Uri
         .get_or_fetch(&wanted.id, load_group(&console, &wanted.id))
         .await?;
     let GroupWithProgress { group, places } = whole.as_ref();
+    let software = SoftwareDirectory::new(&console.deps.metrics);
     let members = group
         .members
         .iter()
@@ -235,10 +246,12 @@ pub(super) async fn get_group(State(console): State<Arc<ConsoleState>>, uri: Uri
             group_instance_id: member.group_instance_id.clone(),
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
+            software: software.find(&member.client_id, &member.client_host),
             partitions: decode_assignment(group, member).partitions.len(),
         });
     Ok(Json(GroupDetails {
         group_id: group.group_id.clone(),
+        protocol: CLASSIC_PROTOCOL,
         state: group.state.clone(),
         generation: group.generation,
         assignor: group.protocol_name.clone(),

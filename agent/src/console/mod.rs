@@ -10,6 +10,7 @@
 mod agents;
 mod api;
 mod assets;
+mod clients;
 mod deps;
 mod field;
 mod groups;
@@ -74,6 +75,7 @@ pub fn router(deps: ConsoleDeps, only_local: bool) -> Router {
         .route("/group", get(groups::get_group))
         .route("/agents", get(agents::list_agents))
         .route("/agent", get(agents::get_agent))
+        .route("/clients", get(clients::list_clients))
         .route("/rates", get(rates::get_rates))
         .route("/records", get(records::get_records))
         .fallback(unknown_endpoint)

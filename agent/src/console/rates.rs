@@ -16,14 +16,17 @@ use super::{
 use crate::process;
 
 /// The metrics that the page shows: the JSON key, the metric's name, and the label value to select,
-/// if not all series are summed.
+/// if not all series are summed. Entries with the same key are added up.
 pub(crate) const EXPOSED_METRICS: &[(&str, &str, Option<&str>)] = &[
     ("produced_records", "produced_records_total", None),
     ("produced_bytes", "produced_bytes_total", None),
     ("produced_batches", "produced_batches_total", None),
     ("fetch_requests", "grpc_requests_total", Some("Fetch")),
+    ("fetch_requests", "kafka_requests_total", Some("Fetch")),
     ("grpc_requests", "grpc_requests_total", None),
     ("grpc_errors", "grpc_errors_total", None),
+    ("kafka_requests", "kafka_requests_total", None),
+    ("kafka_errors", "kafka_errors_total", None),
     ("tail_read_bytes", "tail_read_bytes_total", None),
     ("cache_hits", "cache_hits_total", None),
     ("cache_misses", "cache_misses_total", None),
@@ -60,10 +63,12 @@ struct AppendLatency {
 pub(super) async fn get_rates(State(console): State<Arc<ConsoleState>>) -> ApiResult<CounterSnapshot> {
     let deps = &console.deps;
     let families = gather_families(deps);
-    let values = EXPOSED_METRICS
-        .iter()
-        .filter_map(|(name, metric, label)| Some((*name, sum_series(families.get(*metric)?, *label))));
-    let mut values: BTreeMap<&str, f64> = values.collect();
+    let mut values: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, metric, label) in EXPOSED_METRICS {
+        if let Some(family) = families.get(*metric) {
+            *values.entry(name).or_default() += sum_series(family, *label);
+        }
+    }
     if let Some(usage) = process::read_usage() {
         values.insert("cpu_seconds", usage.cpu_seconds);
         values.insert("resident_bytes", usage.resident_bytes);

@@ -256,9 +256,6 @@ fn build_response(
             .ok()
             .filter(|r| r.holder.is_some() && r.holder != me)
             .map(|record| view.leader(record));
-        if let Some(error) = &part.error {
-            deps.metrics.record_grpc_error("Fetch", error.code());
-        }
         Some(FetchedPartition {
             topic: wanted.topic.clone(),
             partition: wanted.partition,

@@ -20,6 +20,7 @@ use super::{
     dispatch::{self, StartedRequest},
     frame::{FrameReader, RequestFrame},
     limits,
+    refusal::refusal_of,
     request::{KafkaAnswer, KafkaClient},
     request_memory::RequestBudgets,
 };
@@ -36,8 +37,12 @@ pub(super) async fn serve(
     let address = connection.connect_info().remote_addr();
     // An IPv4 client of a listener on `[::]` has a mapped address.
     let host = address.map(|address| address.ip().to_canonical());
+    let metrics = deps.metrics.clone();
     let client = KafkaClient::new(deps, addresses, host);
     if let Err(error) = run(connection, client, stop).await {
+        if let Some(reason) = refusal_of(&error) {
+            metrics.kafka.record_refused_frame(reason);
+        }
         // Any client can cause this, so it is not logged at a higher level.
         tracing::debug!(%error, client = ?host, "closed a Kafka connection");
     }
@@ -230,7 +235,7 @@ mod tests {
         let answer = KafkaAnswer {
             buffers: vec![Bytes::from_static(&[1; 100])],
             memory: budget.acquire(100).await.ok().map(Arc::new),
-            close: false,
+            ..KafkaAnswer::default()
         };
         let (mut writer, _reader) = tokio::io::duplex(16);
         let error = send(&mut writer, answer, Duration::from_millis(10)).await;

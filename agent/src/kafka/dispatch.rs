@@ -1,23 +1,29 @@
 //! Finds what serves a request: decodes it, starts it, and encodes its answer.
 
-use std::{fmt, future::Future, io, sync::Arc};
+use std::{future::Future, io, sync::Arc};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use streamhouse_core::kafka::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, KafkaMessage, KafkaRequest, MessageReader,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, DecodeError, KafkaMessage, KafkaRequest, MessageReader,
     ProduceRequest, RequestHeader, decode_request_header,
 };
+use tokio::time::Instant;
 
 use super::{
     admin, alter_configs, api, configs, consumer_groups, coordinator, create_topics,
-    error::UNSUPPORTED_VERSION,
+    error::{INVALID_REQUEST, UNSUPPORTED_VERSION},
     fetch,
     frame::RequestFrame,
     groups, limits, log_dirs, metadata, offset_delete, offsets, produce, producers,
+    refusal::refused,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
     request_memory::RequestMemory,
     topic_partitions,
 };
+use crate::metrics::{ClientSoftware, FrameRefusal};
+
+/// The first version of ApiVersions in which clients name their software.
+const FIRST_VERSION_WITH_SOFTWARE: i16 = 3;
 
 /// A request that has its place in the order.
 pub(super) struct StartedRequest {
@@ -34,34 +40,68 @@ pub(super) struct StartedRequest {
 /// client may not send it.
 pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::Result<StartedRequest> {
     let mut reader = reader_of(&frame);
-    let header = decode_request_header(&mut reader).map_err(invalid)?;
-    let RequestHeader {
-        api_key, api_version, ..
-    } = header;
-    let key = ApiKey::from_number(api_key);
-    let Some(key) = key.filter(|key| api::is_served(*key, api_version)) else {
-        if key == Some(ApiKey::ApiVersions) {
-            return Ok(started(async move { unsupported_api_versions(&header) }));
-        }
-        return Err(invalid(format!(
-            "API {api_key}, version {api_version}, is not served"
-        )));
+    let header = decode_request_header(&mut reader).map_err(malformed)?;
+    let api_version = header.api_version;
+    let Some(key) = served_api(&header) else {
+        return refuse_request(&client, header);
     };
-    client.principal.authorize_request(key).map_err(invalid)?;
+    client.set_client_id(header.client_id.as_deref().unwrap_or_default());
+    client
+        .principal
+        .authorize_request(key)
+        .map_err(|problem| io::Error::new(io::ErrorKind::PermissionDenied, problem.to_string()))?;
     let context = RequestContext {
         client,
         version: api_version,
         client_id: header.client_id.clone().unwrap_or_default(),
         answer_memory: Arc::default(),
     };
-    let timer = context.client.deps.metrics.kafka.start_request(key.name());
+    let metrics = context.client.deps.metrics.clone();
+    let timer = metrics.kafka.start_request(key, api_version);
+    let (begun, waited) = (Instant::now(), frame.waited);
     let StartedRequest { answer, serial } = if key == ApiKey::Produce {
         start_produce(context, reader, header.correlation_id, frame).await?
     } else {
         serve(key, context, reader, header.correlation_id, frame)?
     };
-    let answer = answer.inspect(move |_| drop(timer)).boxed();
-    Ok(StartedRequest { answer, serial })
+    // Records are accepted when they have their memory and their place in the order.
+    metrics.kafka.record_queue_time(key, waited + begun.elapsed());
+    let answer = answer.inspect(move |answer| {
+        drop(timer);
+        metrics
+            .kafka
+            .record_answer(key, &answer.error_codes, answer.throttle_time);
+    });
+    Ok(StartedRequest {
+        answer: answer.boxed(),
+        serial,
+    })
+}
+
+/// Returns the API of a request, if its version is served.
+fn served_api(header: &RequestHeader) -> Option<ApiKey> {
+    let key = ApiKey::from_number(header.api_key)?;
+    api::is_served(key, header.api_version).then_some(key)
+}
+
+/// Answers a request of a version of ApiVersions that is not served, and refuses any other one.
+fn refuse_request(client: &KafkaClient, header: RequestHeader) -> io::Result<StartedRequest> {
+    let known = ApiKey::from_number(header.api_key).filter(|key| api::SERVED.contains(key));
+    if known == Some(ApiKey::ApiVersions) {
+        let answer = unsupported_api_versions(&header);
+        let metrics = &client.deps.metrics.kafka;
+        metrics.record_answer(ApiKey::ApiVersions, &answer.error_codes, answer.throttle_time);
+        return Ok(started(async move { answer }));
+    }
+    let reason = match known {
+        Some(_) => FrameRefusal::UnsupportedVersion,
+        None => FrameRefusal::UnknownApi,
+    };
+    let (api, version) = (header.api_key, header.api_version);
+    Err(refused(
+        reason,
+        format!("API {api}, version {version}, is not served"),
+    ))
 }
 
 /// Returns a reader of a request whose memory is taken.
@@ -78,7 +118,7 @@ async fn start_produce(
     correlation_id: i32,
     frame: RequestFrame,
 ) -> io::Result<StartedRequest> {
-    let RequestFrame { bytes, memory } = frame;
+    let RequestFrame { bytes, memory, .. } = frame;
     let length = bytes.len();
     drop(bytes);
     let (request, _) = decode::<ProduceRequest>(reader, context.version)?;
@@ -105,7 +145,7 @@ macro_rules! served {
     ($key:expr, $parts:expr; $($api:ident => $function:path,)*) => {
         match $key {
             $(ApiKey::$api => respond($parts, $function),)*
-            other => Err(invalid(format!("{} is not served", other.name()))),
+            other => Err(refused(FrameRefusal::UnknownApi, format!("{} is not served", other.name()))),
         }
     };
 }
@@ -198,7 +238,7 @@ where
 /// wait for the other members of their group give theirs back: groups have memory of their own,
 /// and the others need some to arrive.
 fn held_while_served(key: ApiKey, frame: RequestFrame, taken: usize) -> Option<RequestMemory> {
-    let RequestFrame { bytes, memory } = frame;
+    let RequestFrame { bytes, memory, .. } = frame;
     drop(bytes);
     memory.shrink_to(taken);
     (!matches!(key, ApiKey::JoinGroup | ApiKey::SyncGroup)).then_some(memory)
@@ -208,16 +248,25 @@ fn held_while_served(key: ApiKey, frame: RequestFrame, taken: usize) -> Option<R
 /// what follows the message, as Kafka does: librdkafka 2.16 asks for all topics with three bytes
 /// too many.
 fn decode<M: KafkaMessage>(mut reader: MessageReader, version: i16) -> io::Result<(M, usize)> {
-    let message = M::decode(&mut reader, version).map_err(invalid)?;
+    let message = M::decode(&mut reader, version).map_err(malformed)?;
     Ok((message, reader.memory_taken()))
 }
 
-fn invalid(problem: impl fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, problem.to_string())
+fn malformed(problem: DecodeError) -> io::Error {
+    refused(FrameRefusal::Malformed, problem)
 }
 
 async fn api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
-    context.client.set_software(&request.client_software_name);
+    if context.version >= FIRST_VERSION_WITH_SOFTWARE {
+        let (name, version) = (&request.client_software_name, &request.client_software_version);
+        let Some(software) = ClientSoftware::new(name, version) else {
+            return ApiVersionsResponse {
+                error_code: INVALID_REQUEST,
+                ..ApiVersionsResponse::default()
+            };
+        };
+        context.client.set_software(software);
+    }
     api::announcement(context.version)
 }
 

@@ -16,6 +16,7 @@ pub(super) enum ErrorFamily {
 
 /// Kafka's codes without an [`ErrorCode`] of this project.
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
+pub(super) const INVALID_REQUEST: i16 = 42;
 /// The client does not know a session of incremental fetches.
 pub(super) const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 const THROTTLING_QUOTA_EXCEEDED: i16 = 89;

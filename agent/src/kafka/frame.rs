@@ -16,9 +16,10 @@ use tokio::{
 
 use super::{
     limits,
+    refusal::refused,
     request_memory::{RequestBudgets, RequestMemory},
 };
-use crate::store::retry::timeout_for;
+use crate::{metrics::FrameRefusal, store::retry::timeout_for};
 
 /// Bytes that are read ahead of a frame's length.
 const READ_AHEAD: usize = 8 << 10;
@@ -42,10 +43,12 @@ impl AsRef<[u8]> for OwnedFrame {
 pub(super) struct RequestFrame {
     pub(super) bytes: Bytes,
     pub(super) memory: RequestMemory,
+    /// How long it waited for its memory.
+    pub(super) waited: Duration,
 }
 
 impl RequestFrame {
-    fn new(bytes: Bytes, memory: RequestMemory) -> Self {
+    fn new(bytes: Bytes, memory: RequestMemory, waited: Duration) -> Self {
         let owned = OwnedFrame {
             bytes,
             _memory: memory.clone(),
@@ -53,6 +56,7 @@ impl RequestFrame {
         Self {
             bytes: Bytes::from_owner(owned),
             memory,
+            waited,
         }
     }
 }
@@ -62,6 +66,7 @@ struct ArrivingFrame {
     bytes: BytesMut,
     length: usize,
     memory: RequestMemory,
+    waited: Duration,
 }
 
 /// Reads the frames of a connection. No call loses bytes when it is cancelled.
@@ -71,6 +76,8 @@ pub(super) struct FrameReader {
     arriving: Option<ArrivingFrame>,
     /// Memory that the next frame waits for.
     waiting: Option<BoxFuture<'static, io::Result<RequestMemory>>>,
+    /// Since when the next frame waits for its memory.
+    waiting_since: Option<Instant>,
     /// The time by which the frame that has begun must be complete.
     deadline: Option<Instant>,
     budgets: RequestBudgets,
@@ -93,6 +100,7 @@ impl FrameReader {
             ahead: BytesMut::new(),
             arriving: None,
             waiting: None,
+            waiting_since: None,
             deadline: None,
             budgets,
             max_bytes,
@@ -117,7 +125,7 @@ impl FrameReader {
             self.deadline = None;
         }
         let arrived = self.arriving.take();
-        Ok(arrived.map(|frame| RequestFrame::new(frame.bytes.freeze(), frame.memory)))
+        Ok(arrived.map(|frame| RequestFrame::new(frame.bytes.freeze(), frame.memory, frame.waited)))
     }
 
     /// Returns the next frame with the part of it that is read ahead, once there is memory for it.
@@ -147,11 +155,16 @@ impl FrameReader {
             .then(|| self.budgets.try_acquire(api_key, length));
         let memory = match at_once.flatten() {
             Some(memory) => memory,
-            None => match self.wait_for_memory(api_key, length, connection).await? {
-                Some(memory) => memory,
-                None => return Ok(None),
-            },
+            None => {
+                self.waiting_since.get_or_insert_with(Instant::now);
+                match self.wait_for_memory(api_key, length, connection).await? {
+                    Some(memory) => memory,
+                    None => return Ok(None),
+                }
+            }
         };
+        let waiting_since = self.waiting_since.take();
+        let waited = waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
         // Only the client's own time counts.
         self.deadline = Some(Instant::now() + timeout_for(self.arrival_timeout, length as u64));
         self.ahead.advance(4);
@@ -161,6 +174,7 @@ impl FrameReader {
             bytes,
             length,
             memory,
+            waited,
         }))
     }
 
@@ -198,11 +212,15 @@ impl FrameReader {
         let length = match usize::try_from(length) {
             Ok(length) if length <= self.max_bytes => length,
             _ => {
+                let reason = match length {
+                    ..0 => FrameRefusal::InvalidLength,
+                    _ => FrameRefusal::TooLarge,
+                };
                 let message = format!(
                     "a request of {length} bytes; at most {} are accepted",
                     self.max_bytes
                 );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                return Err(refused(reason, message));
             }
         };
         if length < PREFIX_BYTES - 4 {
@@ -334,6 +352,7 @@ mod tests {
             drop(taken);
             let frame = reader.next(&mut connection).await.unwrap().unwrap();
             assert_eq!((frame.bytes.len(), budget.used()), (length, memory_of(length)));
+            assert!(!frame.waited.is_zero());
             drop(frame);
             assert_eq!(budget.used(), 0);
         }

@@ -30,6 +30,7 @@ mod offset_delete;
 mod offsets;
 mod produce;
 mod producers;
+mod refusal;
 mod request;
 mod request_memory;
 mod topic_partitions;
@@ -39,7 +40,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{future::Future, io, sync::Arc};
 
 use futures::{Stream, StreamExt, pin_mut};
-use streamhouse_core::kafka::ApiKey;
 use streamhouse_metadata::MetadataStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -104,10 +104,7 @@ pub async fn serve<C: KafkaConnection>(
     stop: impl Future<Output = ()>,
 ) {
     pin_mut!(connections, stop);
-    // The series of the requests that matter most exist from the start.
-    for api in [ApiKey::Produce, ApiKey::Fetch] {
-        deps.metrics.kafka.register(api.name());
-    }
+    deps.metrics.kafka.register();
     let (mut served, stopping) = (JoinSet::new(), CancellationToken::new());
     loop {
         tokio::select! {

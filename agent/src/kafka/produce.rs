@@ -154,7 +154,7 @@ pub(super) async fn finish(
         // Kafka's brokers tell such producers about failures by closing the connection.
         return KafkaAnswer {
             close: parts.into_iter().any(|part| part.error_code != 0),
-            ..KafkaAnswer::default()
+            ..KafkaAnswer::unsent(&response)
         };
     }
     encoded(&response, ApiKey::Produce, context.version, correlation_id)

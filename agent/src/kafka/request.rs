@@ -1,14 +1,21 @@
 //! A request with its client, and what is sent for it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Duration};
 
 use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES};
-use crate::{auth::ClientPrincipal, fetch::ResponseMemory, metrics::CountedConnection};
+use crate::{
+    auth::ClientPrincipal,
+    fetch::ResponseMemory,
+    metrics::{ClientSoftware, CountedConnection},
+};
 
 /// A client, as far as it has made itself known.
 #[derive(Debug)]
@@ -19,25 +26,35 @@ pub(super) struct KafkaClient {
     pub(super) host: Option<IpAddr>,
     pub(super) principal: ClientPrincipal,
     /// Counted by the client's software.
-    connection: Mutex<CountedConnection>,
+    connection: CountedConnection,
+    /// Set once the connection has a client id.
+    identified: OnceLock<()>,
 }
 
 impl KafkaClient {
     pub(super) fn new(deps: Arc<KafkaDeps>, addresses: BrokerAddresses, host: Option<IpAddr>) -> Self {
-        let connection = Mutex::new(deps.metrics.kafka.count_connection(None));
+        let connection = deps.metrics.kafka.clients.connect(host);
         Self {
             deps,
             addresses,
             host,
             principal: ClientPrincipal::default(),
             connection,
+            identified: OnceLock::new(),
         }
     }
 
     /// Counts the connection by the software that the client has named.
-    pub(super) fn set_software(&self, name: &str) {
-        let name = Some(name).filter(|name| !name.is_empty());
-        *self.connection.lock() = self.deps.metrics.kafka.count_connection(name);
+    pub(super) fn set_software(&self, software: ClientSoftware) {
+        self.connection.set_software(software);
+    }
+
+    /// Keeps the first client id of the connection.
+    pub(super) fn set_client_id(&self, client_id: &str) {
+        if !client_id.is_empty() {
+            self.identified
+                .get_or_init(|| self.connection.set_client_id(client_id));
+        }
     }
 
     /// Returns the address of the client as groups show it.
@@ -94,9 +111,29 @@ pub(super) struct KafkaAnswer {
     pub(super) memory: Option<ResponseMemory>,
     /// The connection ends after the answer.
     pub(super) close: bool,
+    /// The distinct error codes of the answer.
+    pub(super) error_codes: Vec<i16>,
+    /// How long the answer tells the client to wait.
+    pub(super) throttle_time: Duration,
 }
 
 impl KafkaAnswer {
+    /// Returns an answer that is not sent, with the errors that the response would tell.
+    pub(super) fn unsent<M: KafkaMessage>(response: &M) -> Self {
+        let mut error_codes = Vec::new();
+        response.visit_error_codes(&mut |code| {
+            if code != 0 && !error_codes.contains(&code) {
+                error_codes.push(code);
+            }
+        });
+        let throttle_ms = u64::try_from(response.throttle_time_ms()).unwrap_or_default();
+        Self {
+            error_codes,
+            throttle_time: Duration::from_millis(throttle_ms),
+            ..Self::default()
+        }
+    }
+
     /// Ends the connection without an answer.
     pub(super) fn close() -> Self {
         Self {
@@ -116,7 +153,7 @@ pub(super) fn encoded<M: KafkaMessage>(
     match encode_response(response, key, version, correlation_id) {
         Ok(buffers) => KafkaAnswer {
             buffers,
-            ..KafkaAnswer::default()
+            ..KafkaAnswer::unsent(response)
         },
         Err(error) => {
             tracing::warn!(%error, api = key.name(), version, "a Kafka response cannot be encoded");

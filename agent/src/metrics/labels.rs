@@ -165,3 +165,38 @@ impl BackgroundJob {
         }
     }
 }
+
+/// Why a frame of a Kafka client was refused, which ends its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameRefusal {
+    /// Its length is negative: the client does not speak this protocol.
+    InvalidLength,
+    /// It is larger than `max-request-bytes` allows.
+    TooLarge,
+    /// Its header or its body cannot be decoded.
+    Malformed,
+    /// It asks for an API that is not served.
+    UnknownApi,
+    /// It is of a version that is not served.
+    UnsupportedVersion,
+}
+
+impl FrameRefusal {
+    pub(super) const ALL: [Self; 5] = [
+        Self::InvalidLength,
+        Self::TooLarge,
+        Self::Malformed,
+        Self::UnknownApi,
+        Self::UnsupportedVersion,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidLength => "invalid_length",
+            Self::TooLarge => "too_large",
+            Self::Malformed => "malformed",
+            Self::UnknownApi => "unknown_api",
+            Self::UnsupportedVersion => "unsupported_version",
+        }
+    }
+}

@@ -1,9 +1,50 @@
-//! Metrics of calls that are forwarded to other agents.
+//! Metrics of listeners, and of calls that are forwarded to other agents.
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Result};
 use streamhouse_core::ErrorCode;
 
 use super::register::MetricRegistrar;
+
+/// The bytes that clients and a listener exchange, without those of TLS itself.
+#[derive(Debug, Clone)]
+pub struct ListenerTraffic {
+    /// From clients.
+    pub received: IntCounter,
+    /// To clients.
+    pub sent: IntCounter,
+}
+
+/// Bytes by listener.
+#[derive(Debug)]
+pub(super) struct ListenerMetrics {
+    received: IntCounterVec,
+    sent: IntCounterVec,
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(new: &MetricRegistrar) -> Result<Self> {
+        Ok(Self {
+            received: new.counters(
+                "listener_received_bytes_total",
+                "Bytes that a listener received from its clients, without those of TLS.",
+                &["listener"],
+            )?,
+            sent: new.counters(
+                "listener_sent_bytes_total",
+                "Bytes that a listener sent to its clients, without those of TLS.",
+                &["listener"],
+            )?,
+        })
+    }
+
+    /// Returns the counters of a listener; its series exist from then on.
+    pub(super) fn traffic(&self, listener: &str) -> ListenerTraffic {
+        ListenerTraffic {
+            received: self.received.with_label_values(&[listener]),
+            sent: self.sent.with_label_values(&[listener]),
+        }
+    }
+}
 
 /// What is forwarded to another agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

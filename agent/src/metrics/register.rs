@@ -2,8 +2,8 @@
 //! [`AgentMetrics::new`](super::AgentMetrics::new).
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, Result,
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, Result,
     core::{Collector, GenericGauge},
     exponential_buckets,
 };
@@ -48,6 +48,13 @@ impl MetricRegistrar {
         self.register(IntCounterVec::new(
             Opts::new(format!("{PREFIX}{name}"), help),
             labels,
+        )?)
+    }
+
+    pub(super) fn float_counters(&self, name: &str, help: &str, label: &str) -> Result<CounterVec> {
+        self.register(CounterVec::new(
+            Opts::new(format!("{PREFIX}{name}"), help),
+            &[label],
         )?)
     }
 

@@ -1,5 +1,7 @@
 //! Updated values appear in the scrape.
 
+use streamhouse_core::kafka::ApiKey;
+
 use super::{register::duration_buckets, *};
 
 fn value(text: &str, series: &str) -> Option<f64> {
@@ -222,6 +224,10 @@ async fn every_metric_stands_in_the_reference_with_its_help() {
     let metrics = AgentMetrics::new().unwrap();
     metrics.set_certificate_expiry("grpc", 1);
     metrics.handshake_error_counter("grpc");
+    metrics.listener_traffic("grpc");
+    metrics.kafka.register();
+    drop(metrics.kafka.start_request(ApiKey::Produce, 13));
+    metrics.kafka.record_answer(ApiKey::Produce, &[6], Duration::ZERO);
     metrics.topic_traffic("orders");
     let group = || "billing".to_owned();
     let (state, members) = ("Stable", 1);

@@ -354,18 +354,19 @@ fn count_appended(
     part: &PartitionCommit,
     outcomes: &[BatchOutcome],
 ) {
-    let (mut batches, mut records, mut bytes) = (0, 0, 0);
+    let metrics = &shared.deps.metrics;
+    let (mut records, mut bytes) = (0, 0);
     for (batch, outcome) in part.batches.iter().zip(outcomes) {
         if matches!(outcome, BatchOutcome::Appended { .. }) {
-            batches += 1;
-            records += u64::from(batch.records.unsigned_abs());
-            bytes += u64::from(batch.size_bytes);
+            let size = (
+                u64::from(batch.records.unsigned_abs()),
+                u64::from(batch.size_bytes),
+            );
+            metrics.record_batch(size.0, size.1);
+            records += size.0;
+            bytes += size.1;
         }
     }
-    let metrics = &shared.deps.metrics;
-    metrics.produced_batches.inc_by(batches);
-    metrics.produced_records.inc_by(records);
-    metrics.produced_bytes.inc_by(bytes);
     partition.traffic(metrics).record_produced(records, bytes);
 }
 

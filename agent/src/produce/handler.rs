@@ -347,7 +347,6 @@ fn partition_result(
             let leader = named
                 .filter(|_| error.code() == ErrorCode::NotLeader)
                 .map(|record| view.leader(record));
-            deps.metrics.record_grpc_error("Produce", error.code());
             v1::PartitionProduceResult {
                 leader,
                 ..v1::PartitionProduceResult::failed(topic, partition, error)

@@ -29,6 +29,7 @@ use super::{
     address_limit::{AddressLimit, AddressSlot},
     plain_text,
 };
+use crate::metrics::ListenerTraffic;
 
 /// Back-off after the operating system refused to accept a connection (out of file descriptors).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -43,6 +44,8 @@ pub struct ConnectionPolicy {
     pub limit_per_address: usize,
     /// Gauge of open connections.
     pub open_connections: IntGauge,
+    /// Counts the bytes of the port.
+    pub traffic: ListenerTraffic,
     /// TLS of the port; plain text if `None`.
     pub security: Option<ConnectionSecurity>,
     /// Number of bytes with which every client of this protocol begins.
@@ -94,6 +97,7 @@ impl ConnectionAcceptor {
         Some(ClientConnection {
             stream,
             preface: PrefaceDeadline::from_policy(self.rules.preface_bytes, self.rules.handshake_timeout),
+            traffic: self.rules.traffic.clone(),
             _place: place,
         })
     }
@@ -235,6 +239,7 @@ pub struct ClientConnection {
     stream: ConnectionTransport,
     /// `None` once the preface has arrived.
     preface: Option<PrefaceDeadline>,
+    traffic: ListenerTraffic,
     _place: ConnectionSlot,
 }
 
@@ -253,6 +258,14 @@ impl ClientConnection {
             None => {}
         }
         Ok(())
+    }
+}
+
+impl ClientConnection {
+    fn count_sent(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.traffic.sent.inc_by(*bytes as u64);
+        }
     }
 }
 
@@ -286,6 +299,7 @@ impl AsyncRead for ClientConnection {
         let before = buf.filled().len();
         let polled = delegate_to_transport!(self.poll_read(cx, buf));
         let read = polled.is_ready().then(|| buf.filled().len() - before);
+        self.traffic.received.inc_by(read.unwrap_or_default() as u64);
         self.track_preface(read, cx)?;
         polled
     }
@@ -293,7 +307,9 @@ impl AsyncRead for ClientConnection {
 
 impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        delegate_to_transport!(self.poll_write(cx, buf))
+        let written = delegate_to_transport!(self.poll_write(cx, buf));
+        self.count_sent(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -301,7 +317,9 @@ impl AsyncWrite for ClientConnection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate_to_transport!(self.poll_write_vectored(cx, bufs))
+        let written = delegate_to_transport!(self.poll_write_vectored(cx, bufs));
+        self.count_sent(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

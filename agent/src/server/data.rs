@@ -48,6 +48,7 @@ impl DataService for AgentDataService {
         let (mut answer, memory) = fetch::fetch(&self.deps.fetch, request.into_inner()).await?;
         for result in &mut answer.partitions {
             origin.translate_leader(&mut result.leader);
+            self.deps.metrics.record_result("Fetch", result.error.as_ref());
         }
         let mut response = Response::new(answer);
         if let Some(memory) = memory {

@@ -43,7 +43,7 @@ use crate::{
     console,
     kafka::{self, BrokerAddresses},
     listeners::{self, AddressAnswers, CallOrigin, ClientListener, ListenerProtocol, ListenersFileReader},
-    metrics::AgentMetrics,
+    metrics::{AgentMetrics, ListenerTraffic},
     tls::{self, ListenerCertificate, ListenerCertificates, ListenerKind, TlsError},
 };
 
@@ -95,6 +95,7 @@ impl ServerPorts {
                 limit_per_address: 0,
                 // The number of HTTP connections says nothing about clients, so it is not exported.
                 open_connections: IntGauge::new("http_connections", "open")?,
+                traffic: deps.metrics.listener_traffic(ListenerKind::Http.name()),
                 security: connection_security(tls.certificate(ListenerKind::Http), &deps.metrics)?,
                 preface_bytes: 0,
                 handshake_timeout: HANDSHAKE_TIMEOUT,
@@ -110,8 +111,15 @@ impl ServerPorts {
         let mut grpc = Vec::with_capacity(1 + further_grpc.len());
         for (listener, certificate, socket) in grpc_listeners(self.grpc, further_grpc, &tls, own_address) {
             let security = connection_security(certificate, &deps.metrics)?;
+            let traffic = deps.metrics.listener_traffic(&listener.name);
             let guarded = guarded_routes(&routes, &deps, listener, memory.clone());
-            grpc.push(serve_grpc(socket, security, guarded, &deps, stop.clone()));
+            grpc.push(serve_grpc(
+                socket,
+                (security, traffic),
+                guarded,
+                &deps,
+                stop.clone(),
+            ));
         }
         let kafka = kafka_listeners(self.kafka, further_kafka, &tls).into_iter();
         let kafka = kafka.map(|listener| serve_kafka(listener, &deps, stop.clone()));
@@ -168,7 +176,7 @@ fn guarded_routes(
 /// Serves one gRPC listener until `stop` resolves and its calls in flight have ended.
 async fn serve_grpc(
     socket: TcpListener,
-    security: Option<ConnectionSecurity>,
+    (security, traffic): (Option<ConnectionSecurity>, ListenerTraffic),
     routes: Router,
     deps: &ServerDeps,
     stop: impl Future<Output = ()>,
@@ -177,6 +185,7 @@ async fn serve_grpc(
         limit: deps.limits.max_connections,
         limit_per_address: deps.limits.max_connections_per_address,
         open_connections: deps.metrics.connections.clone(),
+        traffic,
         security,
         preface_bytes: HTTP2_PREFACE_BYTES,
         handshake_timeout: HANDSHAKE_TIMEOUT,
@@ -208,8 +217,14 @@ fn further_certificate<'a>(
     }
 }
 
-/// A Kafka listener: the addresses that it answers with, its certificate and its socket.
-type KafkaListener<'a> = (BrokerAddresses, Option<&'a Arc<ListenerCertificate>>, TcpListener);
+/// A Kafka listener that is served.
+struct KafkaListener<'a> {
+    name: String,
+    /// Those that it answers with.
+    addresses: BrokerAddresses,
+    certificate: Option<&'a Arc<ListenerCertificate>>,
+    socket: TcpListener,
+}
 
 /// Returns every Kafka listener, the built-in one first if there is one.
 fn kafka_listeners(
@@ -218,31 +233,44 @@ fn kafka_listeners(
     tls: &ListenerCertificates,
 ) -> Vec<KafkaListener<'_>> {
     let certificate = tls.certificate(ListenerKind::Kafka);
-    let builtin = builtin.map(|socket| (BrokerAddresses::default(), certificate, socket));
+    let builtin = builtin.map(|socket| KafkaListener {
+        name: ListenerKind::Kafka.name().to_owned(),
+        addresses: BrokerAddresses::default(),
+        certificate,
+        socket,
+    });
     let further = further.into_iter().map(|(listener, socket)| {
         let addresses = match &listener.answers {
             AddressAnswers::Listed(book) => BrokerAddresses::listed(book.clone(), &listener.name),
             AddressAnswers::Advertised | AddressAnswers::ClientAuthority => BrokerAddresses::default(),
         };
-        (
+        KafkaListener {
             addresses,
-            further_certificate(&listener, certificate, tls),
+            certificate: further_certificate(&listener, certificate, tls),
+            name: listener.name,
             socket,
-        )
+        }
     });
     builtin.into_iter().chain(further).collect()
 }
 
 /// Serves one Kafka listener until `stop` resolves.
 async fn serve_kafka(
-    (addresses, certificate, socket): KafkaListener<'_>,
+    listener: KafkaListener<'_>,
     deps: &Arc<ServerDeps>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let KafkaListener {
+        name,
+        addresses,
+        certificate,
+        socket,
+    } = listener;
     let policy = ConnectionPolicy {
         limit: deps.limits.max_connections,
         limit_per_address: deps.limits.max_connections_per_address,
         open_connections: deps.metrics.connections.clone(),
+        traffic: deps.metrics.listener_traffic(&name),
         security: connection_security(certificate, &deps.metrics)?,
         preface_bytes: KAFKA_PREFACE_BYTES,
         handshake_timeout: HANDSHAKE_TIMEOUT,

@@ -113,6 +113,8 @@ async fn respond(
     let mut response = pending.finish(&deps.produce).await;
     for result in &mut response.partitions {
         origin.translate_leader(&mut result.leader);
+        // Those of forwarded parts are added later: the agent that leads counts them.
+        deps.metrics.record_result("Produce", result.error.as_ref());
     }
     let throttle_ms = forwarded
         .finish(&deps.forward, &origin, &mut response.partitions)

@@ -61,6 +61,7 @@ async fn bind_with_timeout(limit: usize, secure: Option<ListenerKind>, patience:
         limit,
         limit_per_address: 3,
         open_connections: open.clone(),
+        traffic: metrics.listener_traffic("test"),
         security,
         preface_bytes: 3,
         handshake_timeout: patience,

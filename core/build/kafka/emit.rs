@@ -2,7 +2,7 @@
 
 use std::fmt::{Error, Write};
 
-use super::parse::{ApiDefinition, FieldDefinition, FieldType, StructDefinition, VersionRange};
+use super::parse::{ApiDefinition, FieldDefinition, FieldType, StructDefinition, VersionRange, struct_name};
 
 /// Writes the messages of an API.
 pub(super) fn messages(code: &mut String, api: &ApiDefinition) -> Result<(), Error> {
@@ -15,6 +15,7 @@ pub(super) fn messages(code: &mut String, api: &ApiDefinition) -> Result<(), Err
         writeln!(code, "impl KafkaMessage for {} {{", definition.name)?;
         decode(code, api, definition)?;
         encode(code, api, definition)?;
+        outcome(code, api, definition)?;
         writeln!(code, "}}")?;
     }
     let name = &api.name;
@@ -183,6 +184,44 @@ fn encode(code: &mut String, api: &ApiDefinition, definition: &StructDefinition)
     writeln!(code, "Ok(())\n}}")
 }
 
+/// Writes how a response is asked for its error codes and its throttle time.
+fn outcome(code: &mut String, api: &ApiDefinition, definition: &StructDefinition) -> Result<(), Error> {
+    if api.has_errors(definition) {
+        writeln!(code, "fn visit_error_codes(&self, visit: &mut dyn FnMut(i16)) {{")?;
+        for field in &definition.fields {
+            let name = &field.name;
+            if field.is_error_code() {
+                writeln!(code, "visit(self.{name});")?;
+            } else if api
+                .definition_of(&field.kind)
+                .is_some_and(|part| api.has_errors(part))
+            {
+                let parts = match (&field.kind, field.nullable) {
+                    (FieldType::Array(_), None) => format!("self.{name}.iter()"),
+                    (FieldType::Array(_), Some(_)) => format!("self.{name}.iter().flatten()"),
+                    (_, None) => format!("[&self.{name}]"),
+                    (_, Some(_)) => format!("self.{name}.iter()"),
+                };
+                writeln!(code, "for part in {parts} {{ part.visit_error_codes(visit); }}")?;
+            }
+        }
+        writeln!(code, "}}")?;
+    }
+    let is_response = definition.name == format!("{}Response", api.name);
+    if is_response
+        && definition
+            .fields
+            .iter()
+            .any(|field| field.name == "throttle_time_ms")
+    {
+        writeln!(
+            code,
+            "fn throttle_time_ms(&self) -> i32 {{ self.throttle_time_ms }}"
+        )?;
+    }
+    Ok(())
+}
+
 fn guarded(code: &mut String, condition: &str, statement: &str) -> Result<(), Error> {
     match condition {
         "true" => writeln!(code, "{statement}"),
@@ -279,6 +318,20 @@ fn write_element(api: &ApiDefinition, kind: &FieldType) -> String {
 }
 
 impl ApiDefinition {
+    /// Returns the struct that is a field's type, or the element of its list.
+    fn definition_of(&self, kind: &FieldType) -> Option<&StructDefinition> {
+        let name = struct_name(kind)?;
+        self.structs.iter().find(|known| known.name == name)
+    }
+
+    /// Returns whether a struct, or a part of it, has an error code.
+    fn has_errors(&self, definition: &StructDefinition) -> bool {
+        definition.fields.iter().any(|field| {
+            let part = self.definition_of(&field.kind);
+            field.is_error_code() || part.is_some_and(|part| self.has_errors(part))
+        })
+    }
+
     /// Returns the condition for a version to be in a range, as code.
     fn condition(&self, versions: VersionRange) -> String {
         let defined = VersionRange {
@@ -302,6 +355,10 @@ impl ApiDefinition {
 }
 
 impl FieldDefinition {
+    fn is_error_code(&self) -> bool {
+        self.name == "error_code" && self.kind == FieldType::Scalar("int16".to_owned())
+    }
+
     fn rust_type(&self) -> String {
         let kind = rust_type(&self.kind);
         match self.nullable {

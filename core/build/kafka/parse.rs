@@ -243,7 +243,8 @@ fn type_name(api: &str, name: &str) -> String {
     }
 }
 
-fn struct_name(kind: &FieldType) -> Option<&str> {
+/// Returns the name of the struct that is a type, or the element of a list.
+pub(super) fn struct_name(kind: &FieldType) -> Option<&str> {
     match kind {
         FieldType::Scalar(_) => None,
         FieldType::Struct(name) => Some(name),

@@ -7,6 +7,7 @@ mod mutate;
 mod sample;
 
 use bytes::Bytes;
+use kafka_protocol::error::ParseResponseErrorCode as _;
 
 use super::*;
 
@@ -74,4 +75,76 @@ fn request_and_response(
         ConsumerGroupDescribe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
         DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
     )
+}
+
+/// Returns the name that the other codec has for an error, as Kafka writes it.
+fn other_name(code: i16) -> Option<String> {
+    let error = code.err()?;
+    let mut name = String::new();
+    for letter in format!("{error:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    Some(name).filter(|name| !name.starts_with("UNKNOWN("))
+}
+
+#[test]
+fn errors_have_the_names_of_the_other_codec() {
+    let mut compared = 0;
+    for code in -1..=i16::MAX {
+        let (Some(ours), Some(theirs)) = (error_name(code), other_name(code)) else {
+            continue;
+        };
+        assert_eq!(ours, theirs, "{code}");
+        compared += 1;
+    }
+    assert!(compared > 90, "{compared}");
+    for unnamed in [i16::MIN, -2, 1000, i16::MAX] {
+        assert_eq!(error_name(unnamed), None);
+    }
+}
+
+#[test]
+fn a_response_tells_its_error_codes_and_its_throttle_time() {
+    let codes = |message: &dyn Fn(&mut dyn FnMut(i16))| {
+        let mut codes = Vec::new();
+        message(&mut |code| codes.push(code));
+        codes
+    };
+    let partition = |error_code| PartitionProduceResponse {
+        error_code,
+        ..PartitionProduceResponse::default()
+    };
+    let produce = ProduceResponse {
+        responses: vec![
+            TopicProduceResponse {
+                partition_responses: vec![partition(6), partition(0)],
+                ..TopicProduceResponse::default()
+            },
+            TopicProduceResponse {
+                partition_responses: vec![partition(10)],
+                ..TopicProduceResponse::default()
+            },
+        ],
+        throttle_time_ms: 7,
+        ..ProduceResponse::default()
+    };
+    assert_eq!(codes(&|visit| produce.visit_error_codes(visit)), [6, 0, 10]);
+    assert_eq!(produce.throttle_time_ms(), 7);
+    let heartbeat = HeartbeatResponse {
+        error_code: 27,
+        ..HeartbeatResponse::default()
+    };
+    assert_eq!(codes(&|visit| heartbeat.visit_error_codes(visit)), [27]);
+    let fetch = FetchResponse {
+        error_code: 70,
+        ..FetchResponse::default()
+    };
+    assert_eq!(codes(&|visit| fetch.visit_error_codes(visit)), [70]);
+    assert_eq!(
+        codes(&|visit| ProduceRequest::default().visit_error_codes(visit)),
+        [0; 0]
+    );
 }

@@ -4,7 +4,7 @@
 mod records;
 
 use serde_json::Value;
-use streamhouse_core::protocol::v1::group_service_client::GroupServiceClient;
+use streamhouse_core::{kafka::ApiKey, protocol::v1::group_service_client::GroupServiceClient};
 use streamhouse_metadata::{GROUP_SLOTS, GroupQuery};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -386,6 +386,9 @@ async fn rates_come_from_counters_that_there_are() {
     // A series exists only after its first event.
     drop(one.node.metrics.start_request("Fetch"));
     one.node.metrics.record_grpc_error("Fetch", ErrorCode::Unknown);
+    let kafka = &one.node.metrics.kafka;
+    drop(kafka.start_request(ApiKey::Fetch, 16));
+    kafka.record_answer(ApiKey::Fetch, &[1], Duration::ZERO);
     let before = get_data(&one, "rates").await;
     produce(&one, "orders", 0, "x").await.unwrap();
     let after = get_data(&one, "rates").await;
@@ -397,6 +400,8 @@ async fn rates_come_from_counters_that_there_are() {
     let more =
         |name: &str| after["values"][name].as_f64().unwrap() - before["values"][name].as_f64().unwrap();
     assert_eq!((more("produced_records"), more("produced_batches")), (1.0, 1.0));
+    // Those of both protocols.
+    assert_eq!(after["values"]["fetch_requests"], 2.0);
     assert!(more("store_puts") >= 1.0 && more("produced_bytes") > 1.0);
     for (name, ..) in crate::console::EXPOSED_METRICS {
         assert!(after["values"][name].is_number(), "{name} names no metric");

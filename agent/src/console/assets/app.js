@@ -5,6 +5,7 @@ import { h, morph } from "./dom.js";
 import { time } from "./format.js";
 import { link } from "./parts.js";
 import { agent, agents } from "./agents.js";
+import { clients } from "./clients.js";
 import { group, groups } from "./groups.js";
 import { overview } from "./overview.js";
 import { Samples, rates } from "./rates.js";
@@ -34,6 +35,7 @@ function routeOf(hash) {
   const found = (chosen) => ({ view: chosen, section: first ?? "", names, parameters });
   if (first === undefined) return found(overview);
   if (first === "rates" && !names.length) return found(rates);
+  if (first === "clients" && !names.length) return found(clients);
   if (first === "topics" && names.length === 2 && names[1] === "records") return found(records);
   const lists = { topics: [topics, topic], groups: [groups, group], agents: [agents, agent] };
   const chosen = names.length < 2 ? lists[first]?.[names.length] : undefined;

@@ -13,7 +13,7 @@ export const groups = {
   render(data, { parameters }) {
     const rows = data.groups.map((group) => ({
       key: group.group_id,
-      cells: [h("a", { href: link(["groups", group.group_id]) }, group.group_id), stateBadge(group.state), count(group.members), count(group.partitions), count(group.lag), when(group.last_commit_ms)],
+      cells: [h("a", { href: link(["groups", group.group_id]) }, group.group_id), stateBadge(group.state), count(group.members), count(group.partitions), count(group.lag), when(group.last_commit_ms), group.protocol],
     }));
     const empty = data.total ? `No group's name holds \u201c${parameters.filter}\u201d.` : ["No groups yet. Consume with one: ", command("streamhouse consume orders --group billing --from-beginning")];
     return [
@@ -28,6 +28,7 @@ export const groups = {
           { title: "Partitions", number: true },
           { title: "Lag", number: true },
           { title: "Last commit (UTC)" },
+          { title: "Protocol" },
         ],
         rows,
         empty,
@@ -70,13 +71,13 @@ function places(data) {
 function members(data) {
   const rows = data.members.map((member) => ({
     key: member.member_id,
-    cells: [h("code", {}, member.member_id), member.client_id, member.client_host, member.group_instance_id || "none", count(member.partitions)],
+    cells: [h("code", {}, member.member_id), member.client_id, member.client_host, member.group_instance_id || "none", count(member.partitions), member.software || "unknown"],
   }));
   const more = data.members_total - data.members.length;
   return table({
     id: "members",
     caption: `${plural(data.members_total, "member")}${more > 0 ? `, ${count(more)} of them not shown` : ""}`,
-    columns: [{ title: "Member" }, { title: "Client" }, { title: "Host" }, { title: "Instance" }, { title: "Partitions", number: true }],
+    columns: [{ title: "Member" }, { title: "Client" }, { title: "Host" }, { title: "Instance" }, { title: "Partitions", number: true }, { title: "Software" }],
     rows,
     empty: "The group has no members.",
   });
@@ -93,12 +94,14 @@ export const group = {
         ["Lag", plural(data.lag, "record")],
         ["Members", count(data.members_total)],
         ["Generation", count(data.generation)],
+        ["Protocol", data.protocol],
         ["Assignor", data.assignor || "none"],
         ["Coordinator", data.coordinator ? h("a", { href: link(["agents", data.coordinator]) }, data.coordinator) : badge("none", "bad")],
       ]),
       places(data),
       pager(data, data.total, "partitions", (offset) => link(["groups", data.group_id], { offset })),
       members(data),
+      h("p", { class: "quiet", "data-key": "note" }, "The software is that of Kafka clients that are connected to the agent that serves this page."),
     ].filter(Boolean),
   say: (data) => `${data.state}, lag ${plural(data.lag, "record")}`,
 };

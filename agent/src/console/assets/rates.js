@@ -74,6 +74,8 @@ const COUNTERS = [
   ["flushes", "Flushes", about, "/s", "WAL objects, each with batches of many partitions"],
   ["grpc_requests", "gRPC requests", about, "/s", ""],
   ["grpc_errors", "gRPC errors", about, "/s", "of a call, or of one item of a call"],
+  ["kafka_requests", "Kafka requests", about, "/s", ""],
+  ["kafka_errors", "Kafka errors", about, "/s", "an answer counts once for each of its error codes"],
   ["cpu_seconds", "CPU", about, " cores", ""],
 ];
 
