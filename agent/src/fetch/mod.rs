@@ -175,7 +175,6 @@ async fn gather(
                 if bytes > 0 && read.records.len() > room {
                     read.records = RecordBuffers::default();
                 }
-                partition::count_read(deps, &request.partitions[index], &read);
                 bytes += read.records.len();
                 failed |= read.error.is_some();
                 parts[index] = Some(read);
@@ -251,6 +250,8 @@ fn build_response(
     let me = deps.session.get().map(|life| life.incarnation);
     let results = request.partitions.iter().zip(parts).filter_map(|(wanted, part)| {
         let part = part?;
+        // Not when it is read: without memory for all of it, it is read again.
+        partition::count_read(deps, wanted, &part);
         let record = view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
         let leader = record
             .ok()
