@@ -36,7 +36,8 @@ pub trait KafkaMessage: Sized {
     /// Fails if a text or a list is longer than the version can express.
     fn encode(&self, writer: &mut MessageWriter, version: i16) -> Result<(), EncodeError>;
 
-    /// Calls `visit` with every error code of a response, in the order of its fields; 0 is no error.
+    /// Calls `visit` with every error code of a response, in the order of its fields; 0 is no
+    /// error.
     fn visit_error_codes(&self, _visit: &mut dyn FnMut(i16)) {}
 
     /// Returns how long a response tells its client to be throttled, in milliseconds.

@@ -20,7 +20,7 @@ fn single(c: &mut Criterion) {
     let metrics = AgentMetrics::new().unwrap();
     let mut group = c.benchmark_group("update");
     group.bench_function("counter", |b| {
-        b.iter(|| metrics.produced_records.inc_by(black_box(100)))
+        b.iter(|| metrics.tail_reads.inc_by(black_box(100)))
     });
     group.bench_function("gauge", |b| b.iter(|| metrics.queue_bytes.set(black_box(4096))));
     group.bench_function("histogram", |b| {
@@ -66,9 +66,7 @@ fn agent(c: &mut Criterion) {
     group.bench_function("request", |b| {
         b.iter(|| {
             let timer = metrics.start_request(black_box("Produce"));
-            metrics.produced_batches.inc();
-            metrics.produced_records.inc_by(black_box(1000));
-            metrics.produced_bytes.inc_by(black_box(50_000));
+            metrics.record_batch(black_box(1000), black_box(50_000));
             metrics.write_latency.observe(black_box(0.003_21));
             drop(timer);
         });
