@@ -52,32 +52,7 @@ pub(super) async fn serve(
         return encoded(&response, ApiKey::Fetch, context.version, correlation_id);
     }
     let deps = &context.client.deps;
-    let view = deps.directory.view();
-    // Only clients that name their zone are sent elsewhere for it.
-    let brokers = match request.rack_id.is_empty() {
-        true => Vec::new(),
-        false => brokers::all(&view, &context.client.addresses),
-    };
-    let mut topics: Vec<(String, Uuid, Vec<WantedPartition>)> = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let FetchTopic {
-            topic: name,
-            topic_id,
-            partitions,
-        } = topic;
-        let named = named_topic(&view, name.clone(), topic_id);
-        let wanted = partitions.into_iter().map(|wanted| {
-            let topic = named.clone();
-            let answered = redirect(&context, (&view, &brokers), &topic, &wanted, &request.rack_id);
-            WantedPartition {
-                topic,
-                wanted,
-                answered,
-            }
-        });
-        let wanted = wanted.collect();
-        topics.push((name, topic_id, wanted));
-    }
+    let topics = wanted_topics(&context, request.topics, &request.rack_id);
     let reads = topics.iter().flat_map(|(_, _, wanted)| wanted);
     let read = v1::FetchRequest {
         // What is answered without a read is answered at once.
@@ -115,6 +90,34 @@ pub(super) async fn serve(
         memory,
         ..encoded(&response, ApiKey::Fetch, context.version, correlation_id)
     }
+}
+
+/// A topic of the request: as the request names it, with its partitions.
+type WantedTopic = (String, Uuid, Vec<WantedPartition>);
+
+/// Returns the topics of a request, with the answers that need no read.
+fn wanted_topics(context: &RequestContext, topics: Vec<FetchTopic>, rack: &str) -> Vec<WantedTopic> {
+    let client = &context.client;
+    let view = client.deps.directory.view();
+    // Only clients that name their zone are sent elsewhere for it.
+    let brokers = match rack.is_empty() {
+        true => Vec::new(),
+        false => brokers::all(&view, &client.addresses),
+    };
+    let topics = topics.into_iter().map(|topic| {
+        let named = named_topic(&view, topic.topic.clone(), topic.topic_id);
+        let wanted = topic.partitions.into_iter().map(|wanted| {
+            let topic = named.clone();
+            let answered = redirect(context, (&view, &brokers), &topic, &wanted, rack);
+            WantedPartition {
+                topic,
+                wanted,
+                answered,
+            }
+        });
+        (topic.topic, topic.topic_id, wanted.collect())
+    });
+    topics.collect()
 }
 
 impl WantedPartition {
@@ -198,7 +201,7 @@ fn empty_data(partition_index: i32, error_code: i16) -> FetchPartitionData {
 
 fn build_response(
     (view, addresses): (&ClusterView, &BrokerAddresses),
-    topics: Vec<(String, Uuid, Vec<WantedPartition>)>,
+    topics: Vec<WantedTopic>,
     results: Vec<FetchedPartition>,
 ) -> FetchResponse {
     let mut results: BTreeMap<(String, i32), FetchedPartition> = results

@@ -106,13 +106,14 @@ fn errors_have_the_names_of_the_other_codec() {
     }
 }
 
+fn error_codes(message: &impl KafkaMessage) -> Vec<i16> {
+    let mut codes = Vec::new();
+    message.visit_error_codes(&mut |code| codes.push(code));
+    codes
+}
+
 #[test]
 fn a_response_tells_its_error_codes_and_its_throttle_time() {
-    let codes = |message: &dyn Fn(&mut dyn FnMut(i16))| {
-        let mut codes = Vec::new();
-        message(&mut |code| codes.push(code));
-        codes
-    };
     let partition = |error_code| PartitionProduceResponse {
         error_code,
         ..PartitionProduceResponse::default()
@@ -131,20 +132,17 @@ fn a_response_tells_its_error_codes_and_its_throttle_time() {
         throttle_time_ms: 7,
         ..ProduceResponse::default()
     };
-    assert_eq!(codes(&|visit| produce.visit_error_codes(visit)), [6, 0, 10]);
+    assert_eq!(error_codes(&produce), [6, 0, 10]);
     assert_eq!(produce.throttle_time_ms(), 7);
     let heartbeat = HeartbeatResponse {
         error_code: 27,
         ..HeartbeatResponse::default()
     };
-    assert_eq!(codes(&|visit| heartbeat.visit_error_codes(visit)), [27]);
+    assert_eq!(error_codes(&heartbeat), [27]);
     let fetch = FetchResponse {
         error_code: 70,
         ..FetchResponse::default()
     };
-    assert_eq!(codes(&|visit| fetch.visit_error_codes(visit)), [70]);
-    assert_eq!(
-        codes(&|visit| ProduceRequest::default().visit_error_codes(visit)),
-        [0; 0]
-    );
+    assert_eq!(error_codes(&fetch), [70]);
+    assert_eq!(error_codes(&ProduceRequest::default()), [0; 0]);
 }
