@@ -130,7 +130,6 @@ async fn fetch_offsets(
             member_id: member_id.map(str::to_owned),
             member_epoch,
             topics: None,
-            ..OffsetFetchRequestGroup::default()
         }],
         ..OffsetFetchRequest::default()
     };

@@ -62,6 +62,14 @@ pub(crate) fn records(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {
         "topic",
         topic(&output_of(kcat(bootstrap, &["-L", "-J", "-t", "kcat"]))?)?,
     );
+    groups(subject, &mut seen)?;
+    Ok(seen)
+}
+
+/// Consumes by a group, twice, and asks for a topic that does not exist.
+fn groups(subject: &TestSubject, seen: &mut ScenarioOutput) -> anyhow::Result<()> {
+    let bootstrap = subject.bootstrap.as_str();
+    let consume = |arguments: &[&str]| output_of(kcat(bootstrap, arguments));
     let group = [
         "-G",
         "kcat-group",
@@ -86,7 +94,7 @@ pub(crate) fn records(subject: &TestSubject) -> anyhow::Result<ScenarioOutput> {
     ];
     let (success, printed) = outcome_of(kcat(bootstrap, &unknown))?;
     seen.add("unknown topic", format!("{} {printed}", success.is_ok()));
-    Ok(seen)
+    Ok(())
 }
 
 /// Returns what does not depend on the number of brokers.

@@ -22,13 +22,15 @@ pub(crate) struct TestSubjects {
 impl TestSubjects {
     /// Starts both.
     pub(crate) fn start() -> anyhow::Result<TestSubjects> {
-        let broker = std::thread::spawn(KafkaBroker::start);
         // As a broker does: topics that clients ask for are created.
         let settings = [("STREAMHOUSE_KAFKA_AUTO_CREATE_PARTITIONS", "1")];
-        let cluster = TestCluster::start(2, &settings)?;
-        let broker = broker
-            .join()
-            .map_err(|_| anyhow::anyhow!("the start of Kafka panicked"))??;
+        let (broker, cluster) = std::thread::scope(|scope| {
+            let broker = scope.spawn(KafkaBroker::start);
+            let cluster = TestCluster::start(2, &settings);
+            (broker.join(), cluster)
+        });
+        let broker = broker.map_err(|_| anyhow::anyhow!("the start of Kafka panicked"))??;
+        let cluster = cluster?;
         Ok(TestSubjects {
             kafka: TestSubject {
                 bootstrap: broker.bootstrap(),
