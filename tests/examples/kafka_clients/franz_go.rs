@@ -6,9 +6,9 @@ use crate::{comparison::ScenarioOutput, programs::outcome_of, subject::TestSubje
 
 /// Tests that need what agents do not offer: transactions, share groups, SASL, the topic
 /// `__consumer_offsets`.
-const NOT_OFFERED: &str = "Txn|Share|SCRAM|OAuth|^TestConsumeRegex$|848|/848|//848";
+const NOT_OFFERED: &str = "Txn|Share|SCRAM|OAuth|^TestConsumeRegex$|^Test848RegexBrokerResolves$";
 /// Tests that use a cluster; the others test the library itself.
-const CLUSTER_TESTS: &str = "^(TestPing|TestIssue\\d+|TestConsume.*|Test848.*|TestDirectPartitionPurge|\
+const CLUSTER_TESTS: &str = "^(TestPing|TestIssue\\d+|TestConsume.*|TestDirectPartitionPurge|\
     TestAddRemovePartitions|TestPause.*|TestIssueFetch.*|TestIssueProduce.*|TestPooling|TestGroup.*|\
     TestHookPollStart|TestClient_.*|TestUnknownGroup.*)$";
 /// Of them, those of groups and some of consuming.
