@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(names(&groups[1][0])[..2], ["tests", "demo"]);
         assert_eq!(names(&groups[1][1])[..2], ["lint", "docs"]);
         assert!(names(&groups[1][1]).ends_with(&["operator"]));
-        assert_eq!(names(&groups[1][2]), ["cluster"]);
+        assert_eq!(names(&groups[1][2]), ["cluster", "kafka"]);
         let count: usize = groups.iter().flatten().map(VecDeque::len).sum();
         assert_eq!(count, STAGES.len());
     }

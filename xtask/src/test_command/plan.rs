@@ -13,7 +13,7 @@ pub(crate) enum StageLane {
     /// One after the other, beside the main lane: what only reads the code, and then the operator's
     /// tests.
     Beside,
-    /// Beside both: what waits for a real cluster most of the time.
+    /// Beside both: what waits for real clusters most of the time.
     Cluster,
 }
 
@@ -225,7 +225,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "hack/test-kafka.sh --small: kcat, confluent-kafka, kafka-python, aiokafka, franz-go's tests and Kafka's tools against a",
             "real Kafka and against agents, with equal output",
         ],
-        lane: StageLane::Main,
+        lane: StageLane::Cluster,
         nice: false,
         needs: &[
             ToolName::TestServers,
