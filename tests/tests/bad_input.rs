@@ -119,8 +119,8 @@ async fn counts_that_lie_are_refused_although_the_crc_is_right() -> TestResult {
             b[57..61].copy_from_slice(&9_i32.to_be_bytes())
         }),
         ("no records", |b| b[57..61].copy_from_slice(&0_i32.to_be_bytes())),
-        ("a sequence without a producer", |b| {
-            b[53..57].copy_from_slice(&3_i32.to_be_bytes())
+        ("a producer without a sequence", |b| {
+            b[43..51].copy_from_slice(&3_i64.to_be_bytes())
         }),
         ("a control batch", |b| b[22] |= 32),
     ];

@@ -197,7 +197,12 @@ async fn connect_to_coordinator(cluster: &TestCluster) -> anyhow::Result<KafkaCo
 }
 
 async fn check_announcement(agent: &mut KafkaConnection) -> TestResult {
-    let features = agent.call(&ApiVersionsRequest::default(), 4).await?;
+    let request = ApiVersionsRequest {
+        client_software_name: "test".to_owned(),
+        client_software_version: "1".to_owned(),
+        ..ApiVersionsRequest::default()
+    };
+    let features = agent.call(&request, 4).await?;
     let feature = features.finalized_features.first().context("a feature")?;
     assert_eq!(
         (feature.name.as_str(), feature.max_version_level),
