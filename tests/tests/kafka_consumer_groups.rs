@@ -200,7 +200,6 @@ async fn check_announcement(agent: &mut KafkaConnection) -> TestResult {
     let request = ApiVersionsRequest {
         client_software_name: "test".to_owned(),
         client_software_version: "1".to_owned(),
-        ..ApiVersionsRequest::default()
     };
     let features = agent.call(&request, 4).await?;
     let feature = features.finalized_features.first().context("a feature")?;
