@@ -10,11 +10,9 @@ pub(crate) enum StageLane {
     First,
     /// One after the other.
     Main,
-    /// One after the other, beside the main lane: what only reads the code, and then the operator's
-    /// tests.
+    /// One after the other, beside the main lane: what only reads the code, and then what waits for
+    /// Kubernetes most of the time.
     Beside,
-    /// Beside both: what waits for real clusters most of the time.
-    Cluster,
 }
 
 /// A stage of the test command.
@@ -163,7 +161,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "outside, and Kafka clients in pods and outside; the metadata by CloudNativePG, backed up and restored to a moment; before that, the Dockerfile with a compiler that hands out",
             "built programs, and docker-compose.yml by Docker Compose, with an agent on it",
         ],
-        lane: StageLane::Cluster,
+        lane: StageLane::Beside,
         nice: false,
         needs: &[
             ToolName::KindLab,
@@ -225,7 +223,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             "hack/test-kafka.sh --small: kcat, confluent-kafka, kafka-python, aiokafka, franz-go's tests and Kafka's tools against a",
             "real Kafka and against agents, with equal output",
         ],
-        lane: StageLane::Cluster,
+        lane: StageLane::Main,
         nice: false,
         needs: &[
             ToolName::TestServers,
