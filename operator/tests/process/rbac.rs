@@ -142,7 +142,7 @@ fn exercise_operator(api: &KubeApi, account: &str, namespace: &str, more: &[&str
         "networkpolicy/main-agent",
         "horizontalpodautoscaler/main-agent",
     ] {
-        kubectl(&["get", made]);
+        kubectl(&["wait", made, "--for=create", "--timeout=50s"]);
     }
     kubectl(&["delete", "topic", "orders", "--timeout=50s"]);
     kubectl(&["delete", "streamhousecluster", "main", "--timeout=50s"]);
