@@ -3,7 +3,7 @@
 import sys
 import time
 
-PATIENCE = 60
+PATIENCE = 120
 
 
 def fail(what):

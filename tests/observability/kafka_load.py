@@ -17,7 +17,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 PARTITIONS = 2
 VALUE = b"v" * 100
 TICK = 0.1
-PATIENCE = 60
+PATIENCE = 100
 
 
 class KafkaLoad:
