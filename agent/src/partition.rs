@@ -2,6 +2,7 @@
 //! keeper; produce appends to its partitions, fetch reads from them, maintenance iterates over
 //! them.
 
+pub mod batch_selection;
 pub mod tail;
 mod unrolled;
 

@@ -8,6 +8,7 @@
 mod bounds;
 mod errors;
 mod read;
+mod wal_run;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use streamhouse_metadata::{LogBounds, MetadataStore};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::errors::unreadable_error;
+pub use self::wal_run::WalRun;
 use crate::{memory::ByteBudget, metrics::AgentMetrics, session::CurrentSession, store::blocks::BlockCache};
 
 /// Spans looked up at once.

@@ -13,18 +13,15 @@ use streamhouse_core::{
 use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, SpanLocation, keys};
 
 use super::{
-    ColdRead, LogReader, MAX_SPANS, SpanError,
+    ColdRead, LogReader, MAX_SPANS, SpanError, WalRun,
     errors::{describe_span, moving_error, shutting_down_error, span_error, unreadable_error},
 };
-use crate::{
-    invariant::Invariant,
-    partition::tail::{TailRun, copy_stamped},
-    segment::reader,
-};
+use crate::{invariant::Invariant, segment::reader};
 
 /// Bytes of a segment read at once: enough to fetch several blocks concurrently.
 const SEGMENT_READ_BYTES: usize = 4 << 20;
-/// Bytes of WAL objects read beyond what a reader asked for.
+/// Bytes of WAL objects read beyond what a reader asked for, if it asks for at least
+/// [`CATCH_UP_MIN_BYTES`](reader::CATCH_UP_MIN_BYTES).
 const WAL_READ_AHEAD_BYTES: u64 = 2 << 20;
 
 impl LogReader {
@@ -125,7 +122,11 @@ impl LogReader {
     /// Starts to read the WAL objects of a view, which has one range in each of many: as much as is
     /// about to be returned, and what a reader that catches up asks for next.
     fn read_ahead(&self, view: &LogView, max_bytes: usize) {
-        let mut left = max_bytes as u64 + WAL_READ_AHEAD_BYTES;
+        let ahead = match max_bytes {
+            reader::CATCH_UP_MIN_BYTES.. => WAL_READ_AHEAD_BYTES,
+            _ => 0,
+        };
+        let mut left = max_bytes as u64 + ahead;
         for span in &view.spans {
             let SpanLocation::Wal {
                 incarnation,
@@ -175,7 +176,8 @@ impl LogReader {
                 let twice = usize::try_from(*length).unwrap_or(usize::MAX).saturating_mul(2);
                 let _memory = self.memory.acquire(twice).await.map_err(closing)?;
                 let run = self.wal_run(uid, span).await?;
-                copy_stamped(&run, from, max_bytes, out).map_err(|error| damaged(&error))
+                run.append_stamped(from, max_bytes, out)
+                    .map_err(|error| damaged(&error))
             }
             SpanLocation::Segment { key, size_bytes } => {
                 let (mut next, mut full) = (from.max(span.base_offset), false);
@@ -213,11 +215,11 @@ impl LogReader {
         }
     }
 
-    /// Returns the verified batches of a WAL range, not yet stamped.
+    /// Returns the verified batches of a WAL range.
     ///
     /// # Errors
     /// [`SpanError::Missing`] if the object does not exist, otherwise [`SpanError::Failed`].
-    pub async fn wal_run(&self, uid: PartitionUid, span: &LogSpan) -> Result<TailRun, SpanError> {
+    pub async fn wal_run(&self, uid: PartitionUid, span: &LogSpan) -> Result<WalRun, SpanError> {
         let SpanLocation::Wal {
             incarnation,
             sequence,
@@ -249,14 +251,7 @@ impl LogReader {
                 "object {key} does not hold the records that its metadata names"
             )));
         }
-        let (base_offset, end_offset, epoch) = (span.base_offset, span.end_offset, span.epoch);
-        Ok(TailRun {
-            base_offset,
-            end_offset,
-            epoch,
-            bytes,
-            sequence,
-        })
+        Ok(WalRun::new(span, bytes))
     }
 
     /// Reads the row of a missing object again. Fails if it still references the object, which was

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use streamhouse_core::{Error, PartitionUid, batch::BatchIter};
 use streamhouse_metadata::{LogPosition, LogSpan, NewSegment, SegmentIntent, SpanLocation};
 use tokio::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::{
     failpoint::FailPoint,
     invariant::Invariant,
     log::SpanError,
-    partition::{LedPartition, tail::copy_stamped},
+    partition::LedPartition,
     segment::{SegmentError, SegmentIdentity, SegmentIndex, SegmentSummary, SegmentWriter, verify_segment},
     session::AgentSession,
     store::{GetRange, RetryPolicy, StoreErrorKind, put_settled},
@@ -377,25 +377,23 @@ async fn read_span(
     };
     let in_memory = partition.tail.lock().runs(span.base_offset, length);
     let in_memory = in_memory.and_then(|runs| runs.into_iter().next());
-    let run = match in_memory
-        .filter(|run| run.base_offset == span.base_offset && run.end_offset == span.end_offset)
+    if let Some(run) =
+        in_memory.filter(|run| run.base_offset == span.base_offset && run.end_offset == span.end_offset)
     {
-        Some(run) => run,
-        None => match deps.log.wal_run(partition.uid(), span).await {
-            Err(SpanError::Missing(error)) => {
-                return Err(deps
-                    .log
-                    .confirm_missing(partition.uid(), span, error)
-                    .await?
-                    .into());
-            }
-            run => run.map_err(Error::from)?,
-        },
+        return Ok(run.bytes);
+    }
+    let run = match deps.log.wal_run(partition.uid(), span).await {
+        Err(SpanError::Missing(error)) => {
+            return Err(deps
+                .log
+                .confirm_missing(partition.uid(), span, error)
+                .await?
+                .into());
+        }
+        run => run.map_err(Error::from)?,
     };
-    let mut out = BytesMut::with_capacity(run.bytes.len());
-    copy_stamped(&run, span.base_offset, usize::MAX, &mut out)
-        .map_err(|error| JobError::Corrupt(error.to_string()))?;
-    Ok(out.freeze())
+    run.stamped()
+        .map_err(|error| JobError::Corrupt(error.to_string()))
 }
 
 fn append_batches(writer: &mut SegmentWriter, batches: &Bytes) -> Result<(), JobError> {

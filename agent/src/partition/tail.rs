@@ -16,23 +16,18 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use streamhouse_core::{
-    batch::{self, BatchError, BatchHeader},
-    kafka::RecordBuffers,
-};
+use streamhouse_core::{batch::BatchError, kafka::RecordBuffers};
 
-use super::LedPartition;
+use super::{LedPartition, batch_selection::select_batches};
 
-/// A run of batches back to back, as stored in one WAL object.
+/// A run of batches back to back, stored in one WAL object.
 #[derive(Debug, Clone)]
 pub struct TailRun {
     /// Offset of the first record.
     pub base_offset: i64,
     /// Offset after the last record.
     pub end_offset: i64,
-    /// Leader epoch to stamp.
-    pub epoch: i32,
-    /// The batches. Those of a tail are stamped, those of a WAL object that was just read are not.
+    /// The batches, stamped.
     pub bytes: Bytes,
     /// Sequence of the WAL object, for [`PartitionTail::drop_through`].
     pub sequence: u64,
@@ -93,38 +88,6 @@ impl PartitionTail {
     }
 }
 
-/// Copies whole batches of a run to `out`, stamped, beginning with the one that holds `from`, while
-/// `out` stays within `max_bytes`; the first batch whatever its size. Returns the offset after the
-/// last copied record, and whether the run was copied to its end.
-///
-/// # Errors
-/// If a batch header cannot be parsed.
-pub fn copy_stamped(
-    run: &TailRun,
-    from: i64,
-    max_bytes: usize,
-    out: &mut BytesMut,
-) -> Result<(i64, bool), BatchError> {
-    let mut offset = run.base_offset;
-    let mut position = 0;
-    while position < run.bytes.len() {
-        let header = BatchHeader::parse(&run.bytes[position..])?;
-        let size = header.size();
-        let next = offset + i64::from(header.last_offset_delta) + 1;
-        if next > from {
-            if !out.is_empty() && out.len() + size > max_bytes {
-                return Ok((offset, false));
-            }
-            let start = out.len();
-            out.extend_from_slice(&run.bytes[position..position + size]);
-            batch::stamp(&mut out[start..], offset, run.epoch);
-        }
-        offset = next;
-        position += size;
-    }
-    Ok((offset, true))
-}
-
 /// Shorter pieces are copied: a buffer of their own costs more.
 const MIN_SHARED_BYTES: usize = 4 << 10;
 
@@ -152,28 +115,11 @@ impl BatchCollector {
         max_bytes: usize,
         share: bool,
     ) -> Result<(i64, bool), BatchError> {
-        let (mut offset, mut position) = (run.base_offset, 0);
-        let mut start = None;
-        let mut whole = true;
-        while position < run.bytes.len() {
-            let header = BatchHeader::parse(&run.bytes[position..])?;
-            let size = header.size();
-            let next = offset + i64::from(header.last_offset_delta) + 1;
-            if next > from {
-                let begin = *start.get_or_insert(position);
-                let taken = self.len + position - begin;
-                if taken > 0 && taken + size > max_bytes {
-                    whole = false;
-                    break;
-                }
-            }
-            offset = next;
-            position += size;
+        let selected = select_batches(&run.bytes, run.base_offset, from, max_bytes, self.len)?;
+        if !selected.bytes.is_empty() {
+            self.push(run.bytes.slice(selected.bytes), share);
         }
-        if let Some(start) = start {
-            self.push(run.bytes.slice(start..position), share);
-        }
-        Ok((offset, whole))
+        Ok((selected.next_offset, selected.whole))
     }
 
     fn push(&mut self, batches: Bytes, share: bool) {
@@ -288,7 +234,7 @@ impl TailBudget {
 
 #[cfg(test)]
 mod tests {
-    use streamhouse_core::batch::{BatchBuilder, BatchIter, Compression};
+    use streamhouse_core::batch::{self, BatchBuilder, BatchIter, Compression};
 
     use super::*;
 
@@ -308,7 +254,6 @@ mod tests {
         TailRun {
             base_offset,
             end_offset: base_offset + sizes.len() as i64,
-            epoch: 3,
             bytes: bytes.freeze(),
             sequence: 0,
         }

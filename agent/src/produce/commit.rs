@@ -378,7 +378,6 @@ fn publish_to_tail(
     body: &Bytes,
     outcomes: &[BatchOutcome],
 ) {
-    let epoch = part.epoch;
     let mut run: Option<(i64, i64, u64, u64)> = None; // offsets and positions: [base, end) and [start, stop)
     let mut position = part.position;
     let mut tail = partition.tail.lock();
@@ -389,7 +388,6 @@ fn publish_to_tail(
             tail.push(TailRun {
                 base_offset,
                 end_offset,
-                epoch,
                 bytes,
                 sequence,
             });

@@ -17,7 +17,7 @@ use crate::store::{
 /// Bytes read ahead of a consumer that catches up.
 const READ_AHEAD_BYTES: u64 = 4 << 20;
 /// Minimum size of a read for its consumer to count as catching up.
-const CATCH_UP_MIN_BYTES: usize = 256 * 1024;
+pub const CATCH_UP_MIN_BYTES: usize = 256 * 1024;
 
 /// Why a segment could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
