@@ -250,11 +250,12 @@ fn build_response(
     let me = deps.session.get().map(|life| life.incarnation);
     let results = request.partitions.iter().zip(parts).filter_map(|(wanted, part)| {
         let part = part?;
+        let record = view
+            .find_partition(&wanted.topic, &wanted.topic_id, wanted.partition)
+            .ok();
         // Not when it is read: without memory for all of it, it is read again.
-        partition::count_read(deps, wanted, &part);
-        let record = view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
+        partition::count_read(deps, wanted, &part, record);
         let leader = record
-            .ok()
             .filter(|r| r.holder.is_some() && r.holder != me)
             .map(|record| view.leader(record));
         Some(FetchedPartition {

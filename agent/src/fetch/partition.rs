@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use streamhouse_core::{Error, ErrorCode, PartitionUid, kafka::RecordBuffers, protocol::v1};
-use streamhouse_metadata::LogBounds;
+use streamhouse_metadata::{LogBounds, PartitionEntry};
 use tokio::sync::watch;
 
 use super::{
@@ -60,18 +60,20 @@ pub(super) async fn read_partition(
     read.unwrap_or_else(|error| (PartitionRead::failed(error), None))
 }
 
-/// Counts the records of a read that is part of the response.
-pub(super) fn count_read(deps: &FetchDeps, wanted: &v1::PartitionFetch, read: &PartitionRead) {
+/// Counts the records of a read that is part of the response. `record` is the partition, if it
+/// exists.
+pub(super) fn count_read(
+    deps: &FetchDeps,
+    wanted: &v1::PartitionFetch,
+    read: &PartitionRead,
+    record: Option<&PartitionEntry>,
+) {
     if read.records.is_empty() {
         return;
     }
     let records = read.next_offset.saturating_sub(wanted.offset);
     let (records, bytes) = (records.max(0).unsigned_abs(), read.records.len() as u64);
-    let view = deps.directory.view();
-    let record = view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
-    let led = record
-        .ok()
-        .and_then(|record| deps.session.get()?.partitions.get(record.uid));
+    let led = record.and_then(|record| deps.session.get()?.partitions.get(record.uid));
     match led {
         Some(partition) => partition.traffic(&deps.metrics).record_fetched(records, bytes),
         // The counters are looked up per fetch, which is cheap compared with the metadata store.
