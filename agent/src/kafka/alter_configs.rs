@@ -27,36 +27,81 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
+/// Settings of a resource as a request gives them.
+enum RequestedSettings {
+    /// Replaces all.
+    All(Vec<AlterConfigsConfig>),
+    /// Changes some.
+    Changes(Vec<IncrementalAlterConfigsConfig>),
+}
+
+/// Type and name of a resource.
+type ResourceKey = (i8, String);
+
 /// Serves IncrementalAlterConfigs.
 pub(super) async fn incremental_alter_configs(
     context: RequestContext,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let named = request.resources.iter();
-    let repeated = repeated_resources(named.map(|each| (each.resource_type, each.resource_name.as_str())));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let kind = (resource.resource_type, resource.resource_name);
-        let changed = match repeated.contains(&kind) {
-            true => Err(repeated_resource()),
-            false => change_topic(&context, &kind, resource.configs, request.validate_only).await,
-        };
-        responses.push(IncrementalAlterConfigsResult {
-            error_code: result_code(ErrorFamily::Admin, &changed),
-            error_message: changed.err().map(|error| error.message().to_owned()),
-            resource_type: kind.0,
-            resource_name: kind.1,
-        });
-    }
+    let resources = request.resources.into_iter().map(|resource| {
+        let key = (resource.resource_type, resource.resource_name);
+        (key, RequestedSettings::Changes(resource.configs))
+    });
+    let altered = alter_resources(&context, resources.collect(), request.validate_only).await;
+    let responses = altered.into_iter().map(|result| IncrementalAlterConfigsResult {
+        error_code: result.error_code,
+        error_message: result.error_message,
+        resource_type: result.resource_type,
+        resource_name: result.resource_name,
+    });
     IncrementalAlterConfigsResponse {
-        responses,
+        responses: responses.collect(),
         ..IncrementalAlterConfigsResponse::default()
     }
 }
 
+/// Serves AlterConfigs, which replaces all settings of a topic.
+pub(super) async fn alter_configs(
+    context: RequestContext,
+    request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
+    let resources = request.resources.into_iter().map(|resource| {
+        let key = (resource.resource_type, resource.resource_name);
+        (key, RequestedSettings::All(resource.configs))
+    });
+    AlterConfigsResponse {
+        responses: alter_resources(&context, resources.collect(), request.validate_only).await,
+        ..AlterConfigsResponse::default()
+    }
+}
+
+/// Alters one resource after the other; one that is named twice is not altered.
+async fn alter_resources(
+    context: &RequestContext,
+    resources: Vec<(ResourceKey, RequestedSettings)>,
+    validate_only: bool,
+) -> Vec<AlterConfigsResult> {
+    let repeated = repeated_resources(resources.iter().map(|(key, _)| key));
+    let mut results = Vec::with_capacity(resources.len());
+    for (key, settings) in resources {
+        let altered = match settings {
+            _ if repeated.contains(&key) => Err(repeated_resource()),
+            RequestedSettings::All(configs) => replace(context, &key, configs, validate_only).await,
+            RequestedSettings::Changes(configs) => change_topic(context, &key, configs, validate_only).await,
+        };
+        results.push(AlterConfigsResult {
+            error_code: result_code(ErrorFamily::Admin, &altered),
+            error_message: altered.err().map(|error| error.message().to_owned()),
+            resource_type: key.0,
+            resource_name: key.1,
+        });
+    }
+    results
+}
+
 async fn change_topic(
     context: &RequestContext,
-    (kind, name): &(i8, String),
+    (kind, name): &ResourceKey,
     configs: Vec<IncrementalAlterConfigsConfig>,
     validate_only: bool,
 ) -> Result<(), Error> {
@@ -140,36 +185,9 @@ fn changed_list(old: &str, values: &str, add: bool) -> String {
     list.join(",")
 }
 
-/// Serves AlterConfigs, which replaces all settings of a topic.
-pub(super) async fn alter_configs(
-    context: RequestContext,
-    request: AlterConfigsRequest,
-) -> AlterConfigsResponse {
-    let named = request.resources.iter();
-    let repeated = repeated_resources(named.map(|each| (each.resource_type, each.resource_name.as_str())));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let kind = (resource.resource_type, resource.resource_name);
-        let changed = match repeated.contains(&kind) {
-            true => Err(repeated_resource()),
-            false => replace(&context, &kind, resource.configs, request.validate_only).await,
-        };
-        responses.push(AlterConfigsResult {
-            error_code: result_code(ErrorFamily::Admin, &changed),
-            error_message: changed.err().map(|error| error.message().to_owned()),
-            resource_type: kind.0,
-            resource_name: kind.1,
-        });
-    }
-    AlterConfigsResponse {
-        responses,
-        ..AlterConfigsResponse::default()
-    }
-}
-
 async fn replace(
     context: &RequestContext,
-    (kind, name): &(i8, String),
+    (kind, name): &ResourceKey,
     configs: Vec<AlterConfigsConfig>,
     validate_only: bool,
 ) -> Result<(), Error> {
@@ -239,10 +257,9 @@ fn missing_value(name: &str) -> Error {
 }
 
 /// Returns the resources that a request names more than once.
-fn repeated_resources<'a>(named: impl Iterator<Item = (i8, &'a str)>) -> BTreeSet<(i8, String)> {
+fn repeated_resources<'a>(named: impl Iterator<Item = &'a ResourceKey>) -> BTreeSet<ResourceKey> {
     let mut seen = HashSet::new();
-    let repeated = named.filter(|resource| !seen.insert(*resource));
-    repeated.map(|(kind, name)| (kind, name.to_owned())).collect()
+    named.filter(|key| !seen.insert(*key)).cloned().collect()
 }
 
 fn repeated_resource() -> Error {
