@@ -144,18 +144,18 @@ impl ProducerState {
 /// A row of a producer: its id and epoch, the encoded batches, and the time of the last one.
 pub(crate) type ActiveProducerRow = (i64, i16, Vec<u8>, i64);
 
-/// Returns the producer of a row.
-pub(crate) fn active_producer(
-    partition: PartitionUid,
-    (producer_id, epoch, batches, last_used_ms): ActiveProducerRow,
-) -> ActiveProducer {
-    let state = ProducerState::from_stored(partition, producer_id, epoch, &batches);
-    ActiveProducer {
-        producer_id,
-        epoch,
-        last_sequence: state.batches.back().map_or(-1, |batch| batch.last),
-        last_used_ms,
-    }
+/// Returns the producers of a partition's rows.
+pub(crate) fn active_producers(partition: PartitionUid, rows: Vec<ActiveProducerRow>) -> Vec<ActiveProducer> {
+    let producer = |(producer_id, epoch, batches, last_used_ms): ActiveProducerRow| {
+        let state = ProducerState::from_stored(partition, producer_id, epoch, &batches);
+        ActiveProducer {
+            producer_id,
+            epoch,
+            last_sequence: state.batches.back().map_or(-1, |batch| batch.last),
+            last_used_ms,
+        }
+    };
+    rows.into_iter().map(producer).collect()
 }
 
 /// Evaluates a batch of `records` records that would be appended at `base_offset`, and adds it to

@@ -42,10 +42,7 @@ pub(super) async fn active_producers(
     .bind(row_limit(limit))
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| producers::active_producer(uid, row))
-        .collect())
+    Ok(producers::active_producers(uid, rows))
 }
 
 pub(super) async fn bounds(
