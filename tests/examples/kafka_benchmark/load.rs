@@ -13,7 +13,7 @@ const PARTITIONS: u32 = 8;
 
 /// A load, run against both systems.
 #[derive(Debug)]
-pub(crate) struct Load {
+pub(crate) struct BenchmarkLoad {
     /// What the table calls it.
     pub(crate) title: &'static str,
     /// Name of the topic; a load that consumes reads that of the load before.
@@ -46,43 +46,43 @@ const LARGE_BATCHES: &[&str] = &[
 const DEFAULTS: &[&str] = &["compression.type=lz4", "acks=all"];
 
 /// All loads, in order.
-pub(crate) const LOADS: [Load; 6] = [
-    Load {
+pub(crate) const LOADS: [BenchmarkLoad; 6] = [
+    BenchmarkLoad {
         title: "produce 100 B",
         topic: "small",
         record_bytes: 100,
         records: 5_000_000,
         kind: LoadKind::Produce(LARGE_BATCHES),
     },
-    Load {
+    BenchmarkLoad {
         title: "consume 100 B",
         topic: "small",
         record_bytes: 100,
         records: 5_000_000,
         kind: LoadKind::Consume,
     },
-    Load {
+    BenchmarkLoad {
         title: "produce 1 KiB",
         topic: "large",
         record_bytes: 1024,
         records: 1_000_000,
         kind: LoadKind::Produce(LARGE_BATCHES),
     },
-    Load {
+    BenchmarkLoad {
         title: "consume 1 KiB",
         topic: "large",
         record_bytes: 1024,
         records: 1_000_000,
         kind: LoadKind::Consume,
     },
-    Load {
+    BenchmarkLoad {
         title: "produce 100 B, a producer's default settings",
         topic: "defaults",
         record_bytes: 100,
         records: 2_000_000,
         kind: LoadKind::Produce(DEFAULTS),
     },
-    Load {
+    BenchmarkLoad {
         title: "produce 100 B at 200,000 records/s",
         topic: "paced",
         record_bytes: 100,
@@ -96,12 +96,12 @@ pub(crate) const LOADS: [Load; 6] = [
 pub(crate) struct MeasuredLoad {
     pub(crate) title: &'static str,
     pub(crate) system: &'static str,
-    pub(crate) values: Measurements,
+    pub(crate) values: LoadMeasurements,
 }
 
 /// The numbers of one run.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Measurements {
+pub(crate) struct LoadMeasurements {
     pub(crate) records_per_second: f64,
     /// Without the time that joining the group took.
     pub(crate) steady_records_per_second: Option<f64>,
@@ -113,7 +113,7 @@ pub(crate) struct Measurements {
     pub(crate) stores_cpu_per_gb: f64,
 }
 
-impl Load {
+impl BenchmarkLoad {
     /// Runs the load against a system.
     pub(crate) fn run(
         &self,
@@ -159,29 +159,29 @@ impl Load {
     }
 }
 
-fn produced(report: &ProducerReport) -> Measurements {
-    Measurements {
+fn produced(report: &ProducerReport) -> LoadMeasurements {
+    LoadMeasurements {
         records_per_second: report.records_per_second,
         p50_ms: Some(report.p50_ms),
         p99_ms: Some(report.p99_ms),
-        ..Measurements::default()
+        ..LoadMeasurements::default()
     }
 }
 
-fn consumed(report: &ConsumerReport) -> Measurements {
-    Measurements {
+fn consumed(report: &ConsumerReport) -> LoadMeasurements {
+    LoadMeasurements {
         records_per_second: report.records_per_second,
         steady_records_per_second: Some(report.fetch_records_per_second),
-        ..Measurements::default()
+        ..LoadMeasurements::default()
     }
 }
 
 /// Returns the medians of the rounds, by title and system, in the order of the loads.
 pub(crate) fn medians(
     measured: &[MeasuredLoad],
-) -> Vec<(&'static str, BTreeMap<&'static str, Measurements>)> {
-    let of_load = |load: &Load| {
-        let mut by_system: BTreeMap<&'static str, Vec<&Measurements>> = BTreeMap::new();
+) -> Vec<(&'static str, BTreeMap<&'static str, LoadMeasurements>)> {
+    let of_load = |load: &BenchmarkLoad| {
+        let mut by_system: BTreeMap<&'static str, Vec<&LoadMeasurements>> = BTreeMap::new();
         for run in measured.iter().filter(|run| run.title == load.title) {
             by_system.entry(run.system).or_default().push(&run.values);
         }
@@ -193,15 +193,15 @@ pub(crate) fn medians(
     LOADS.iter().map(of_load).collect()
 }
 
-fn median_of(runs: &[&Measurements]) -> Measurements {
-    let median = |number: &dyn Fn(&Measurements) -> Option<f64>| {
+fn median_of(runs: &[&LoadMeasurements]) -> LoadMeasurements {
+    let median = |number: &dyn Fn(&LoadMeasurements) -> Option<f64>| {
         let mut numbers: Vec<f64> = runs.iter().filter_map(|run| number(run)).collect();
         numbers.sort_by(f64::total_cmp);
         let upper = numbers.get(numbers.len() / 2)?;
         let lower = numbers.get((numbers.len() - 1) / 2)?;
         Some((upper + lower) / 2.0)
     };
-    Measurements {
+    LoadMeasurements {
         records_per_second: median(&|run| Some(run.records_per_second)).unwrap_or_default(),
         steady_records_per_second: median(&|run| run.steady_records_per_second),
         p50_ms: median(&|run| run.p50_ms),

@@ -1,7 +1,7 @@
 //! What is printed: a line for each run, and the table of `docs/benchmarks.md`.
 
 use super::{
-    load::{self, MeasuredLoad, Measurements},
+    load::{self, LoadMeasurements, MeasuredLoad},
     systems::{KAFKA, LARGE_CACHE, STREAMHOUSE},
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn render_table(measured: &[MeasuredLoad]) -> String {
     lines.join("\n")
 }
 
-fn row(title: &str, system: &str, values: &Measurements) -> String {
+fn row(title: &str, system: &str, values: &LoadMeasurements) -> String {
     let latency = match (values.p50_ms, values.p99_ms) {
         (Some(p50), Some(p99)) => format!("{p50:.0} / {p99:.0}"),
         _ => String::new(),
@@ -46,8 +46,8 @@ fn row(title: &str, system: &str, values: &Measurements) -> String {
     )
 }
 
-fn ratio_row(base: &Measurements, values: &Measurements) -> String {
-    let ratio = |number: &dyn Fn(&Measurements) -> Option<f64>| match (number(values), number(base)) {
+fn ratio_row(base: &LoadMeasurements, values: &LoadMeasurements) -> String {
+    let ratio = |number: &dyn Fn(&LoadMeasurements) -> Option<f64>| match (number(values), number(base)) {
         (Some(value), Some(base)) if base > 0.0 => Some(format!("{:.2}", value / base)),
         _ => None,
     };

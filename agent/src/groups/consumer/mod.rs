@@ -81,7 +81,7 @@ pub struct ConsumerGroupRules {
 
 /// How far a member is on its way to its target assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reconciliation {
+enum MemberReconciliation {
     /// It has all of its target that it may have in its epoch.
     Stable,
     /// It must give up partitions first.
@@ -107,7 +107,7 @@ struct ConsumerMember {
     epoch: i32,
     /// The epoch before, which the member may still have if a reply was lost.
     previous_epoch: i32,
-    reconciliation: Reconciliation,
+    reconciliation: MemberReconciliation,
     assigned: PartitionEpochs,
     /// Partitions that it must give up; nobody else can have them meanwhile.
     revoking: PartitionEpochs,
@@ -127,7 +127,7 @@ impl ConsumerMember {
             assignor: None,
             epoch: JOIN_EPOCH,
             previous_epoch: JOIN_EPOCH,
-            reconciliation: Reconciliation::Stable,
+            reconciliation: MemberReconciliation::Stable,
             assigned: PartitionEpochs::new(),
             revoking: PartitionEpochs::new(),
             target: Arc::default(),
@@ -135,7 +135,7 @@ impl ConsumerMember {
     }
 
     fn is_reconciled_to(&self, epoch: i32) -> bool {
-        self.reconciliation == Reconciliation::Stable && self.epoch == epoch
+        self.reconciliation == MemberReconciliation::Stable && self.epoch == epoch
     }
 
     /// Returns the bytes of its subscription.

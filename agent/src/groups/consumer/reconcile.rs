@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::{
-    ConsumerGroup, ConsumerMember, MemberId, Reconciliation,
+    ConsumerGroup, ConsumerMember, MemberId, MemberReconciliation,
     partitions::{PartitionEpochs, PartitionKey, PartitionSet},
 };
 
@@ -39,20 +39,22 @@ impl ConsumerGroup {
             return false;
         }
         let next = match member.reconciliation {
-            Reconciliation::Stable if member.epoch == target_epoch => self.drop_unsubscribed(member, context),
-            Reconciliation::UnrevokedPartitions if context.may_own(&member.revoking) => {
+            MemberReconciliation::Stable if member.epoch == target_epoch => {
+                self.drop_unsubscribed(member, context)
+            }
+            MemberReconciliation::UnrevokedPartitions if context.may_own(&member.revoking) => {
                 if !context.resubscribed {
                     return false;
                 }
                 self.drop_unsubscribed(member, context)
             }
-            Reconciliation::UnrevokedPartitions => {
+            MemberReconciliation::UnrevokedPartitions => {
                 // Partitions may also be given up for a new subscription, before its target is
                 // known.
                 let epoch = member.epoch.saturating_add(1).min(target_epoch);
                 self.advance(id, with_epoch(member, epoch), context)
             }
-            Reconciliation::Stable | Reconciliation::UnreleasedPartitions => {
+            MemberReconciliation::Stable | MemberReconciliation::UnreleasedPartitions => {
                 self.advance(id, member, context)
             }
         };
@@ -60,7 +62,7 @@ impl ConsumerGroup {
             return false;
         }
         if let Some(entry) = self.members.get_mut(id) {
-            let unrevoked = entry.member.reconciliation == Reconciliation::UnrevokedPartitions;
+            let unrevoked = entry.member.reconciliation == MemberReconciliation::UnrevokedPartitions;
             entry.revoke_until = unrevoked.then(|| now.saturating_add(entry.member.rebalance_ms));
         }
         true
@@ -81,7 +83,7 @@ impl ConsumerGroup {
         revoking.extend(dropped);
         if context.may_own(&revoking) {
             member.revoking = revoking;
-            member.reconciliation = Reconciliation::UnrevokedPartitions;
+            member.reconciliation = MemberReconciliation::UnrevokedPartitions;
         }
         member
     }
@@ -103,7 +105,7 @@ impl ConsumerGroup {
         if !revoking.is_empty() && context.may_own(&revoking) {
             member.assigned = kept;
             member.revoking = revoking;
-            member.reconciliation = Reconciliation::UnrevokedPartitions;
+            member.reconciliation = MemberReconciliation::UnrevokedPartitions;
             return member;
         }
         let wanted: Vec<PartitionKey> = member
@@ -127,8 +129,8 @@ impl ConsumerGroup {
             .extend(free.into_iter().map(|partition| (partition, epoch)));
         member.revoking = PartitionEpochs::new();
         member.reconciliation = match unreleased.is_empty() {
-            true => Reconciliation::Stable,
-            false => Reconciliation::UnreleasedPartitions,
+            true => MemberReconciliation::Stable,
+            false => MemberReconciliation::UnreleasedPartitions,
         };
         member
     }

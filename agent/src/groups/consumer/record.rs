@@ -8,7 +8,7 @@ use streamhouse_core::{Error, ErrorCode};
 use uuid::Uuid;
 
 use super::{
-    ConsumerGroup, ConsumerGroupRules, ConsumerMember, MemberEntry, Reconciliation,
+    ConsumerGroup, ConsumerGroupRules, ConsumerMember, MemberEntry, MemberReconciliation,
     assignor::ServerAssignor,
     catalog::TopicShape,
     partitions::{PartitionEpochs, PartitionKey, PartitionSet, partitions_by_topic},
@@ -140,7 +140,7 @@ impl ConsumerGroup {
         if let Some(instance) = &member.instance {
             self.static_members.insert(instance.clone(), Arc::clone(&id));
         }
-        let revokes = member.reconciliation == Reconciliation::UnrevokedPartitions;
+        let revokes = member.reconciliation == MemberReconciliation::UnrevokedPartitions;
         let entry = MemberEntry {
             expires: now.saturating_add(self.rules.session_ms),
             revoke_until: revokes.then(|| now.saturating_add(member.rebalance_ms)),
@@ -183,9 +183,9 @@ fn encode_member(id: &str, member: &ConsumerMember) -> StoredConsumerMember {
         epoch: member.epoch,
         previous_epoch: member.previous_epoch,
         reconciliation: match member.reconciliation {
-            Reconciliation::Stable => STABLE,
-            Reconciliation::UnrevokedPartitions => UNREVOKED_PARTITIONS,
-            Reconciliation::UnreleasedPartitions => UNRELEASED_PARTITIONS,
+            MemberReconciliation::Stable => STABLE,
+            MemberReconciliation::UnrevokedPartitions => UNREVOKED_PARTITIONS,
+            MemberReconciliation::UnreleasedPartitions => UNRELEASED_PARTITIONS,
         },
         assigned: encode_epochs(&member.assigned),
         revoking: encode_epochs(&member.revoking),
@@ -206,9 +206,9 @@ fn decode_member(stored: StoredConsumerMember) -> Result<ConsumerMember, Error> 
         epoch: stored.epoch,
         previous_epoch: stored.previous_epoch,
         reconciliation: match stored.reconciliation {
-            STABLE => Reconciliation::Stable,
-            UNREVOKED_PARTITIONS => Reconciliation::UnrevokedPartitions,
-            UNRELEASED_PARTITIONS => Reconciliation::UnreleasedPartitions,
+            STABLE => MemberReconciliation::Stable,
+            UNREVOKED_PARTITIONS => MemberReconciliation::UnrevokedPartitions,
+            UNRELEASED_PARTITIONS => MemberReconciliation::UnreleasedPartitions,
             other => return Err(unreadable(&format!("unknown state {other} of a member"))),
         },
         assigned: decode_epochs(stored.assigned)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use streamhouse_core::Error;
 
 use super::{
-    ConsumerGroup, ConsumerMember, JOIN_EPOCH, MemberId, Reconciliation, STATIC_LEAVE_EPOCH,
+    ConsumerGroup, ConsumerMember, JOIN_EPOCH, MemberId, MemberReconciliation, STATIC_LEAVE_EPOCH,
     errors::{fenced_instance, member_id_taken, unknown_instance, unknown_member, unreleased_instance},
     partitions::PartitionEpochs,
     request::{HeartbeatOutcome, HeartbeatReply, MemberHeartbeat, check_epoch},
@@ -113,7 +113,7 @@ pub(super) fn returning_member(member: &ConsumerMember) -> ConsumerMember {
     ConsumerMember {
         epoch: JOIN_EPOCH,
         previous_epoch: JOIN_EPOCH,
-        reconciliation: Reconciliation::Stable,
+        reconciliation: MemberReconciliation::Stable,
         ..member.clone()
     }
 }
