@@ -7,7 +7,7 @@ use crate::tools::spec::{
 
 /// With the compiler: a program of one source file is started without a build.
 const JAVA: AptPackage = AptPackage::with_programs(
-    &["openjdk-17-jdk-headless"],
+    &["default-jdk-headless"],
     &[PackageEvidence::Programs(&["java", "javac"])],
 );
 
