@@ -27,14 +27,8 @@ pub(crate) struct ConsumerReport {
 /// Runs a program with the Java options of Kafka's scripts, and returns what it prints.
 fn run(class: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let program = KafkaProgram::Class(class).with_options(&["-Xmx1g", "-XX:+UseG1GC"])?;
-    let mut process = program.args(arguments).start()?;
-    let status = process.wait(LIMIT)?;
-    anyhow::ensure!(
-        status.success(),
-        "{class} ended with {status}: {}",
-        process.log_tail()
-    );
-    Ok(process.stdout())
+    let output = program.args(arguments).run(LIMIT)?;
+    Ok(output.ensure_success().context(class.to_owned())?.stdout_text())
 }
 
 /// Creates a topic.

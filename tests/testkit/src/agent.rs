@@ -90,9 +90,7 @@ impl AgentProcessBuilder {
     ///
     /// Fails if the agent runs longer than `limit`. Its exit status is not checked.
     pub fn run(self, limit: Duration) -> anyhow::Result<crate::ProgramOutput> {
-        let mut process = self.command(&[])?.start()?;
-        let status = process.wait(limit)?;
-        Ok(crate::ProgramOutput::from_process(&process, status))
+        self.command(&[])?.run(limit)
     }
 
     /// Starts a command such as `purge` without waiting for its end.

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::{ChildProcess, ProcessBuilder, programs};
 
+/// How long a command of the command line may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// The result of a finished program.
 #[derive(Debug, Clone)]
 pub struct ProgramOutput {
@@ -72,7 +75,7 @@ impl CliRunner {
 
     /// Runs a command to its end, for at most two minutes, without standard input.
     pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<ProgramOutput> {
-        run_to_end(self.command(args)?)
+        self.command(args)?.run(COMMAND_TIMEOUT)
     }
 
     /// Runs a command to its end, for at most two minutes, with `input` as standard input.
@@ -81,7 +84,7 @@ impl CliRunner {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         input: impl Into<Vec<u8>>,
     ) -> anyhow::Result<ProgramOutput> {
-        run_to_end(self.command(args)?.input(input))
+        self.command(args)?.input(input).run(COMMAND_TIMEOUT)
     }
 
     /// Starts a command without waiting for its end.
@@ -99,8 +102,15 @@ impl CliRunner {
     }
 }
 
-fn run_to_end(spawn: ProcessBuilder) -> anyhow::Result<ProgramOutput> {
-    let mut process = spawn.start()?;
-    let status = process.wait(Duration::from_secs(120))?;
-    Ok(ProgramOutput::from_process(&process, status))
+impl ProcessBuilder {
+    /// Runs the program to its end. Its exit status is not checked.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the program cannot be started or runs longer than `limit`.
+    pub fn run(self, limit: Duration) -> anyhow::Result<ProgramOutput> {
+        let mut process = self.start()?;
+        let status = process.wait(limit)?;
+        Ok(ProgramOutput::from_process(&process, status))
+    }
 }

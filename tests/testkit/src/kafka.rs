@@ -88,17 +88,13 @@ impl KafkaBroker {
         let file = folder.path().join("server.properties");
         let text = properties(&port, &controller, &folder.path().join("data"), settings);
         std::fs::write(&file, text).context("cannot write server.properties")?;
-        let mut format = KafkaProgram::Class("kafka.tools.StorageTool")
+        KafkaProgram::Class("kafka.tools.StorageTool")
             .command()?
             .args(["format", "--cluster-id", CLUSTER_ID, "--config"])
             .arg(&file)
-            .start()?;
-        let status = format.wait(wait::SERVER_TIMEOUT)?;
-        anyhow::ensure!(
-            status.success(),
-            "the broker's folder could not be formatted: {}",
-            format.log_tail()
-        );
+            .run(wait::SERVER_TIMEOUT)?
+            .ensure_success()
+            .context("the broker's folder could not be formatted")?;
         let process = KafkaProgram::Class("kafka.Kafka")
             .with_options(&["-Xms256m", "-Xmx1g"])?
             .arg(&file)

@@ -101,7 +101,7 @@ pub fn franz_go_tests() -> anyhow::Result<PathBuf> {
 
 /// Returns the most recently built program of this name, in the cache folders with this prefix.
 #[cfg(feature = "servers")]
-fn find_newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
+pub(crate) fn find_newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
     let folders = std::fs::read_dir(cache_folder()?).into_iter().flatten().flatten();
     let newest = folders
         .filter(|folder| folder.file_name().to_string_lossy().starts_with(prefix))

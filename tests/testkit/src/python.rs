@@ -1,9 +1,11 @@
 //! Finds the Python environments that the test command installs.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
+
+use crate::programs;
 
 /// Returns the interpreter with kafka-python, confluent-kafka and aiokafka: `$STREAMHOUSE_PYTHON`,
 /// or that of the newest environment in the cache folder.
@@ -15,23 +17,10 @@ pub fn kafka_python() -> anyhow::Result<PathBuf> {
     if let Some(python) = env::var_os("STREAMHOUSE_PYTHON") {
         return Ok(python.into());
     }
-    let cache = env::var_os("STREAMHOUSE_CACHE").map(PathBuf::from).or_else(|| {
-        let home = env::var_os("HOME")?;
-        Some(Path::new(&home).join(".cache/streamhouse"))
-    });
-    let cache = cache.context("set HOME, or STREAMHOUSE_CACHE to the folder hack/test.sh installs into")?;
-    let folders = cache.read_dir().into_iter().flatten().flatten();
-    let folders = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("venv-kafka-"));
-    // The interpreter is a link to the system's, so its own time says nothing.
-    let finished = folders.filter_map(|entry| {
-        let marker = entry.path().join("ready").metadata().ok()?;
-        Some((marker.modified().ok()?, entry.path().join("bin/python")))
-    });
-    let newest = finished.filter(|(_, python)| python.exists()).max();
-    newest.map(|(_, python)| python).with_context(|| {
-        format!(
-            "there is no Python with kafka-python in {}; run hack/test.sh, which installs it",
-            cache.display()
-        )
-    })
+    // The interpreter is a link to the system's, so its own time says nothing: the marker's does.
+    let marker = programs::find_newest("venv-kafka-", "ready")?;
+    let python = marker.map(|marker| marker.with_file_name("bin").join("python"));
+    python
+        .filter(|python| python.exists())
+        .context("there is no Python with kafka-python; run hack/test.sh, which installs it")
 }
