@@ -8,7 +8,6 @@
 
 need test-servers minio kafka
 say "building"
-cargo build --release --workspace --bins
-cargo build --release -p streamhouse-tests --example kafka_benchmark
+build_programs --bin streamhouse-agent --example kafka_benchmark
 note "$(nproc) cores, $(uname -sr)"
 exec "${CARGO_TARGET_DIR:-target}/release/examples/kafka_benchmark" "$@"

@@ -127,7 +127,7 @@ impl BenchmarkLoad {
         if !matches!(self.kind, LoadKind::Consume) {
             tools::create_topic(&bootstrap, &topic, PARTITIONS)?;
         }
-        let before = CpuTimes::read(&system.processes()?)?;
+        let before = CpuTimes::read(&system.processes()?);
         let mut values = match self.kind {
             LoadKind::Produce(properties) => {
                 let report =
@@ -147,7 +147,7 @@ impl BenchmarkLoad {
             }
             LoadKind::Consume => consumed(&tools::consume(&bootstrap, &topic, records)?),
         };
-        let spent = CpuTimes::read(&system.processes()?)?.since(&before);
+        let spent = CpuTimes::read(&system.processes()?).since(&before);
         let gigabytes = (records * self.record_bytes) as f64 / 1e9;
         values.server_cpu_per_gb = spent.of(system.server()) / gigabytes;
         values.stores_cpu_per_gb = (spent.total() - spent.of(system.server())) / gigabytes;

@@ -14,14 +14,17 @@ pub(crate) struct CpuTimes(BTreeMap<&'static str, f64>);
 
 impl CpuTimes {
     /// Reads the times of processes: a name and the ids of each.
-    pub(crate) fn read(processes: &[(&'static str, Vec<u32>)]) -> anyhow::Result<Self> {
+    pub(crate) fn read(processes: &[(&'static str, Vec<u32>)]) -> Self {
         let mut times = BTreeMap::new();
         for (name, ids) in processes {
             for id in ids {
-                *times.entry(*name).or_default() += cpu_seconds(*id)?;
+                // One of PostgreSQL may end meanwhile; its seconds count for its parent then.
+                if let Ok(seconds) = cpu_seconds(*id) {
+                    *times.entry(*name).or_default() += seconds;
+                }
             }
         }
-        Ok(Self(times))
+        Self(times)
     }
 
     /// Returns the seconds since an earlier reading.

@@ -63,7 +63,7 @@ impl MeasuredSystem for KafkaSystem {
     }
 }
 
-/// An agent with its PostgreSQL and its MinIO.
+/// An agent. All of a benchmark share one PostgreSQL and one MinIO.
 #[derive(Debug)]
 pub(crate) struct StreamHouseSystem {
     name: &'static str,
