@@ -1,7 +1,7 @@
-"""A member of a group of the consumer protocol (KIP-848), for tests/tests/kafka_consumer_groups.rs: librdkafka.
+"""A member of a group of the consumer protocol (KIP-848), for tests/tests/kafka_consumer_groups: librdkafka.
 
-Usage: consumer_group_member.py BOOTSTRAP GROUP TOPIC CLIENT_ID; prints the value of each record once its offset is
-committed, until it is told to end.
+Usage: consumer_group_member.py BOOTSTRAP GROUP TOPIC CLIENT_ID; prints the value of each record after an attempt to commit
+its offset, until it is told to end.
 """
 
 import signal

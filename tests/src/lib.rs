@@ -1,11 +1,12 @@
 //! Shared by the integration tests: a cluster of real agents on a real PostgreSQL and MinIO
-//! ([`TestCluster`]), and a workload that records acknowledgements and compares the log with them
-//! ([`DeliveryLedger`]).
+//! ([`TestCluster`]), a workload that records acknowledgements and compares the log with them
+//! ([`DeliveryLedger`]), and the scripts of Kafka clients ([`scripts`]).
 
 pub mod cluster;
 pub mod kafka;
 pub mod ledger;
 pub mod raw;
+pub mod scripts;
 
 pub use cluster::TestCluster;
 pub use ledger::{DeliveryLedger, RunningWorkload};

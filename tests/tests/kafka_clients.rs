@@ -1,14 +1,16 @@
 //! Kafka clients on real agents: kafka-python produces, reads in groups and manages topics; records
 //! pass between it and this project's own client unchanged.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
 use streamhouse_client::{AutoOffsetReset, Consumer, Producer, Record};
 use streamhouse_core::time::system_clock;
-use streamhouse_testkit::{ProcessBuilder, kafka_python};
-use streamhouse_tests::TestCluster;
+use streamhouse_tests::{
+    TestCluster,
+    scripts::{finish_script, start_script},
+};
 
 type TestResult = anyhow::Result<()>;
 
@@ -23,21 +25,10 @@ fn first_timestamp() -> i64 {
 
 /// Runs a command of the script and returns what it prints.
 fn kafka_client(cluster: &TestCluster, command: &str, arguments: &[&str]) -> anyhow::Result<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka_clients.py");
-    let mut client = ProcessBuilder::new(kafka_python()?)
-        .name(command)
-        .arg(script)
-        .args([command, &cluster.kafka_bootstrap()])
-        .args(arguments)
-        .start()?;
-    let status = client.wait(CLIENT_TIMEOUT)?;
-    anyhow::ensure!(
-        status.success(),
-        "{command} ended with {status}: {}",
-        client.log_tail()
-    );
-    let printed = client.stdout();
-    serde_json::from_str(&printed).with_context(|| format!("{command} printed {printed}"))
+    let bootstrap = cluster.kafka_bootstrap();
+    let arguments = [&[command, bootstrap.as_str()], arguments].concat();
+    let mut client = start_script("tests/kafka_clients.py", command, &arguments)?;
+    finish_script(&mut client, CLIENT_TIMEOUT)
 }
 
 /// Returns the numbers in the values of records, in order of the records.

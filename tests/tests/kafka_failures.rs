@@ -2,12 +2,13 @@
 //! are killed and drained and while the stores stop. What is acknowledged is stored where the
 //! acknowledgement says, and nothing is stored twice.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context as _;
-use serde_json::Value;
-use streamhouse_testkit::{ChildProcess, ProcessBuilder, kafka_python, wait_until};
-use streamhouse_tests::TestCluster;
+use streamhouse_testkit::{ChildProcess, wait_until};
+use streamhouse_tests::{
+    TestCluster,
+    scripts::{finish_script, start_script},
+};
 
 type TestResult = anyhow::Result<()>;
 
@@ -17,24 +18,9 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Starts a command of the script.
 fn start_client(cluster: &TestCluster, command: &str, topic: &str) -> anyhow::Result<ChildProcess> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka_failures.py");
-    ProcessBuilder::new(kafka_python()?)
-        .name(command)
-        .arg(script)
-        .args([command, &cluster.kafka_bootstrap(), topic, &RECORDS.to_string()])
-        .start()
-}
-
-/// Waits for the end of a client and returns what it has printed.
-fn finish(client: &mut ChildProcess) -> anyhow::Result<Value> {
-    let status = client.wait(CLIENT_TIMEOUT)?;
-    anyhow::ensure!(
-        status.success(),
-        "a client ended with {status}: {}",
-        client.log_tail()
-    );
-    let printed = client.stdout();
-    serde_json::from_str(&printed).with_context(|| format!("a client printed {printed}"))
+    let (bootstrap, records) = (cluster.kafka_bootstrap(), RECORDS.to_string());
+    let arguments = [command, &bootstrap, topic, &records];
+    start_script("tests/kafka_failures.py", command, &arguments)
 }
 
 /// Clients that produce and read while something happens.
@@ -80,8 +66,10 @@ impl FailureTest {
 
     /// Waits until both clients have finished, and checks what they found.
     fn check(mut self) -> TestResult {
-        let places: Vec<(i32, i64)> = serde_json::from_value(finish(&mut self.producer)?)?;
-        let read: BTreeMap<String, usize> = serde_json::from_value(finish(&mut self.reader)?)?;
+        let places: Vec<(i32, i64)> =
+            serde_json::from_value(finish_script(&mut self.producer, CLIENT_TIMEOUT)?)?;
+        let read: BTreeMap<String, usize> =
+            serde_json::from_value(finish_script(&mut self.reader, CLIENT_TIMEOUT)?)?;
         let acknowledged = places.iter().enumerate();
         let expected: BTreeMap<String, usize> = acknowledged
             .map(|(number, (partition, offset))| (format!("{partition}-{offset}"), number))
@@ -150,7 +138,7 @@ async fn a_client_killed_within_its_requests_leaves_the_agent_as_it_was() -> Tes
     let queued = agent.metric("streamhouse_agent_queue_bytes")?;
     anyhow::ensure!(queued == 0.0, "{queued} bytes are held");
     test.producer = start_client(&test.cluster, "pipeline", "gone")?;
-    let places = finish(&mut test.producer)?;
+    let places = finish_script(&mut test.producer, CLIENT_TIMEOUT)?;
     anyhow::ensure!(places.as_array().is_some_and(|places| places.len() == RECORDS));
     Ok(())
 }

@@ -3,10 +3,12 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::Context as _;
 use serde_json::Value;
-use streamhouse_testkit::{CertificateAuthority, ProcessBuilder, SilentProxy, kafka_python};
-use streamhouse_tests::TestCluster;
+use streamhouse_testkit::{CertificateAuthority, SilentProxy};
+use streamhouse_tests::{
+    TestCluster,
+    scripts::{finish_script, start_script},
+};
 
 type TestResult = anyhow::Result<()>;
 
@@ -14,17 +16,9 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
 const RECORDS: usize = 500;
 
 fn kafka_client(command: &str, arguments: &[&str]) -> anyhow::Result<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka_listeners.py");
-    let client = ProcessBuilder::new(kafka_python()?).name(command).arg(script);
-    let mut client = client.arg(command).args(arguments).start()?;
-    let status = client.wait(CLIENT_TIMEOUT)?;
-    anyhow::ensure!(
-        status.success(),
-        "{command} ended with {status}: {}",
-        client.log_tail()
-    );
-    let printed = client.stdout();
-    serde_json::from_str(&printed).with_context(|| format!("{command} printed {printed}"))
+    let arguments = [&[command], arguments].concat();
+    let mut client = start_script("tests/kafka_listeners.py", command, &arguments)?;
+    finish_script(&mut client, CLIENT_TIMEOUT)
 }
 
 /// Writes a certificate for localhost where agents expect that of the listener `outside`. Returns

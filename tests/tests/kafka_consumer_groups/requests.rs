@@ -1,30 +1,23 @@
-//! Groups of the consumer protocol (KIP-848) on real agents: request by request, across the death
-//! of their coordinator, and with members of librdkafka that join, leave and die.
-
-use std::{collections::BTreeSet, path::Path, time::Duration};
+//! Request by request, with members that are none but their requests.
 
 use anyhow::Context as _;
-use streamhouse_client::{Producer, Record};
 use streamhouse_core::kafka::{
-    ApiVersionsRequest, ConsumerGroupDescribeGroup, ConsumerGroupDescribeRequest,
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, ConsumerGroupHeartbeatTopicPartitions,
-    DeleteGroupsRequest, DescribeGroupsRequest, JoinGroupRequest, JoinGroupRequestProtocol,
-    LeaveGroupMemberIdentity, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetFetchRequest, OffsetFetchRequestGroup,
+    ApiVersionsRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+    ConsumerGroupHeartbeatTopicPartitions, DeleteGroupsRequest, DescribeGroupsRequest, JoinGroupRequest,
+    JoinGroupRequestProtocol, LeaveGroupMemberIdentity, LeaveGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetFetchRequest,
+    OffsetFetchRequestGroup,
 };
-use streamhouse_testkit::{ChildProcess, ProcessBuilder, kafka_python};
 use streamhouse_tests::{TestCluster, kafka::KafkaConnection};
 
-type TestResult = anyhow::Result<()>;
+use super::{
+    GROUP, GROUP_ID_NOT_FOUND, NONE, QuickCluster, TOPIC, TestResult, connect_to_coordinator, describe,
+};
 
-const GROUP: &str = "readers";
-const TOPIC: &str = "orders";
-const NONE: i16 = 0;
 const UNKNOWN_MEMBER_ID: i16 = 25;
 const INCONSISTENT_GROUP_PROTOCOL: i16 = 23;
 const INVALID_REQUEST: i16 = 42;
 const NON_EMPTY_GROUP: i16 = 68;
-const GROUP_ID_NOT_FOUND: i16 = 69;
 const MEMBER_ID_REQUIRED: i16 = 79;
 const FENCED_MEMBER_EPOCH: i16 = 110;
 const UNRELEASED_INSTANCE_ID: i16 = 111;
@@ -54,15 +47,6 @@ fn partitions(response: &ConsumerGroupHeartbeatResponse) -> Option<Vec<i32>> {
     let assignment = response.assignment.as_ref()?;
     let topics = assignment.topic_partitions.iter();
     Some(topics.flat_map(|topic| topic.partitions.clone()).collect())
-}
-
-async fn describe(connection: &mut KafkaConnection) -> anyhow::Result<ConsumerGroupDescribeGroup> {
-    let request = ConsumerGroupDescribeRequest {
-        group_ids: vec![GROUP.to_owned()],
-        ..ConsumerGroupDescribeRequest::default()
-    };
-    let response = connection.call(&request, 1).await?;
-    response.groups.into_iter().next().context("a group")
 }
 
 async fn group_type(connection: &mut KafkaConnection) -> anyhow::Result<Option<(String, String)>> {
@@ -139,61 +123,6 @@ async fn fetch_offsets(
         group.error_code,
         partitions.map(|part| part.committed_offset).collect(),
     ))
-}
-
-/// A cluster of agents in development mode, with which members rebalance and expire sooner.
-struct QuickCluster {
-    cluster: TestCluster,
-    /// The data directories, which hold nothing but a lock each.
-    _folder: tempfile::TempDir,
-}
-
-impl QuickCluster {
-    fn start(agents: usize) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let data_dir = |name: &str| folder.path().join(name).display().to_string();
-        let settings = [
-            ("STREAMHOUSE_DEV", "true"),
-            ("STREAMHOUSE_DATA_DIR", &data_dir("none")),
-        ];
-        let mut cluster = TestCluster::start(0, &settings)?;
-        for number in 0..agents {
-            let builder = cluster.agent_builder();
-            let mut agent = builder
-                .env("STREAMHOUSE_DATA_DIR", data_dir(&number.to_string()))
-                .spawn()?;
-            agent.wait_ready()?;
-            cluster.agents.push(agent);
-        }
-        Ok(Self {
-            cluster,
-            _folder: folder,
-        })
-    }
-}
-
-/// Connects to the group's coordinator.
-async fn connect_to_coordinator(cluster: &TestCluster) -> anyhow::Result<KafkaConnection> {
-    let searching = async {
-        loop {
-            for agent in &cluster.agents {
-                let address = agent.kafka().to_string();
-                let Ok(mut connection) = KafkaConnection::connect(&address).await else {
-                    continue;
-                };
-                if let Ok(Some(coordinator)) = connection.coordinator(GROUP).await
-                    && let Ok(mut connection) = KafkaConnection::connect(&coordinator).await
-                    && describe(&mut connection)
-                        .await
-                        .is_ok_and(|group| matches!(group.error_code, NONE | GROUP_ID_NOT_FOUND))
-                {
-                    return connection;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    Ok(tokio::time::timeout(Duration::from_secs(60), searching).await?)
 }
 
 async fn check_announcement(agent: &mut KafkaConnection) -> TestResult {
@@ -524,103 +453,4 @@ async fn a_group_survives_its_coordinator() -> TestResult {
     assert_eq!(commit(&mut agent, "a", 1, 6).await?, NONE);
     assert_eq!(fetch_offsets(&mut agent, Some("a"), 1).await?, (NONE, vec![6]));
     Ok(())
-}
-
-/// Starts a member of librdkafka, which prints the records that it reads.
-fn start_member(cluster: &TestCluster, name: &str) -> anyhow::Result<ChildProcess> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/consumer_group_member.py");
-    ProcessBuilder::new(kafka_python()?)
-        .name(name)
-        .arg(script)
-        .args([&cluster.kafka_bootstrap(), GROUP, TOPIC, name])
-        .start()
-}
-
-/// Waits until the members share the partitions evenly, as the administration sees them.
-async fn wait_until_shared(cluster: &TestCluster, members: usize, partitions: usize) -> TestResult {
-    let sharing = async {
-        loop {
-            if let Ok(group) = cluster.admin()?.describe_group(GROUP).await {
-                let assigned: Vec<usize> = group
-                    .members
-                    .iter()
-                    .map(|member| member.assignment.len())
-                    .collect();
-                let even = assigned
-                    .iter()
-                    .all(|count| count.abs_diff(partitions / members) <= 1);
-                if assigned.len() == members
-                    && even
-                    && assigned.iter().sum::<usize>() == partitions
-                    && group.state == "Stable"
-                {
-                    return anyhow::Ok(());
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let shared = tokio::time::timeout(Duration::from_secs(60), sharing).await;
-    shared.with_context(|| format!("{members} members do not share the partitions"))?
-}
-
-async fn produce(cluster: &TestCluster, numbers: std::ops::Range<usize>) -> TestResult {
-    let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
-    for number in numbers {
-        drop(producer.send(Record::new(TOPIC, number.to_string())).await?);
-    }
-    producer.close(Duration::from_secs(60)).await?;
-    Ok(())
-}
-
-/// Waits until the members have read all records.
-async fn wait_until_read(members: &[ChildProcess], records: usize) -> TestResult {
-    let reading = async {
-        loop {
-            let printed: Vec<String> = members.iter().map(ChildProcess::stdout).collect();
-            let read: BTreeSet<&str> = printed.iter().flat_map(|text| text.lines()).collect();
-            if read.len() >= records {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let read = tokio::time::timeout(Duration::from_secs(90), reading).await;
-    read.with_context(|| {
-        let logs: Vec<String> = members.iter().map(ChildProcess::log_tail).collect();
-        format!("not all of {records} records were read: {logs:?}")
-    })
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_of_librdkafka_join_leave_and_die_and_so_does_an_agent() -> TestResult {
-    const RECORDS: usize = 1_000;
-    let QuickCluster { mut cluster, _folder } = QuickCluster::start(2)?;
-    cluster.create_topic(TOPIC, 6).await?;
-    produce(&cluster, 0..RECORDS).await?;
-    let mut members = vec![start_member(&cluster, "m0")?, start_member(&cluster, "m1")?];
-    wait_until_shared(&cluster, 2, 6).await?;
-    members.push(start_member(&cluster, "m2")?);
-    wait_until_shared(&cluster, 3, 6).await?;
-    wait_until_read(&members, RECORDS).await?;
-    // One is killed: its session has to expire.
-    members[0].kill9()?;
-    wait_until_shared(&cluster, 2, 6).await?;
-    // One leaves in order.
-    members[1].terminate()?;
-    wait_until_shared(&cluster, 1, 6).await?;
-    produce(&cluster, RECORDS..2 * RECORDS).await?;
-    wait_until_read(&members, 2 * RECORDS).await?;
-    members.push(start_member(&cluster, "m3")?);
-    wait_until_shared(&cluster, 2, 6).await?;
-    let coordinator = cluster.admin()?.describe_group(GROUP).await?.coordinator;
-    let dies = cluster
-        .agents
-        .iter_mut()
-        .find(|agent| agent.bootstrap() == coordinator);
-    dies.context("the coordinator is one of the agents")?.kill9()?;
-    cluster.agents.retain(|agent| agent.bootstrap() != coordinator);
-    produce(&cluster, 2 * RECORDS..3 * RECORDS).await?;
-    wait_until_read(&members, 3 * RECORDS).await?;
-    wait_until_shared(&cluster, 2, 6).await
 }
