@@ -11,12 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError
 
-LIMIT = 60
-NOW = int(time.time() - 3600) * 1000
-
-
-def show(title, value):
-    print(f"{title}: {value}", flush=True)
+from showing import LIMIT, NOW, show
 
 
 async def create(bootstrap, topic, partitions):

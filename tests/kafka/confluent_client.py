@@ -29,13 +29,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-LIMIT = 60
-# An hour ago at a whole second: old enough to be told from the time of a run, young enough to be kept.
-NOW = int(time.time() - 3600) * 1000
-
-
-def show(title, value):
-    print(f"{title}: {value}", flush=True)
+from showing import LIMIT, NOW, as_hex, eventually, show
 
 
 def failure(error):
@@ -68,14 +62,6 @@ def each(title, futures, describe=lambda result: "ok"):
             show(f"{title} {name}", describe(future.result(LIMIT)))
         except KafkaException as error:
             show(f"{title} {name}", failure(error))
-
-
-def eventually(read, wanted):
-    """Reads until the result is the wanted one: a broker may learn of a change a moment after another one has made it."""
-    until = time.monotonic() + LIMIT
-    while (result := read()) != wanted and time.monotonic() < until:
-        time.sleep(0.1)
-    return result
 
 
 def create(admin, topic, partitions, **config):
@@ -469,10 +455,6 @@ def write(bootstrap, topic, partitions, count):
             timestamp=NOW + number,
         )
     show("unsent", producer.flush(LIMIT))
-
-
-def as_hex(value):
-    return "-" if value is None else f"<{value.hex()}>"
 
 
 def dump(bootstrap, topic, partitions, count):

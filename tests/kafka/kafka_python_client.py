@@ -10,12 +10,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewPartitions, NewTopic
 from kafka.errors import KafkaError
 
-LIMIT = 60
-NOW = int(time.time() - 3600) * 1000
-
-
-def show(title, value):
-    print(f"{title}: {value}", flush=True)
+from showing import LIMIT, NOW, as_hex, eventually, show
 
 
 def attempt(title, call):
@@ -24,14 +19,6 @@ def attempt(title, call):
         show(title, call())
     except KafkaError as error:
         show(title, type(error).__name__)
-
-
-def eventually(read, wanted):
-    """Reads until the result is the wanted one: a broker may learn of a change a moment after another one has made it."""
-    until = time.monotonic() + LIMIT
-    while (result := read()) != wanted and time.monotonic() < until:
-        time.sleep(0.1)
-    return result
 
 
 def partitions_of(client, topic):
@@ -106,10 +93,6 @@ def admin(bootstrap):
     client.delete_topics(["kafka-python-admin"])
     show("left", eventually(lambda: "kafka-python-admin" in client.list_topics(), False))
     client.close()
-
-
-def as_hex(value):
-    return "-" if value is None else f"<{value.hex()}>"
 
 
 def dump(bootstrap, topic, partitions, count):
