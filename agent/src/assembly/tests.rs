@@ -2,7 +2,8 @@
 //! losing the metadata store. [`wrong_answers`] and [`false_answers`] check the offsets that they
 //! return; [`admin_calls`] their admin calls and pages; [`console`] the console; [`foreign_polls`]
 //! fetches at an agent that does not lead; [`kafka_apis`], [`kafka_configs`], [`kafka_groups`] and
-//! [`kafka_records`] what Kafka clients ask, [`kafka_limits`] and [`kafka_fuzz`] those that take
+//! [`kafka_records`] what Kafka clients ask, [`kafka_failing_stores`] what they learn of stores that
+//! fail, [`kafka_limits`] and [`kafka_fuzz`] those that take
 //! too much or send nonsense, [`kafka_listeners`] the addresses that they are given;
 //! [`forwarding`] clients that reach only one agent;
 //! [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
@@ -19,6 +20,7 @@ mod forwarding;
 mod kafka_apis;
 mod kafka_client;
 mod kafka_configs;
+mod kafka_failing_stores;
 mod kafka_fuzz;
 mod kafka_groups;
 mod kafka_limits;

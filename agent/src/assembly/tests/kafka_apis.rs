@@ -3,12 +3,12 @@
 use streamhouse_core::kafka::{
     DescribeLogDirsRequest, DescribeLogDirsRequestedTopic, DescribeProducersRequest,
     DescribeProducersTopicRequest, DescribeTopicPartitionsCursor, DescribeTopicPartitionsRequest,
-    DescribeTopicPartitionsTopicRequest, InitProducerIdRequest, ListPartitionReassignmentsRequest,
+    DescribeTopicPartitionsTopicRequest, ListPartitionReassignmentsRequest,
 };
 
 use super::{
     kafka_client::RawKafkaClient,
-    kafka_records::{list_offset, produce_code, sequenced_batch, timed_batch},
+    kafka_records::{list_offset, new_producer_id, produce_code, sequenced_batch, timed_batch},
     stores::{FaultyStores, QUIET_ARGUMENTS, run_jobs_until_idle},
     *,
 };
@@ -217,10 +217,7 @@ async fn producers_are_listed_and_nothing_is_reassigned() {
     let one = stores.start_ready_agent("one", &[]).await;
     create_topic(&one, "orders", 1).await;
     let mut client = RawKafkaClient::connect(&one).await;
-    let producer = client
-        .call(&InitProducerIdRequest::default(), 5)
-        .await
-        .producer_id;
+    let producer = new_producer_id(&mut client).await;
     for sequence in 0..3 {
         let records = sequenced_batch(producer, sequence);
         assert_eq!(produce_code(&mut client, "orders", -1, records).await, 0);

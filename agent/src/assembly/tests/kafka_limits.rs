@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use streamhouse_core::kafka::{
     ApiVersionsRequest, FetchPartition, FetchRequest, FetchTopic, JoinGroupRequest, JoinGroupRequestProtocol,
-    MetadataRequest, MetadataRequestTopic, OffsetCommitRequest, OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic, ProduceRequest, encode_request,
+    MetadataRequest, MetadataRequestTopic, ProduceRequest, encode_request,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -13,18 +12,10 @@ use super::{
     stores::FaultyStores,
     *,
 };
-use crate::{
-    faulty_metadata::{MetadataFault, MetadataFaultKind, MetadataMethod},
-    store::{
-        StoreErrorKind, StoreOperation,
-        fault::{Toxic, ToxicKind},
-    },
-};
-
 /// No incarnation ends because a test holds a write.
 const LONG_LEASE: &str = "--lease-ttl=5m";
 
-async fn start_with_topic(stores: &FaultyStores, more: &[&str]) -> Agent {
+pub(super) async fn start_with_topic(stores: &FaultyStores, more: &[&str]) -> Agent {
     let one = stores
         .start_ready_agent("one", &[&[LONG_LEASE], more].concat())
         .await;
@@ -33,13 +24,31 @@ async fn start_with_topic(stores: &FaultyStores, more: &[&str]) -> Agent {
 }
 
 /// Waits until no request holds memory.
-async fn wait_for_memory(agent: &Agent) {
+pub(super) async fn wait_for_memory(agent: &Agent) {
     wait_until("all memory is given back", || {
         let queued = agent.node.writer.get().map_or(0, |writer| writer.queued_bytes());
         let (requests, answers) = (&agent.node.request_memory, &agent.node.memory.fetch);
         (requests.used(), answers.used(), queued) == (0, 0, 0)
     })
     .await;
+}
+
+/// Returns a request for the records of `orders` from an offset on.
+pub(super) fn fetch_request(offset: i64) -> FetchRequest {
+    FetchRequest {
+        max_wait_ms: 100,
+        min_bytes: 1,
+        topics: vec![FetchTopic {
+            topic: "orders".to_owned(),
+            partitions: vec![FetchPartition {
+                fetch_offset: offset,
+                partition_max_bytes: 1 << 20,
+                ..FetchPartition::default()
+            }],
+            ..FetchTopic::default()
+        }],
+        ..FetchRequest::default()
+    }
 }
 
 /// Returns an idempotent producer's batch of about 100 kB.
@@ -385,99 +394,6 @@ async fn acks_that_do_not_exist_are_refused() {
             .await;
         assert_eq!(produced(&answer).0, code, "{acks}");
     }
-    one.drain().await;
-}
-
-fn fetch_request(offset: i64) -> FetchRequest {
-    FetchRequest {
-        max_wait_ms: 100,
-        min_bytes: 1,
-        topics: vec![FetchTopic {
-            topic: "orders".to_owned(),
-            partitions: vec![FetchPartition {
-                fetch_offset: offset,
-                partition_max_bytes: 1 << 20,
-                ..FetchPartition::default()
-            }],
-            ..FetchTopic::default()
-        }],
-        ..FetchRequest::default()
-    }
-}
-
-fn commit_request() -> OffsetCommitRequest {
-    OffsetCommitRequest {
-        group_id: "g".to_owned(),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "orders".to_owned(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: 1,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    }
-}
-
-/// Returns the codes that a client gets for a write, a commit and a read.
-async fn codes(agent: &Agent) -> [i16; 3] {
-    let mut client = RawKafkaClient::connect(agent).await;
-    let request = ProduceRequest {
-        timeout_ms: 200,
-        ..produce_request("orders", -1, batch(b"x"))
-    };
-    let produced_code = produced(&client.call(&request, 9).await).0;
-    let commit = client.call(&commit_request(), 2).await;
-    let fetch = client.call(&fetch_request(0), 11).await;
-    let fetch_code = match fetch.error_code {
-        0 => fetch.responses[0].partitions[0].error_code,
-        code => code,
-    };
-    [
-        produced_code,
-        commit.topics[0].partitions[0].error_code,
-        fetch_code,
-    ]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_learn_of_stores_that_fail_by_codes_that_they_retry() {
-    let stores = FaultyStores::new().await;
-    let one = start_with_topic(&stores, &[]).await;
-    assert_eq!(codes(&one).await, [0, 0, 0]);
-    let metadata = [
-        MetadataMethod::commit_object,
-        MetadataMethod::commit_offsets,
-        MetadataMethod::bounds,
-    ];
-    for kind in [MetadataFaultKind::LoseBefore, MetadataFaultKind::LoseAfter] {
-        stores.metadata.add_fault(MetadataFault::new(kind, metadata));
-        // REQUEST_TIMED_OUT and COORDINATOR_NOT_AVAILABLE; what is in memory is still read.
-        assert_eq!(codes(&one).await, [7, 15, 0]);
-        stores.metadata.clear();
-    }
-    let silent = stores.metadata.hang([MetadataMethod::commit_object]);
-    assert_eq!(codes(&one).await[0], 7);
-    silent.release();
-    for kind in [
-        ToxicKind::Error(StoreErrorKind::Unavailable),
-        ToxicKind::Error(StoreErrorKind::Throttled),
-        ToxicKind::Hang,
-    ] {
-        stores.store.add(Toxic::new(kind).on(&[StoreOperation::Put]));
-        assert_eq!(codes(&one).await[..2], [7, 0]);
-        stores.store.clear();
-    }
-    wait_until("everything that was taken is stored", || {
-        one.node
-            .writer
-            .get()
-            .is_some_and(|writer| writer.queued_bytes() == 0)
-    })
-    .await;
-    assert_eq!(codes(&one).await, [0, 0, 0]);
-    wait_for_memory(&one).await;
     one.drain().await;
 }
 

@@ -12,22 +12,9 @@ use streamhouse_core::{
 use super::{
     kafka_client::{RawKafkaClient, batch, produce_request, produced},
     stores::FaultyStores,
+    wrong_answers::create_configured_topic,
     *,
 };
-
-/// Creates a topic with settings.
-async fn create_configured(agent: &Agent, name: &str, config: &[(&str, &str)]) {
-    let config = config
-        .iter()
-        .map(|(key, value)| (key.to_string(), value.to_string()));
-    let request = v1::CreateTopicRequest {
-        name: name.to_owned(),
-        partitions: 1,
-        config: config.collect(),
-        ..v1::CreateTopicRequest::default()
-    };
-    topics::create(&agent.node.topics(), request).await.unwrap();
-}
 
 /// Returns a batch of records with these times.
 pub(super) fn timed_batch(times: &[i64]) -> Bytes {
@@ -36,6 +23,12 @@ pub(super) fn timed_batch(times: &[i64]) -> Bytes {
         batch.append::<&str, &str>(*time, None, Some(b"v"), &[]).unwrap();
     }
     batch.finish().unwrap()
+}
+
+/// Returns a new producer id.
+pub(super) async fn new_producer_id(client: &mut RawKafkaClient) -> i64 {
+    let response = client.call(&InitProducerIdRequest::default(), 5).await;
+    response.producer_id
 }
 
 /// Returns a batch of an idempotent producer.
@@ -79,12 +72,12 @@ async fn records_that_a_broker_refuses_are_refused_with_its_codes() {
     let stores = FaultyStores::new().await;
     let one = stores.start_ready_agent("one", &[]).await;
     create_topic(&one, "orders", 1).await;
-    create_configured(&one, "small", &[("max.message.bytes", "100")]).await;
+    create_configured_topic(&one, "small", &[("max.message.bytes", "100")]).await;
     let limits = [
         ("message.timestamp.before.max.ms", "60000"),
         ("message.timestamp.after.max.ms", "60000"),
     ];
-    create_configured(&one, "timely", &limits).await;
+    create_configured_topic(&one, "timely", &limits).await;
     let mut client = RawKafkaClient::connect(&one).await;
     let now = one.node.produce().clock.now_ms();
     let whole = batch(b"v");
@@ -147,7 +140,7 @@ async fn the_leader_sets_the_time_of_records_where_a_topic_asks_for_it() {
         ("message.timestamp.type", "LogAppendTime"),
         ("message.timestamp.before.max.ms", "1"),
     ];
-    create_configured(&one, "appended", &config).await;
+    create_configured_topic(&one, "appended", &config).await;
     let mut client = RawKafkaClient::connect(&one).await;
     let before = one.node.produce().clock.now_ms();
     // Whatever times the producer has set.
@@ -197,10 +190,7 @@ async fn a_producer_whose_first_batch_is_missing_sends_it_again() {
     let one = stores.start_ready_agent("one", &[]).await;
     create_topic(&one, "orders", 1).await;
     let mut client = RawKafkaClient::connect(&one).await;
-    let producer = client
-        .call(&InitProducerIdRequest::default(), 5)
-        .await
-        .producer_id;
+    let producer = new_producer_id(&mut client).await;
     for (sequence, code) in [
         (1, 45),
         (0, 0),

@@ -84,7 +84,7 @@ async fn fetch_once(agent: &Agent, topic: &str, offset: i64) -> (i64, usize, Opt
     (part.high_watermark, part.records.len(), error)
 }
 
-async fn create_configured_topic(agent: &Agent, name: &str, config: &[(&str, &str)]) {
+pub(super) async fn create_configured_topic(agent: &Agent, name: &str, config: &[(&str, &str)]) {
     let config = config
         .iter()
         .map(|(key, value)| (key.to_string(), value.to_string()));

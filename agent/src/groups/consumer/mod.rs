@@ -268,4 +268,4 @@ impl ConsumerGroup {
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

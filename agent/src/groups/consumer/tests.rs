@@ -85,7 +85,7 @@ pub(super) fn topic_list(topics: &[&str]) -> Arc<[Arc<str>]> {
 }
 
 /// Returns a heartbeat that says nothing new.
-pub(super) fn beat(member_id: &str, epoch: i32) -> MemberHeartbeat {
+pub(in crate::groups) fn beat(member_id: &str, epoch: i32) -> MemberHeartbeat {
     MemberHeartbeat {
         member_id: member_id.into(),
         epoch,

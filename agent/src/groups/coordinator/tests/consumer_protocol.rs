@@ -3,23 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::groups::consumer::{HeartbeatReply, LEAVE_EPOCH, MemberHeartbeat, PartitionSet};
-
-fn beat(member_id: &str, epoch: i32) -> MemberHeartbeat {
-    MemberHeartbeat {
-        member_id: member_id.into(),
-        epoch,
-        instance: None,
-        rack: None,
-        rebalance_ms: None,
-        topics: None,
-        pattern: None,
-        assignor: None,
-        owned: None,
-        client_id: "client".into(),
-        client_host: "127.0.0.1".into(),
-    }
-}
+use crate::groups::consumer::{HeartbeatReply, LEAVE_EPOCH, MemberHeartbeat, PartitionSet, tests::beat};
 
 fn joining(member_id: &str) -> MemberHeartbeat {
     MemberHeartbeat {
