@@ -10,5 +10,5 @@
 need test-servers minio kafka kcat kafka-python franz-go
 
 build_programs --bin streamhouse-agent --example kafka_clients
-# What `need` has set says where the clients are; a developer's settings for another cluster must not reach the agents.
+# No forget_settings: what `need` has set says where the clients are, and agents are started without a developer's settings.
 exec "${CARGO_TARGET_DIR:-target}/release/examples/kafka_clients" "$@"

@@ -11,7 +11,7 @@ def fail(what):
 
 
 def wait_for(what, condition, explain=None):
-    """Asks again until the condition gives something; a minute at most. `explain` says what was there instead."""
+    """Asks again until the condition gives something; two minutes at most. `explain` says what was there instead."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         value = condition()

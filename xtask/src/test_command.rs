@@ -26,8 +26,8 @@ const TEST_PROGRAMS: &str = "hack/test-bin";
 const USAGE: &str = "\
 usage: hack/test.sh [--quick] [--only STAGE]... [--one-by-one] [-- TEST-ARGUMENTS...]
 
-Installs what is missing (on Debian and Ubuntu with apt-get; MinIO, Kubernetes, the OpenTelemetry Collector and Python packages
-into ~/.cache/streamhouse or $STREAMHOUSE_CACHE), then runs these stages:
+Installs what is missing (on Debian and Ubuntu with apt-get; MinIO, Kubernetes, Apache Kafka, the OpenTelemetry Collector, Python packages
+and others into ~/.cache/streamhouse or $STREAMHOUSE_CACHE), then runs these stages:
 
 ";
 
