@@ -138,6 +138,8 @@ async def acks(bootstrap):
         except KafkaError as error:
             show(f"acks {number}", type(error).__name__)
         await producer.stop()
+        # The next producer has another connection, and nobody tells when the first record is there.
+        await read_all(bootstrap, "aiokafka-acks", 1)
     found = await read_all(bootstrap, "aiokafka-acks", 3)
     show("read", found)
 
