@@ -33,8 +33,6 @@ const GROUP_ROWS: (usize, usize) = (25, 50);
 const PARTITION_ROWS: (usize, usize) = (50, 200);
 /// Maximum number of members shown of one group.
 const MAX_MEMBERS_SHOWN: usize = 200;
-/// The protocol of groups whose members assign partitions among themselves.
-const CLASSIC_PROTOCOL: &str = "classic";
 /// Groups whose offsets are read concurrently.
 const CONCURRENT_OFFSET_READS: usize = 4;
 
@@ -79,7 +77,7 @@ pub(super) struct GroupListPage {
 struct GroupRow {
     group_id: String,
     /// The protocol of its members.
-    protocol: &'static str,
+    protocol: String,
     state: String,
     members: u32,
     /// Partitions with a committed offset.
@@ -129,7 +127,7 @@ async fn load_group_page(
     let bounds = read_bounds(&console.deps, committed.map(|offset| offset.uid)).await?;
     let groups = shown.iter().map(|(group, offsets)| GroupRow {
         group_id: group.group_id.clone(),
-        protocol: CLASSIC_PROTOCOL,
+        protocol: group.group_type.clone(),
         state: group.state.clone(),
         members: group.members,
         partitions: offsets.len(),
@@ -200,7 +198,7 @@ struct PartitionProgress {
 pub(super) struct GroupDetails {
     group_id: String,
     /// The protocol of its members.
-    protocol: &'static str,
+    protocol: String,
     state: String,
     generation: i32,
     assignor: String,
@@ -251,7 +249,7 @@ pub(super) async fn get_group(State(console): State<Arc<ConsoleState>>, uri: Uri
         });
     Ok(Json(GroupDetails {
         group_id: group.group_id.clone(),
-        protocol: CLASSIC_PROTOCOL,
+        protocol: group.group_type.clone(),
         state: group.state.clone(),
         generation: group.generation,
         assignor: group.protocol_name.clone(),

@@ -208,7 +208,7 @@ impl GroupLimits {
     }
 
     /// Checks the number of offsets in one request.
-    pub(super) fn check_offset_count(&self, count: usize) -> Result<(), Error> {
+    pub(crate) fn check_offset_count(&self, count: usize) -> Result<(), Error> {
         if count > self.max_offsets {
             return Err(invalid_request(format!(
                 "{count} offsets in one request; send at most {} at once",

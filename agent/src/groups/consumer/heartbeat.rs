@@ -38,7 +38,7 @@ impl ConsumerGroup {
             .as_ref()
             .filter(|pattern| before.pattern.as_ref() != Some(*pattern))
         {
-            self.patterns.add(pattern, catalog)?;
+            self.patterns.add(now, pattern, catalog)?;
         }
         // Nothing fails from here on.
         let repatterned = updated.pattern != before.pattern;

@@ -207,12 +207,6 @@ impl ConsumerGroup {
         self.members.len()
     }
 
-    /// Returns whether a member subscribes to the topic.
-    pub fn is_subscribed_to(&self, topic: &str) -> bool {
-        let named = |entry: &MemberEntry| entry.member.topics.iter().any(|name| **name == *topic);
-        self.topics.contains_key(topic) || self.members.values().any(named)
-    }
-
     /// Catches up with a later stored epoch, after a write whose outcome was unknown: the targets
     /// are computed again.
     pub fn catch_up(&mut self, stored: i32) {

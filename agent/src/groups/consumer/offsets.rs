@@ -20,7 +20,7 @@ impl ConsumerGroup {
         &self,
         member_id: &str,
         epoch: i32,
-        partitions: &[Option<PartitionKey>],
+        partitions: impl IntoIterator<Item = Option<PartitionKey>>,
     ) -> Result<Option<i32>, Error> {
         if epoch < 0 && self.members.is_empty() {
             return Ok(None);
@@ -40,8 +40,8 @@ impl ConsumerGroup {
                 .or_else(|| member.revoking.get(partition));
             assigned.is_some_and(|assigned| *assigned <= epoch)
         };
-        let covered = |partition: &Option<PartitionKey>| partition.as_ref().is_some_and(has_since);
-        if epoch < member.epoch && !partitions.iter().all(covered) {
+        let covered = |partition: Option<PartitionKey>| partition.as_ref().is_some_and(has_since);
+        if epoch < member.epoch && !partitions.into_iter().all(covered) {
             return Err(stale_partition(epoch));
         }
         Ok(Some(self.epoch))

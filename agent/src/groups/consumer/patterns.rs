@@ -1,14 +1,16 @@
 //! Subscriptions by regular expression (SubscribedTopicRegex): which topics match.
 //!
 //! The syntax is that of the crate `regex`, which like Kafka's RE2 has neither back-references nor
-//! look-around, and matches in linear time.
+//! look-around. A match takes time in proportion to the length of the name and to the size of the
+//! compiled expression, which is bounded for that reason. Names of topics are ASCII, and so are the
+//! classes of characters: `\w` and `.` compile to a fraction of what all of Unicode takes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use streamhouse_core::Error;
 
 use super::{
@@ -20,8 +22,11 @@ use super::{
 pub const MAX_PATTERN_LEN: usize = 1_024;
 /// Maximum number of different regular expressions in one group.
 const MAX_PATTERNS: usize = 64;
-/// Maximum memory of one compiled regular expression, and of its matching, in bytes.
-const MAX_COMPILED_BYTES: usize = 1 << 20;
+/// Maximum size of one compiled regular expression in bytes. It bounds the time of a match: some
+/// milliseconds for the longest name.
+const MAX_COMPILED_BYTES: usize = 64 << 10;
+/// Maximum memory that matching takes, in bytes.
+const MAX_MATCHING_BYTES: usize = 1 << 20;
 
 /// The regular expressions of a group, with the topics that match.
 #[derive(Debug, Clone, Default)]
@@ -39,25 +44,43 @@ impl TopicPatterns {
         found.into_iter().flat_map(|topics| topics.iter())
     }
 
+    /// Returns the topics that any regular expression matches.
+    pub(super) fn all_topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.resolved.values().flat_map(|topics| topics.iter())
+    }
+
     /// Returns whether topics may match that did not exist at the last search.
     pub(super) fn is_outdated(&self, now: i64, interval_ms: i64, catalog: &dyn TopicCatalog) -> bool {
         !self.resolved.is_empty()
-            && self.version != catalog.version()
+            && self.version < catalog.version()
             && now >= self.searched_at.saturating_add(interval_ms)
+    }
+
+    /// Returns whether a regular expression was resolved.
+    pub(super) fn is_resolved(&self, pattern: &Arc<str>) -> bool {
+        self.resolved.contains_key(pattern)
     }
 
     /// Resolves a new regular expression.
     ///
     /// # Errors
     /// INVALID_REGULAR_EXPRESSION, or GROUP_MAX_SIZE_REACHED if there are too many.
-    pub(super) fn add(&mut self, pattern: &Arc<str>, catalog: &dyn TopicCatalog) -> Result<(), Error> {
-        if self.resolved.contains_key(pattern) {
+    pub(super) fn add(
+        &mut self,
+        now: i64,
+        pattern: &Arc<str>,
+        catalog: &dyn TopicCatalog,
+    ) -> Result<(), Error> {
+        if self.is_resolved(pattern) {
             return Ok(());
         }
         if self.resolved.len() >= MAX_PATTERNS {
             return Err(group_full("regular expressions", MAX_PATTERNS));
         }
         let found = matching_topics(&compile_pattern(pattern)?, catalog);
+        if self.resolved.is_empty() {
+            (self.version, self.searched_at) = (catalog.version(), now);
+        }
         self.resolved.insert(pattern.clone(), Arc::new(found));
         Ok(())
     }
@@ -108,7 +131,8 @@ fn compile_pattern(pattern: &str) -> Result<Regex, Error> {
     let build = |pattern: &str| {
         RegexBuilder::new(pattern)
             .size_limit(MAX_COMPILED_BYTES)
-            .dfa_size_limit(MAX_COMPILED_BYTES)
+            .dfa_size_limit(MAX_MATCHING_BYTES)
+            .unicode(false)
             .build()
     };
     // Alone first: a parenthesis too many must not end the group around it.
@@ -117,7 +141,9 @@ fn compile_pattern(pattern: &str) -> Result<Regex, Error> {
 }
 
 fn matching_topics(pattern: &Regex, catalog: &dyn TopicCatalog) -> BTreeSet<Arc<str>> {
-    let names = catalog.topic_names().filter(|name| pattern.is_match(name));
+    let names = catalog
+        .topic_names()
+        .filter(|name| pattern.is_match(name.as_bytes()));
     names.map(Arc::from).collect()
 }
 
@@ -126,7 +152,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        compile_pattern(pattern).unwrap().is_match(name)
+        compile_pattern(pattern).unwrap().is_match(name.as_bytes())
     }
 
     #[test]
@@ -151,6 +177,9 @@ mod tests {
             r"\1",
             "a{100000}",
             "(?x)a # )",
+            // Their matches would take long.
+            "(?:(?:a?b?c?d?e?f?g?h?){699}z)",
+            "(?:[a-y]{1,60}){1,155}z",
             long.as_str(),
         ] {
             let error = compile_pattern(pattern).unwrap_err();

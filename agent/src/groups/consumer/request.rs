@@ -40,7 +40,8 @@ impl MemberHeartbeat {
     /// Returns whether the member sends everything, as it does after an error: it may not know its
     /// assignment.
     pub(super) fn is_full(&self) -> bool {
-        let everything = self.rebalance_ms.is_some() && self.topics.is_some() && self.owned.is_some();
+        let subscribes = self.topics.is_some() || self.pattern.is_some();
+        let everything = self.rebalance_ms.is_some() && subscribes && self.owned.is_some();
         self.epoch == JOIN_EPOCH || everything
     }
 

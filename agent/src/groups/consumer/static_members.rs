@@ -69,7 +69,7 @@ impl ConsumerGroup {
             member.revoking = PartitionEpochs::new();
         } else {
             self.remove_member(&id);
-            self.retain_patterns();
+            self.forget_subscriptions();
         }
         Ok(HeartbeatOutcome {
             persist: true,
@@ -103,7 +103,7 @@ impl ConsumerGroup {
             return Err(unknown_member(&id));
         }
         self.remove_member(&id);
-        self.retain_patterns();
+        self.forget_subscriptions();
         Ok(())
     }
 }

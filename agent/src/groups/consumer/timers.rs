@@ -18,7 +18,7 @@ impl ConsumerGroup {
             self.remove_member(id);
         }
         if !gone.is_empty() {
-            self.retain_patterns();
+            self.forget_subscriptions();
         }
         !gone.is_empty()
     }

@@ -10,6 +10,8 @@ const MEMBER_OVERHEAD: usize = 500;
 const PARTITION_BYTES: usize = 32;
 /// Approximate bytes of a group beyond its members.
 const GROUP_OVERHEAD: usize = 600;
+/// Bytes that a name takes beside its letters.
+const NAME_OVERHEAD: usize = 32;
 
 /// The description of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +100,8 @@ impl ConsumerGroup {
             let member = &entry.member;
             let partitions = member.assigned.len() + member.revoking.len() + member.target.len();
             let named = id.len() + member.client_id.len() + member.client_host.len();
-            MEMBER_OVERHEAD + named + member.subscription_bytes() + partitions * PARTITION_BYTES
+            let subscribed = member.subscription_bytes() + member.topics.len() * NAME_OVERHEAD;
+            MEMBER_OVERHEAD + named + subscribed + partitions * PARTITION_BYTES
         });
         let topics = self.topics.keys().map(|name| name.len() + PARTITION_BYTES);
         GROUP_OVERHEAD + self.patterns.memory_bytes() + members.chain(topics).sum::<usize>()

@@ -9,7 +9,9 @@ use streamhouse_core::{
     murmur2::group_slot,
     protocol::v1,
 };
-use streamhouse_metadata::{GROUP_SLOTS, GroupQuery, GroupWrite, OffsetToCommit, PersistedGroup};
+use streamhouse_metadata::{
+    GROUP_SLOTS, GroupQuery, GroupWrite, OffsetCommit, OffsetToCommit, PersistedGroup,
+};
 
 use super::{
     GroupCoordinator,
@@ -322,7 +324,11 @@ async fn reset_locked(
     if offsets.is_empty() {
         return Ok(Vec::new());
     }
-    slot.write_offsets(&cell.id, None, offsets)
-        .await
-        .map_err(into_client_error)
+    let commit = OffsetCommit {
+        group_id: cell.id.to_string(),
+        slot: slot.number,
+        generation: None,
+        offsets,
+    };
+    slot.write_offsets(&commit).await.map_err(into_client_error)
 }

@@ -15,7 +15,7 @@ use super::{
     offsets::unexpected_failure,
     slot::{CoordinatorSlot, GroupEntry},
 };
-use crate::groups::{any_group::AnyGroup, consumer::ConsumerGroup, limits, state::GroupView};
+use crate::groups::{any_group::AnyGroup, limits, state::GroupView};
 
 impl GroupCoordinator {
     /// Deletes the offsets that a group has committed for these partitions, as far as it has any.
@@ -74,7 +74,7 @@ async fn delete_locked(
             return Err(non_empty_group());
         }
         Some(AnyGroup::Classic(group)) => SubscribedTopics::of(group.view()),
-        Some(AnyGroup::Consumer(group)) => SubscribedTopics::Of(group),
+        Some(AnyGroup::Consumer(group)) => SubscribedTopics::These(group.subscribed_names()),
         None => SubscribedTopics::These(BTreeSet::new()),
     };
     let (kept, deleted): (Vec<_>, Vec<_>) = found
@@ -99,15 +99,13 @@ async fn delete_locked(
 }
 
 /// The topics that the members of a group subscribe to.
-enum SubscribedTopics<'a> {
+enum SubscribedTopics {
     These(BTreeSet<String>),
-    /// Those of a group of the consumer protocol, by name and by regular expression.
-    Of(&'a ConsumerGroup),
     /// A member's subscription cannot be read, or the members have not agreed on a protocol yet.
     Unknown,
 }
 
-impl SubscribedTopics<'_> {
+impl SubscribedTopics {
     fn of(view: GroupView) -> Self {
         let mut topics = BTreeSet::new();
         for member in view.members {
@@ -122,7 +120,6 @@ impl SubscribedTopics<'_> {
     fn contains(&self, topic: &str) -> bool {
         match self {
             Self::These(topics) => topics.contains(topic),
-            Self::Of(group) => group.is_subscribed_to(topic),
             Self::Unknown => true,
         }
     }

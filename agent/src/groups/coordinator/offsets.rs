@@ -176,12 +176,18 @@ async fn commit_in_order(
     offsets: Vec<OffsetToCommit>,
 ) -> Result<Vec<OffsetCommitOutcome>, Error> {
     let _turn = cell.commits.lock().await;
+    let mut commit = OffsetCommit {
+        group_id: cell.id.to_string(),
+        slot: slot.number,
+        generation: None,
+        offsets,
+    };
     for _ in 0..COMMIT_ATTEMPTS {
-        let generation = check_commit(slot, cell, request).await?;
-        if offsets.is_empty() {
+        commit.generation = check_commit(slot, cell, request).await?;
+        if commit.offsets.is_empty() {
             return Ok(Vec::new());
         }
-        match slot.write_offsets(&cell.id, generation, offsets.clone()).await {
+        match slot.write_offsets(&commit).await {
             Ok(outcomes) => return Ok(outcomes),
             Err(GroupWriteError::Refused(error)) => return Err(error),
             Err(GroupWriteError::Generation { given, stored }) => {
@@ -234,33 +240,28 @@ async fn check_commit(
         ),
         AnyGroup::Consumer(group) => {
             let partitions = partition_keys(slot, &request.offsets);
-            group.check_commit(&request.member_id, request.generation, &partitions)
+            group.check_commit(&request.member_id, request.generation, partitions)
         }
     }
 }
 
 /// Returns the partitions of offsets; `None` for those that do not exist.
-fn partition_keys(slot: &CoordinatorSlot, offsets: &[v1::CommitOffset]) -> Vec<Option<PartitionKey>> {
+fn partition_keys(
+    slot: &CoordinatorSlot,
+    offsets: &[v1::CommitOffset],
+) -> impl Iterator<Item = Option<PartitionKey>> {
     let catalog = slot.shared.deps.cluster.catalog();
-    let key = |offset: &v1::CommitOffset| Some((catalog.topic(&offset.topic)?.id, offset.partition));
-    offsets.iter().map(key).collect()
+    let key = move |offset: &v1::CommitOffset| Some((catalog.topic(&offset.topic)?.id, offset.partition));
+    offsets.iter().map(key)
 }
 
 impl CoordinatorSlot {
     /// Writes offsets under the slot's lease and, for members, the generation.
     pub(super) async fn write_offsets(
         &self,
-        group_id: &str,
-        generation: Option<i32>,
-        offsets: Vec<OffsetToCommit>,
+        commit: &OffsetCommit,
     ) -> Result<Vec<OffsetCommitOutcome>, GroupWriteError> {
-        let commit = OffsetCommit {
-            group_id: group_id.to_owned(),
-            slot: self.number,
-            generation,
-            offsets,
-        };
-        self.run_transaction(self.shared.deps.store.commit_offsets(self.lease, &commit))
+        self.run_transaction(self.shared.deps.store.commit_offsets(self.lease, commit))
             .await
     }
 }

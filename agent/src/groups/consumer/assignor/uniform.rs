@@ -93,6 +93,9 @@ impl PartitionBalance {
     /// Gives the topic's unassigned partitions to its subscribers with the fewest partitions.
     fn place_unassigned(&mut self, topic: usize) {
         let balance = &mut self.topics[topic];
+        if balance.unassigned.is_empty() {
+            return;
+        }
         let places = balance.subscribers.iter().enumerate();
         let mut takers: BTreeSet<(usize, usize)> = places
             .map(|(place, member)| (self.loads[*member], place))

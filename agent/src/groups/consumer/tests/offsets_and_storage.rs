@@ -8,12 +8,15 @@ fn members_commit_in_their_epoch_or_in_one_since_which_they_have_the_partition()
     let keys: Vec<Option<PartitionKey>> = bench.keys("orders", &[0, 1]).into_iter().map(Some).collect();
     let group = &bench.group;
     assert_eq!(
-        group.check_commit("", -1, &keys).unwrap(),
+        group.check_commit("", -1, keys.iter().copied()).unwrap(),
         None,
         "nobody is there"
     );
     assert_eq!(
-        group.check_commit("a", 1, &keys).unwrap_err().code(),
+        group
+            .check_commit("a", 1, keys.iter().copied())
+            .unwrap_err()
+            .code(),
         ErrorCode::UnknownMemberId
     );
     bench.send(join("a", &["orders"]));
@@ -21,14 +24,16 @@ fn members_commit_in_their_epoch_or_in_one_since_which_they_have_the_partition()
     bench.send(beat("a", 1));
     bench.report("a", 1, &bench.keys("orders", &[0]));
     let group = &bench.group;
-    assert_eq!(group.check_commit("a", 2, &keys).unwrap(), Some(2));
+    assert_eq!(group.check_commit("a", 2, keys.iter().copied()).unwrap(), Some(2));
     assert_eq!(
-        group.check_commit("a", 1, &keys[..1]).unwrap(),
+        group.check_commit("a", 1, keys[..1].iter().copied()).unwrap(),
         Some(2),
         "since epoch 1"
     );
     for (epoch, partitions) in [(1, &keys[..]), (0, &keys[..1]), (1, &[None]), (3, &keys[..1])] {
-        let error = group.check_commit("a", epoch, partitions).unwrap_err();
+        let error = group
+            .check_commit("a", epoch, partitions.iter().copied())
+            .unwrap_err();
         assert_eq!(
             error.code(),
             ErrorCode::StaleMemberEpoch,
@@ -36,7 +41,10 @@ fn members_commit_in_their_epoch_or_in_one_since_which_they_have_the_partition()
         );
     }
     assert_eq!(
-        group.check_commit("", -1, &keys).unwrap_err().code(),
+        group
+            .check_commit("", -1, keys.iter().copied())
+            .unwrap_err()
+            .code(),
         ErrorCode::UnknownMemberId
     );
     assert!(group.check_fetch("a", 2).is_ok());

@@ -60,7 +60,8 @@ fn a_member_that_subscribes_to_other_topics_gives_up_the_old_ones_first() {
     };
     let reply = bench.send(other);
     assert_eq!((reply.epoch, reply.assignment), (1, Some(PartitionSet::new())));
-    assert!(bench.group.is_subscribed_to("bills") && !bench.group.is_subscribed_to("orders"));
+    let names = bench.group.subscribed_names();
+    assert!(names.contains("bills") && !names.contains("orders"));
     let reply = bench.report("a", 1, &[]);
     assert_eq!(
         (reply.epoch, reply.assignment),
@@ -124,4 +125,45 @@ fn names_and_a_regular_expression_add_up() {
         ..join("a", &["bills", "orders"])
     };
     assert_eq!(bench.send(both).assignment.unwrap().len(), 2);
+}
+
+#[test]
+fn what_only_a_member_that_left_read_is_no_subscription() {
+    let mut bench = GroupBench::new(&[("orders", 1), ("bills", 1), ("logs-1", 1)]);
+    bench.send(join("a", &["orders"]));
+    bench.send(join("b", &["bills"]));
+    let logs = MemberHeartbeat {
+        pattern: Some("logs-.*".into()),
+        ..join("c", &[])
+    };
+    bench.send(logs);
+    let names = |bench: &GroupBench| Vec::from_iter(bench.group.subscribed_names());
+    assert_eq!(names(&bench), ["bills", "logs-1", "orders"]);
+    bench.send(beat("b", LEAVE_EPOCH));
+    assert_eq!(names(&bench), ["logs-1", "orders"]);
+    bench.send(beat("c", LEAVE_EPOCH));
+    assert_eq!(names(&bench), ["orders"]);
+    // The next heartbeat makes the target of the member that is left, and no other follows.
+    let epoch = bench.send(beat("a", 1)).epoch;
+    let outcome = bench
+        .group
+        .heartbeat(0, &beat("a", epoch), &bench.catalog)
+        .unwrap();
+    assert!(!outcome.persist);
+    assert_eq!(outcome.reply.epoch, epoch);
+}
+
+#[test]
+fn a_full_heartbeat_by_regular_expression_alone_is_answered_with_the_assignment() {
+    let mut bench = GroupBench::new(&[("orders-1", 1)]);
+    let full = |epoch| MemberHeartbeat {
+        epoch,
+        topics: None,
+        pattern: Some("orders-.*".into()),
+        ..join("a", &[])
+    };
+    let assigned = bench.catalog.partitions("orders-1");
+    assert_eq!(bench.send(full(JOIN_EPOCH)).assignment, Some(assigned.clone()));
+    assert_eq!(bench.send(beat("a", 1)).assignment, None);
+    assert_eq!(bench.send(full(1)).assignment, Some(assigned));
 }
