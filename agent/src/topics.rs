@@ -136,6 +136,23 @@ pub async fn describe(deps: &TopicDeps, name: &str) -> Result<v1::TopicDescripti
     describe_record(deps, &topic.record).await
 }
 
+/// Describes a topic's settings, and none of its partitions: nothing is read of their logs.
+///
+/// # Errors
+/// If the topic does not exist.
+pub async fn describe_settings(deps: &TopicDeps, name: &str) -> Result<v1::TopicDescription, Error> {
+    let topic = find_topic(deps, name).await?;
+    Ok(planned_description(name.to_owned(), 0, &topic.record.config))
+}
+
+/// Returns the number of partitions of a topic.
+///
+/// # Errors
+/// If the topic does not exist.
+pub async fn count_partitions(deps: &TopicDeps, name: &str) -> Result<usize, Error> {
+    Ok(find_topic(deps, name).await?.record.partitions.len())
+}
+
 /// Adds partitions to a topic or changes its settings, or with `validate_only` only checks whether
 /// it could.
 ///

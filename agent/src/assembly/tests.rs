@@ -2,11 +2,10 @@
 //! losing the metadata store. [`wrong_answers`] and [`false_answers`] check the offsets that they
 //! return; [`admin_calls`] their admin calls and pages; [`console`] the console; [`foreign_polls`]
 //! fetches at an agent that does not lead; [`kafka_apis`], [`kafka_configs`], [`kafka_groups`] and
-//! [`kafka_records`] what Kafka clients ask, [`kafka_failing_stores`] what they learn of stores that
-//! fail, [`kafka_limits`] and [`kafka_fuzz`] those that take
-//! too much or send nonsense, [`kafka_listeners`] the addresses that they are given;
-//! [`forwarding`] clients that reach only one agent;
-//! [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
+//! [`kafka_records`] what Kafka clients ask, [`kafka_failing_stores`] what they learn of stores
+//! that fail, [`kafka_limits`] and [`kafka_fuzz`] those that take too much or send nonsense,
+//! [`kafka_listeners`] the addresses that they are given; [`forwarding`] clients that reach only
+//! one agent; [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
 //! [`kafka_metrics`] the metrics of Kafka clients; [`tls_agents`] TLS; [`stores`] stores that fail;
 //! [`takeover`] what other agents find after an agent stopped at any step; [`bounded_waits`] the
 //! bounds of waits; [`simulation`] all of it at random.

@@ -1,7 +1,5 @@
 //! Topics and the cluster: delete, add partitions, describe.
 
-use std::collections::HashMap;
-
 use streamhouse_core::{
     Error, ErrorCode,
     kafka::{
@@ -18,7 +16,7 @@ use super::{
     assignment, brokers,
     error::{ErrorFamily, kafka_code, result_code},
     metadata::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, named_topic, partition_code},
-    request::RequestContext,
+    request::{RepeatedNames, RequestContext},
 };
 use crate::topics;
 
@@ -38,34 +36,28 @@ pub(super) async fn delete_topics(
         topic_id: Uuid::nil(),
     });
     let named: Vec<_> = by_name.chain(request.topics).collect();
-    let mut names = HashMap::<Option<String>, usize>::new();
-    for topic in named.iter().filter(|topic| topic.topic_id.is_nil()) {
-        *names.entry(topic.name.clone()).or_default() += 1;
-    }
+    let by_name = named.iter().filter(|topic| topic.topic_id.is_nil());
+    let mut names = RepeatedNames::new(by_name.filter_map(|topic| topic.name.as_deref()));
     let mut responses = Vec::with_capacity(named.len());
     for topic in named {
-        // A name that is there more than once is answered once.
-        let problem = match (&topic.name, names.get_mut(&topic.name)) {
-            (Some(_), _) if !topic.topic_id.is_nil() => Some("a topic has either a name or an id"),
-            (None, _) if topic.topic_id.is_nil() => Some("a topic needs a name or an id"),
-            (Some(_), Some(0)) => continue,
-            (Some(_), Some(count)) if *count > 1 => {
-                *count = 0;
-                Some("the request names the topic more than once")
-            }
-            _ => None,
+        let invalid = |problem| Err(Error::new(ErrorCode::InvalidRequest, problem));
+        let checked = match &topic.name {
+            Some(_) if !topic.topic_id.is_nil() => invalid("a topic has either a name or an id"),
+            None if topic.topic_id.is_nil() => invalid("a topic needs a name or an id"),
+            Some(name) => match names.take(name) {
+                None => continue,
+                Some(checked) => checked,
+            },
+            None => Ok(()),
         };
-        responses.push(match problem {
-            Some(problem) => DeleteTopicsResult {
-                error_code: kafka_code(
-                    ErrorFamily::Admin,
-                    &Error::new(ErrorCode::InvalidRequest, problem),
-                ),
-                error_message: Some(problem.to_owned()),
+        responses.push(match checked {
+            Err(error) => DeleteTopicsResult {
+                error_code: kafka_code(ErrorFamily::Admin, &error),
+                error_message: Some(error.message().to_owned()),
                 topic_id: topic.topic_id,
                 name: topic.name,
             },
-            None => delete_topic(&context, topic).await,
+            Ok(()) => delete_topic(&context, topic).await,
         });
     }
     DeleteTopicsResponse {
@@ -98,20 +90,13 @@ pub(super) async fn create_partitions(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
-    let mut names = HashMap::<String, usize>::new();
-    for topic in &request.topics {
-        *names.entry(topic.name.clone()).or_default() += 1;
-    }
+    let mut names = RepeatedNames::new(request.topics.iter().map(|topic| topic.name.as_str()));
     for topic in request.topics {
         let name = topic.name.clone();
-        let added = match names.insert(name.clone(), 0) {
-            // A name that is there more than once is answered once.
-            Some(0) => continue,
-            Some(count) if count > 1 => {
-                let message = "the request names the topic more than once";
-                Err(Error::new(ErrorCode::InvalidRequest, message))
-            }
-            _ => add_partitions(&context, topic, request.validate_only).await,
+        let added = match names.take(&name) {
+            None => continue,
+            Some(Err(repeated)) => Err(repeated),
+            Some(Ok(())) => add_partitions(&context, topic, request.validate_only).await,
         };
         results.push(CreatePartitionsTopicResult {
             name,
@@ -131,8 +116,8 @@ async fn add_partitions(
     validate_only: bool,
 ) -> Result<(), Error> {
     let deps = &context.client.deps;
-    let described = topics::describe(&deps.topics, &topic.name).await?;
-    let existing = i32::try_from(described.partitions.len()).unwrap_or(i32::MAX);
+    let existing = topics::count_partitions(&deps.topics, &topic.name).await?;
+    let existing = i32::try_from(existing).unwrap_or(i32::MAX);
     if topic.count <= existing {
         let message = format!("the topic has {existing} partitions; the count can only grow");
         return Err(Error::new(ErrorCode::InvalidPartitions, message));

@@ -111,7 +111,11 @@ async fn change_topic(
     ensure_topic(*kind, configs.iter().map(|config| config.name.as_str()))?;
     // Only a change of a list needs what the topic has.
     let current = match configs.iter().any(changes_list) {
-        true => topics::describe(&context.client.deps.topics, name).await?.config,
+        true => {
+            topics::describe_settings(&context.client.deps.topics, name)
+                .await?
+                .config
+        }
         false => HashMap::new(),
     };
     let change = change_of(configs, &current)?;
@@ -198,7 +202,7 @@ async fn replace(
         let value = config.value.ok_or_else(|| missing_value(&config.name))?;
         set.insert(config.name, value);
     }
-    let described = topics::describe(&context.client.deps.topics, name).await?;
+    let described = topics::describe_settings(&context.client.deps.topics, name).await?;
     let known = |key: &String| !set.contains_key(key) && find_definition(key).is_ok();
     let reset = described.overridden.into_iter().filter(known).collect();
     alter(context, name, SettingsChange { set, reset }, validate_only).await

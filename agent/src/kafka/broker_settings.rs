@@ -6,14 +6,14 @@ use std::time::Duration;
 use streamhouse_core::{
     Error, ErrorCode,
     kafka::DescribeConfigsResourceResult,
-    topic_config::{TOPIC_SETTING_DEFINITIONS, TopicSettingType},
+    topic_config::{TOPIC_SETTING_DEFINITIONS, TopicSettingType, find_definition},
 };
 
-use super::{log_dirs::LOG_DIR, request::RequestContext};
+use super::{limits, log_dirs::LOG_DIR, request::RequestContext};
 
 /// Set at the start of the broker, or the default.
 const SOURCE_STATIC: i8 = 4;
-const SOURCE_DEFAULT: i8 = 5;
+pub(super) const SOURCE_DEFAULT: i8 = 5;
 
 /// Returns Kafka's number of a type.
 pub(super) fn type_number(kind: TopicSettingType) -> i8 {
@@ -69,6 +69,7 @@ fn own_settings(context: &RequestContext, node_id: &str) -> Vec<DescribeConfigsR
     let agent = session.and_then(|session| view.agent(session.incarnation).cloned());
     let (address, zone) = agent.map_or_else(Default::default, |agent| (agent.kafka_address, agent.zone));
     let (auto_create, largest) = (deps.auto_create_partitions, deps.max_request_bytes.to_string());
+    let largest_fetch = deps.fetch.limits.max_response_bytes.to_string();
     let static_settings = [
         ("advertised.listeners", format!("PLAINTEXT://{address}"), List),
         (
@@ -78,7 +79,7 @@ fn own_settings(context: &RequestContext, node_id: &str) -> Vec<DescribeConfigsR
         ),
         ("broker.id", node_id.to_owned(), Int),
         ("broker.rack", zone, Text),
-        ("fetch.max.bytes", largest.clone(), Int),
+        ("fetch.max.bytes", largest_fetch, Int),
         ("log.dirs", LOG_DIR.to_owned(), List),
         ("message.max.bytes", largest.clone(), Int),
         ("node.id", node_id.to_owned(), Int),
@@ -88,7 +89,7 @@ fn own_settings(context: &RequestContext, node_id: &str) -> Vec<DescribeConfigsR
     ];
     let expiry = millis(streamhouse_metadata::PRODUCER_EXPIRY);
     let defaults = [
-        ("connections.max.idle.ms", "600000".to_owned(), Long),
+        ("connections.max.idle.ms", millis(limits::IDLE_TIMEOUT), Long),
         ("default.replication.factor", "1".to_owned(), Int),
         ("delete.topic.enable", "true".to_owned(), Boolean),
         ("log.retention.ms", default_of("retention.ms"), Long),
@@ -112,10 +113,7 @@ fn slots() -> String {
 }
 
 fn default_of(key: &str) -> String {
-    let definition = TOPIC_SETTING_DEFINITIONS
-        .iter()
-        .find(|definition| definition.key == key);
-    definition.map_or_else(String::new, |definition| definition.default.to_owned())
+    find_definition(key).map_or_else(|_| String::new(), |definition| definition.default.to_owned())
 }
 
 fn millis(duration: Duration) -> String {
@@ -127,17 +125,27 @@ fn millis(duration: Duration) -> String {
 /// # Errors
 ///
 /// INVALID_REQUEST if the name is empty.
-pub(super) fn of_group(name: &str) -> Result<Vec<DescribeConfigsResourceResult>, Error> {
+pub(super) fn of_group(
+    context: &RequestContext,
+    name: &str,
+) -> Result<Vec<DescribeConfigsResourceResult>, Error> {
     if name.is_empty() {
         let message = "the name of a group is not empty";
         return Err(Error::new(ErrorCode::InvalidRequest, message));
     }
+    let groups = &context.client.deps.groups;
     let settings = [
-        ("consumer.heartbeat.interval.ms", "5000"),
-        ("consumer.session.timeout.ms", "45000"),
+        (
+            "consumer.heartbeat.interval.ms",
+            groups.consumer_heartbeat_ms().to_string(),
+        ),
+        (
+            "consumer.session.timeout.ms",
+            millis(groups.deps().limits.consumer_session_timeout),
+        ),
     ];
-    let settings = settings
-        .map(|(name, value)| described(name, value.to_owned(), TopicSettingType::Int, SOURCE_DEFAULT));
+    let settings =
+        settings.map(|(name, value)| described(name, value, TopicSettingType::Int, SOURCE_DEFAULT));
     Ok(settings.into())
 }
 

@@ -1,6 +1,6 @@
 //! DescribeConfigs: the settings of topics, brokers and groups.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use streamhouse_core::{
     Error, ErrorCode,
@@ -13,9 +13,9 @@ use streamhouse_core::{
 };
 
 use super::{
-    broker_settings::{self, type_number},
+    broker_settings::{self, SOURCE_DEFAULT, type_number},
     error::{ErrorFamily, result_code},
-    request::RequestContext,
+    request::{RequestContext, each_once},
 };
 use crate::topics;
 
@@ -27,7 +27,6 @@ pub(super) const GROUP: i8 = 32;
 const RESOURCE_MEMORY: usize = 16 << 10;
 /// Where a value comes from: set for the topic, or the default.
 const SOURCE_TOPIC: i8 = 1;
-const SOURCE_DEFAULT: i8 = 5;
 
 /// A setting of a topic with its effective value.
 struct EffectiveSetting {
@@ -102,10 +101,9 @@ pub(super) async fn describe_configs(
     context: RequestContext,
     mut request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let mut resources = std::mem::take(&mut request.resources);
-    // The answer is not larger than the cluster, however often a request names a topic.
-    let mut seen = HashSet::with_capacity(resources.len());
-    resources.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
+    let resources = each_once(std::mem::take(&mut request.resources), |resource| {
+        (resource.resource_type, resource.resource_name.clone())
+    });
     context
         .reserve_answer(resources.len().saturating_mul(RESOURCE_MEMORY))
         .await;
@@ -138,13 +136,13 @@ async fn describe_resource(
     let name = &resource.resource_name;
     let mut settings: Vec<DescribeConfigsResourceResult> = match resource.resource_type {
         TOPIC => {
-            let topic = topics::describe(&context.client.deps.topics, name).await?;
+            let topic = topics::describe_settings(&context.client.deps.topics, name).await?;
             effective_settings(&topic)
                 .map(|setting| setting.described(request))
                 .collect()
         }
         BROKER => broker_settings::of_broker(context, name)?,
-        GROUP => broker_settings::of_group(name)?,
+        GROUP => broker_settings::of_group(context, name)?,
         other => return Err(unknown_resource(other)),
     };
     // An empty list of keys asks for all, like none.

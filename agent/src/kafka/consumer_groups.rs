@@ -16,7 +16,7 @@ use super::{
     error::{ErrorFamily, kafka_code},
     groups::{GROUP_OPERATIONS, kafka_host},
     metadata::OPERATIONS_NOT_ASKED,
-    request::RequestContext,
+    request::{RequestContext, each_once},
 };
 use crate::groups::consumer::{
     ConsumerGroupView, ConsumerMemberView, HeartbeatReply, JOIN_EPOCH, LEAVE_EPOCH, MemberHeartbeat,
@@ -177,8 +177,9 @@ pub(super) async fn consumer_group_describe(
 ) -> ConsumerGroupDescribeResponse {
     let deps = &context.client.deps;
     let catalog = deps.groups.deps().cluster.catalog();
-    let mut groups = Vec::with_capacity(request.group_ids.len());
-    for group_id in request.group_ids {
+    let group_ids = each_once(request.group_ids, String::clone);
+    let mut groups = Vec::with_capacity(group_ids.len());
+    for group_id in group_ids {
         let described = deps.groups.describe_consumer_group(&group_id).await;
         let mut group = match described {
             Ok(view) => described_group(view, &*catalog),

@@ -16,9 +16,9 @@ use uuid::Uuid;
 use super::{
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code},
-    metadata::{NamedTopic, named_topic, partition_code},
+    metadata::{NamedTopic, UNKNOWN_TOPIC_ID, named_topic, partition_code},
     produce::NO_TRANSACTIONS,
-    request::RequestContext,
+    request::{RequestContext, each_once},
 };
 use crate::groups::limits;
 
@@ -114,28 +114,7 @@ pub(super) async fn offset_commit(
     context: RequestContext,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let deps = &context.client.deps;
-    let view = deps.directory.view();
-    let mut offsets = Vec::new();
-    for topic in &request.topics {
-        let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
-        offsets.extend(topic.partitions.iter().map(|part| v1::CommitOffset {
-            topic: name.clone(),
-            partition: part.partition_index,
-            offset: part.committed_offset,
-            leader_epoch: part.committed_leader_epoch,
-            metadata: part.committed_metadata.clone().unwrap_or_default(),
-            topic_id: topic_id.clone(),
-        }));
-    }
-    let commit = v1::CommitOffsetsRequest {
-        group_id: request.group_id,
-        generation: request.generation_id_or_member_epoch,
-        member_id: request.member_id,
-        group_instance_id: request.group_instance_id.unwrap_or_default(),
-        offsets,
-    };
-    let committed = deps.groups.commit_offsets(commit).await;
+    let committed = commit(&context, &request).await;
     let mut results = match &committed {
         Ok(response) => response.offsets.iter(),
         Err(_) => [].iter(),
@@ -167,6 +146,37 @@ pub(super) async fn offset_commit(
     }
 }
 
+async fn commit(
+    context: &RequestContext,
+    request: &OffsetCommitRequest,
+) -> Result<v1::CommitOffsetsResponse, Error> {
+    let deps = &context.client.deps;
+    // Before the names of topics are copied for each partition.
+    let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    deps.groups.deps().limits.check_offset_count(count)?;
+    let view = deps.directory.view();
+    let mut offsets = Vec::with_capacity(count);
+    for topic in &request.topics {
+        let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
+        offsets.extend(topic.partitions.iter().map(|part| v1::CommitOffset {
+            topic: name.clone(),
+            partition: part.partition_index,
+            offset: part.committed_offset,
+            leader_epoch: part.committed_leader_epoch,
+            metadata: part.committed_metadata.clone().unwrap_or_default(),
+            topic_id: topic_id.clone(),
+        }));
+    }
+    let commit = v1::CommitOffsetsRequest {
+        group_id: request.group_id.clone(),
+        generation: request.generation_id_or_member_epoch,
+        member_id: request.member_id.clone(),
+        group_instance_id: request.group_instance_id.clone().unwrap_or_default(),
+        offsets,
+    };
+    deps.groups.commit_offsets(commit).await
+}
+
 /// Returns Kafka's code for an offset that was not committed.
 fn commit_code(version: i16, error: &Error, topic_id: Uuid) -> i16 {
     match error.code() {
@@ -182,8 +192,9 @@ pub(super) async fn offset_fetch(
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
     if context.version >= 8 {
-        let mut groups = Vec::with_capacity(request.groups.len());
-        for group in request.groups {
+        let wanted = each_once(request.groups, |group| group.group_id.clone());
+        let mut groups = Vec::with_capacity(wanted.len());
+        for group in wanted {
             groups.push(fetch_group(&context, group).await);
         }
         return OffsetFetchResponse {
@@ -228,65 +239,90 @@ fn old_partition(part: OffsetFetchResponsePartitions) -> OffsetFetchResponsePart
 }
 
 async fn fetch_group(context: &RequestContext, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-    let deps = &context.client.deps;
-    let view = deps.directory.view();
     let mut response = OffsetFetchResponseGroup {
         group_id: group.group_id.clone(),
         ..OffsetFetchResponseGroup::default()
     };
+    match fetched_topics(context, group).await {
+        Ok(topics) => response.topics = topics,
+        Err(error) => response.error_code = kafka_code(ErrorFamily::Group, &error),
+    }
+    response
+}
+
+async fn fetched_topics(
+    context: &RequestContext,
+    group: OffsetFetchRequestGroup,
+) -> Result<Vec<OffsetFetchResponseTopics>, Error> {
+    let groups = &context.client.deps.groups;
     if group.member_id.is_some() || group.member_epoch >= 0 {
         let member_id = group.member_id.as_deref().unwrap_or_default();
-        let groups = &deps.groups;
-        let checked = groups.check_offset_fetch(&group.group_id, member_id, group.member_epoch);
-        if let Err(error) = checked.await {
-            response.error_code = kafka_code(ErrorFamily::Group, &error);
-            return response;
-        }
+        groups
+            .check_offset_fetch(&group.group_id, member_id, group.member_epoch)
+            .await?;
     }
-    let mut partitions = Vec::new();
-    for topic in group.topics.iter().flatten() {
+    let wanted = group.topics.iter().flatten();
+    // Before the names of topics are copied for each partition.
+    let count = wanted.clone().map(|topic| topic.partition_indexes.len()).sum();
+    groups.deps().limits.check_offset_count(count)?;
+    let view = context.client.deps.directory.view();
+    let mut topics = Vec::new();
+    let mut partitions = Vec::with_capacity(count);
+    for topic in wanted {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
-        partitions.extend(
-            topic
-                .partition_indexes
-                .iter()
-                .map(|partition| v1::TopicPartition {
-                    topic: name.clone(),
-                    partition: *partition,
-                    topic_id: topic_id.clone(),
-                }),
-        );
+        if name.is_empty() && !topic.topic_id.is_nil() {
+            topics.push(unknown_topic(topic));
+            continue;
+        }
+        let indexes = topic.partition_indexes.iter();
+        partitions.extend(indexes.map(|partition| v1::TopicPartition {
+            topic: name.clone(),
+            partition: *partition,
+            topic_id: topic_id.clone(),
+        }));
     }
     if group.topics.is_some() && partitions.is_empty() {
-        return response;
+        return Ok(topics);
     }
     let request = v1::FetchOffsetsRequest {
         group_id: group.group_id,
         partitions,
     };
-    let fetched = match deps.groups.fetch_offsets(&request).await {
-        Ok(fetched) => fetched.offsets,
-        Err(error) => {
-            response.error_code = kafka_code(ErrorFamily::Group, &error);
-            return response;
-        }
-    };
-    for offset in fetched {
+    for offset in groups.fetch_offsets(&request).await?.offsets {
         let topic_id = view
             .topic(&offset.topic)
             .map_or(Uuid::nil(), |topic| topic.record.topic_id);
         let name = offset.topic.clone();
         let part = fetched_partition(offset, topic_id);
-        match response.topics.last_mut() {
+        match topics.last_mut() {
             Some(topic) if topic.name == name => topic.partitions.push(part),
-            _ => response.topics.push(OffsetFetchResponseTopics {
+            _ => topics.push(OffsetFetchResponseTopics {
                 name,
                 topic_id,
                 partitions: vec![part],
             }),
         }
     }
-    response
+    Ok(topics)
+}
+
+/// Returns the answer for a topic whose id is that of none.
+fn unknown_topic(topic: &OffsetFetchRequestTopics) -> OffsetFetchResponseTopics {
+    let partitions = topic
+        .partition_indexes
+        .iter()
+        .map(|partition| OffsetFetchResponsePartitions {
+            partition_index: *partition,
+            committed_offset: -1,
+            metadata: Some(String::new()),
+            error_code: UNKNOWN_TOPIC_ID,
+            ..OffsetFetchResponsePartitions::default()
+        });
+    OffsetFetchResponseTopics {
+        topic_id: topic.topic_id,
+        partitions: partitions.collect(),
+        ..OffsetFetchResponseTopics::default()
+    }
 }
 
 fn fetched_partition(offset: v1::CommittedOffset, topic_id: Uuid) -> OffsetFetchResponsePartitions {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     assignment, configs,
     error::{ErrorFamily, kafka_code},
-    request::RequestContext,
+    request::{RepeatedNames, RequestContext},
 };
 use crate::topics;
 
@@ -32,20 +32,13 @@ pub(super) async fn create_topics(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
-    let mut names = HashMap::<String, usize>::new();
-    for topic in &request.topics {
-        *names.entry(topic.name.clone()).or_default() += 1;
-    }
+    let mut names = RepeatedNames::new(request.topics.iter().map(|topic| topic.name.as_str()));
     for topic in request.topics {
         let name = topic.name.clone();
-        let created = match names.insert(name.clone(), 0) {
-            // A name that is there more than once is answered once.
-            Some(0) => continue,
-            Some(count) if count > 1 => {
-                let message = "the request names the topic more than once";
-                Err(Error::new(ErrorCode::InvalidRequest, message))
-            }
-            _ => create_topic(&context, topic, request.validate_only).await,
+        let created = match names.take(&name) {
+            None => continue,
+            Some(Err(repeated)) => Err(repeated),
+            Some(Ok(())) => create_topic(&context, topic, request.validate_only).await,
         };
         topics.push(created.unwrap_or_else(|error| CreateTopicsTopicResult {
             name,

@@ -14,14 +14,16 @@ pub(super) enum ErrorFamily {
     Admin,
 }
 
-/// Kafka's codes without an [`ErrorCode`] of this project.
+/// Kafka's codes that handlers name.
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
 pub(super) const INVALID_REQUEST: i16 = 42;
 /// The client does not know a session of incremental fetches.
 pub(super) const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 const THROTTLING_QUOTA_EXCEEDED: i16 = 89;
 const REQUEST_TIMED_OUT: i16 = 7;
-const NOT_LEADER: i16 = 6;
+pub(super) const NOT_LEADER: i16 = 6;
+pub(super) const FENCED_LEADER_EPOCH: i16 = 74;
+pub(super) const UNKNOWN_LEADER_EPOCH: i16 = 75;
 const UNKNOWN: i16 = -1;
 /// Errors of records that a consumer's fetch may have; it ends with others.
 const FETCH_CODES: [i16; 14] = [0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103, -1];

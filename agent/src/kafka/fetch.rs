@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::{
     brokers::{self, BrokerAddresses, KafkaBroker},
-    error::{ErrorFamily, FETCH_SESSION_ID_NOT_FOUND, kafka_code},
+    error::{ErrorFamily, FENCED_LEADER_EPOCH, FETCH_SESSION_ID_NOT_FOUND, NOT_LEADER, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
+    offsets::check_epoch,
     request::{KafkaAnswer, RequestContext, encoded},
 };
 use crate::{
@@ -23,9 +24,6 @@ use crate::{
     fetch::{self, FetchedPartition},
 };
 
-const NOT_LEADER: i16 = 6;
-const FENCED_LEADER_EPOCH: i16 = 74;
-const UNKNOWN_LEADER_EPOCH: i16 = 75;
 /// How long a client waits before it asks again when there is no memory for an answer.
 const MEMORY_THROTTLE_MS: i32 = 100;
 
@@ -56,11 +54,7 @@ pub(super) async fn serve(
     let reads = topics.iter().flat_map(|(_, _, wanted)| wanted);
     let read = v1::FetchRequest {
         // What is answered without a read is answered at once.
-        max_wait_ms: match topics
-            .iter()
-            .flat_map(|(_, _, wanted)| wanted)
-            .any(|wanted| wanted.answered.is_some())
-        {
+        max_wait_ms: match reads.clone().any(|wanted| wanted.answered.is_some()) {
             true => 0,
             false => u32::try_from(request.max_wait_ms).unwrap_or_default(),
         },
@@ -144,24 +138,23 @@ fn redirect(
     let record = view
         .find_partition(&topic.name, &topic.topic_id, wanted.partition)
         .ok()?;
-    let asked = wanted.current_leader_epoch;
-    let epoch_error = match record.epoch {
-        _ if asked < 0 => None,
-        epoch if asked < epoch => Some(FENCED_LEADER_EPOCH),
-        epoch if asked > epoch => Some(UNKNOWN_LEADER_EPOCH),
-        _ => None,
-    };
-    if let Some(error_code) = epoch_error {
+    if let Err(error_code) = check_epoch(wanted.current_leader_epoch, record.epoch) {
         return Some(empty_data(wanted.partition, error_code));
     }
-    let deps = &context.client.deps;
-    let session = deps.fetch.session.get()?;
-    let leader = brokers::leader(view, &context.client.addresses, record)?;
+    let session = context.client.deps.fetch.session.get()?;
+    let leads = record.holder == Some(session.incarnation);
+    if leads && rack.is_empty() {
+        return None;
+    }
     let me = view.agent(session.incarnation)?;
+    if !rack.is_empty() && me.zone == rack {
+        return None;
+    }
+    let leader = brokers::leader(view, &context.client.addresses, record)?;
     if !rack.is_empty() {
         // The client reads in its own zone if an agent is there, which may be this one.
-        let near = nearest(brokers, &leader, rack)?;
-        if near.node_id == me.node_id || me.zone == rack {
+        let near = nearest(brokers, &leader, rack);
+        if near.node_id == me.node_id {
             return None;
         }
         if leader.node_id == me.node_id {
@@ -177,15 +170,15 @@ fn redirect(
 }
 
 /// Returns the broker that a client in `rack` reads from.
-fn nearest<'a>(brokers: &'a [KafkaBroker], leader: &'a KafkaBroker, rack: &str) -> Option<&'a KafkaBroker> {
+fn nearest<'a>(brokers: &'a [KafkaBroker], leader: &'a KafkaBroker, rack: &str) -> &'a KafkaBroker {
     if leader.rack.as_deref() == Some(rack) {
-        return Some(leader);
+        return leader;
     }
     let replicas = brokers::replicas(brokers, leader);
     let near = brokers
         .iter()
         .find(|broker| broker.rack.as_deref() == Some(rack) && replicas.contains(&broker.node_id));
-    near.or(Some(leader))
+    near.unwrap_or(leader)
 }
 
 fn empty_data(partition_index: i32, error_code: i16) -> FetchPartitionData {
@@ -199,33 +192,29 @@ fn empty_data(partition_index: i32, error_code: i16) -> FetchPartitionData {
     }
 }
 
+/// Builds the answer. `results` are those of the partitions that were read, in their order; none if
+/// nothing was read.
 fn build_response(
     (view, addresses): (&ClusterView, &BrokerAddresses),
     topics: Vec<WantedTopic>,
     results: Vec<FetchedPartition>,
 ) -> FetchResponse {
-    let mut results: BTreeMap<(String, i32), FetchedPartition> = results
-        .into_iter()
-        .map(|result| ((result.topic.clone(), result.partition), result))
-        .collect();
+    let mut results = results.into_iter().peekable();
     let mut endpoints = BTreeMap::new();
     let mut responses = Vec::with_capacity(topics.len());
     for (topic, topic_id, wanted) in topics {
         let mut partitions = Vec::with_capacity(wanted.len());
         for part in wanted {
-            let result = results.remove(&(part.topic.name.clone(), part.wanted.partition));
             let index = part.wanted.partition;
-            let mut data = match (part.answered, result) {
-                (Some(answered), _) => answered,
-                (None, Some(result)) => read_data(result, topic_id),
-                // There was no room for it.
-                (None, None) => continue,
-            };
-            let record = view
-                .find_partition(&part.topic.name, &part.topic.topic_id, index)
-                .ok();
+            let is_of_part =
+                |result: &FetchedPartition| result.partition == index && result.topic == part.topic.name;
+            let answered = part
+                .answered
+                .or_else(|| Some(read_data(results.next_if(is_of_part)?, topic_id)));
+            // All that were asked for are there: without a session, a client refuses other answers.
+            let mut data = answered.unwrap_or_else(|| empty_data(index, 0));
             if matches!(data.error_code, NOT_LEADER | FENCED_LEADER_EPOCH)
-                && let Some(record) = record
+                && let Ok(record) = view.find_partition(&part.topic.name, &part.topic.topic_id, index)
                 && let Some(leader) = brokers::leader(view, addresses, record)
             {
                 data.current_leader = FetchLeaderIdAndEpoch {

@@ -1,7 +1,5 @@
 //! Consumer groups of the classic protocol.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use streamhouse_core::{
     Error, ErrorCode,
@@ -18,7 +16,7 @@ use streamhouse_core::{
 use super::{
     error::{ErrorFamily, kafka_code, result_code},
     metadata::OPERATIONS_NOT_ASKED,
-    request::RequestContext,
+    request::{RequestContext, each_once},
 };
 use crate::groups::{GroupType, coordinator::JoinOutcome};
 
@@ -182,10 +180,7 @@ pub(super) async fn describe_groups(
     context: RequestContext,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
-    let mut group_ids = request.groups;
-    // The answer is not larger than the groups, however often a request names one.
-    let mut seen = HashSet::with_capacity(group_ids.len());
-    group_ids.retain(|group_id| seen.insert(group_id.clone()));
+    let group_ids = each_once(request.groups, String::clone);
     let mut groups = Vec::with_capacity(group_ids.len());
     for group_id in group_ids {
         let mut group = described_group(&context, group_id).await;

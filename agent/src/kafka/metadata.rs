@@ -1,6 +1,6 @@
 //! Metadata: brokers, topics and the leaders of their partitions.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use streamhouse_core::{
     Error,
@@ -15,9 +15,9 @@ use streamhouse_metadata::PartitionEntry;
 use uuid::Uuid;
 
 use super::{
-    brokers::{self, BrokerAddresses, KafkaBroker},
+    brokers::{self, KafkaBroker},
     error::{ErrorFamily, kafka_code},
-    request::RequestContext,
+    request::{RequestContext, each_once},
 };
 use crate::{
     directory::{ClusterView, DirectoryTopic},
@@ -35,8 +35,8 @@ pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const INVALID_TOPIC: i16 = 17;
-const LISTENER_NOT_FOUND: i16 = 72;
-const UNKNOWN_TOPIC_ID: i16 = 100;
+pub(super) const LISTENER_NOT_FOUND: i16 = 72;
+pub(super) const UNKNOWN_TOPIC_ID: i16 = 100;
 /// Bytes of memory that a topic and a partition of an answer take at most, beside their names.
 const TOPIC_MEMORY: usize = 512;
 const PARTITION_MEMORY: usize = 256;
@@ -50,7 +50,7 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
     let wanted = request
         .topics
         .filter(|topics| context.version > 0 || !topics.is_empty())
-        .map(each_once);
+        .map(|topics| each_once(topics, |topic| (topic.topic_id, topic.name.clone())));
     let mut view = deps.directory.view();
     let is_known = |view: &ClusterView, topic: &MetadataRequestTopic| find(view, topic).is_some();
     let unknown = wanted.iter().flatten().any(|topic| !is_known(&view, topic));
@@ -71,7 +71,11 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
     context
         .reserve_answer(answer_memory(&view, wanted.as_deref()))
         .await;
-    let cluster = DescribedCluster::new(&view, &context);
+    let without_address = match context.version {
+        FIRST_WITH_LISTENER_ERRORS.. => LISTENER_NOT_FOUND,
+        _ => LEADER_NOT_AVAILABLE,
+    };
+    let cluster = DescribedCluster::new(&view, &context, without_address);
     let asked = request.include_topic_authorized_operations;
     let describe = |topic: &Arc<DirectoryTopic>| cluster.topic(topic, asked);
     let topics = match &wanted {
@@ -99,14 +103,6 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
         },
         ..MetadataResponse::default()
     }
-}
-
-/// Returns the topics that a request names, each once: the answer is not larger than the cluster,
-/// however often a request names a large topic.
-fn each_once(mut topics: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic> {
-    let mut seen = HashSet::with_capacity(topics.len());
-    topics.retain(|topic| seen.insert((topic.topic_id, topic.name.clone())));
-    topics
 }
 
 /// Returns the memory that the answer for these topics takes at most, for all topics if `None`.
@@ -175,24 +171,27 @@ fn unknown_topic(wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
 /// The cluster as the clients of one listener see it.
 pub(super) struct DescribedCluster<'a> {
     view: &'a ClusterView,
-    addresses: &'a BrokerAddresses,
+    /// In the order of their numbers.
     brokers: Vec<KafkaBroker>,
     /// The code of a partition whose leader has no address on the listener.
     without_address: i16,
 }
 
 impl<'a> DescribedCluster<'a> {
-    pub(super) fn new(view: &'a ClusterView, context: &'a RequestContext) -> Self {
-        let addresses = &context.client.addresses;
+    pub(super) fn new(view: &'a ClusterView, context: &RequestContext, without_address: i16) -> Self {
         Self {
             view,
-            addresses,
-            brokers: brokers::all(view, addresses),
-            without_address: match context.version {
-                FIRST_WITH_LISTENER_ERRORS.. => LISTENER_NOT_FOUND,
-                _ => LEADER_NOT_AVAILABLE,
-            },
+            brokers: brokers::all(view, &context.client.addresses),
+            without_address,
         }
+    }
+
+    fn leader(&self, record: &PartitionEntry) -> Option<&KafkaBroker> {
+        let node_id = self.view.agent(record.holder?)?.node_id;
+        let found = self
+            .brokers
+            .binary_search_by_key(&node_id, |broker| broker.node_id);
+        self.brokers.get(found.ok()?)
     }
 
     fn topic(&self, topic: &DirectoryTopic, operations: bool) -> MetadataResponseTopic {
@@ -217,7 +216,7 @@ impl<'a> DescribedCluster<'a> {
         partition_index: i32,
         record: &PartitionEntry,
     ) -> MetadataResponsePartition {
-        let Some(leader) = brokers::leader(self.view, self.addresses, record) else {
+        let Some(leader) = self.leader(record) else {
             return MetadataResponsePartition {
                 error_code: match self.view.is_led(record) {
                     true => self.without_address,
@@ -229,7 +228,7 @@ impl<'a> DescribedCluster<'a> {
                 ..MetadataResponsePartition::default()
             };
         };
-        let replicas = brokers::replicas(&self.brokers, &leader);
+        let replicas = brokers::replicas(&self.brokers, leader);
         MetadataResponsePartition {
             partition_index,
             leader_id: leader.node_id,

@@ -29,10 +29,20 @@ pub(super) async fn offset_delete(
             topic_id: String::new(),
         })
     });
-    let wanted: Vec<v1::TopicPartition> = wanted.collect();
     let groups = &context.client.deps.groups;
+    // Before the names of topics are copied for each partition.
+    let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    let wanted: Vec<v1::TopicPartition> = match groups.deps().limits.check_offset_count(count) {
+        Ok(()) => wanted.collect(),
+        Err(error) => {
+            return OffsetDeleteResponse {
+                error_code: kafka_code(ErrorFamily::Group, &error),
+                ..OffsetDeleteResponse::default()
+            };
+        }
+    };
     let deleted = groups.delete_offsets(&request.group_id, &wanted).await;
-    let mut failed: HashMap<(&str, i32), Error> = match deleted {
+    let failed: HashMap<(&str, i32), Error> = match deleted {
         Ok(failed) => failed
             .into_iter()
             .map(|(place, error)| ((wanted[place].topic.as_str(), wanted[place].partition), error))
@@ -50,10 +60,10 @@ pub(super) async fn offset_delete(
             .partitions
             .iter()
             .map(|part| {
-                let error = failed.remove(&(bounded_name(&topic.name), part.partition_index));
+                let error = failed.get(&(bounded_name(&topic.name), part.partition_index));
                 OffsetDeleteResponsePartition {
                     partition_index: part.partition_index,
-                    error_code: error.map_or(0, |error| kafka_code(ErrorFamily::Group, &error)),
+                    error_code: error.map_or(0, |error| kafka_code(ErrorFamily::Group, error)),
                 }
             })
             .collect(),

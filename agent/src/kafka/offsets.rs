@@ -18,8 +18,10 @@ use streamhouse_core::{
 use streamhouse_metadata::LogBounds;
 
 use super::{
-    error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code, result_code},
-    metadata::bounded_name,
+    error::{
+        ErrorFamily, FENCED_LEADER_EPOCH, INVALID_REQUEST, UNKNOWN_LEADER_EPOCH, UNSUPPORTED_VERSION,
+        kafka_code, result_code,
+    },
     request::RequestContext,
 };
 use crate::{directory::ClusterView, fetch, topics};
@@ -31,10 +33,6 @@ const GREATEST_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
-
-const INVALID_REQUEST: i16 = 42;
-const FENCED_LEADER_EPOCH: i16 = 74;
-const UNKNOWN_LEADER_EPOCH: i16 = 75;
 
 /// Serves ListOffsets. Any agent can answer.
 pub(super) async fn list_offsets(
@@ -57,12 +55,11 @@ pub(super) async fn list_offsets(
     let logs = LogPositions::read(&context, wanted.collect()).await;
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut answered = HashSet::new();
-    for topic in request.topics {
+    for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for wanted in topic.partitions {
-            let named = (bounded_name(&topic.name).to_owned(), wanted.partition_index);
-            let found = match answered.insert(named) {
-                true => find_offset(&context, &logs, &topic.name, &wanted).await,
+        for wanted in &topic.partitions {
+            let found = match answered.insert((topic.name.as_str(), wanted.partition_index)) {
+                true => find_offset(&context, &logs, &topic.name, wanted).await,
                 false => Err(INVALID_REQUEST),
             };
             let mut response = ListOffsetsPartitionResponse {
@@ -81,7 +78,7 @@ pub(super) async fn list_offsets(
             partitions.push(response);
         }
         topics.push(ListOffsetsTopicResponse {
-            name: topic.name,
+            name: topic.name.clone(),
             partitions,
         });
     }
@@ -187,7 +184,7 @@ fn is_position_served(timestamp: i64, version: i16) -> bool {
 }
 
 /// Checks the epoch that a client knows, -1 for none, against the leader's.
-fn check_epoch(known: i32, leader_epoch: i32) -> Result<(), i16> {
+pub(super) fn check_epoch(known: i32, leader_epoch: i32) -> Result<(), i16> {
     match known {
         known if known < 0 || known == leader_epoch => Ok(()),
         known if known < leader_epoch => Err(FENCED_LEADER_EPOCH),

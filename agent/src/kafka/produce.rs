@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     brokers::{self, BrokerAddresses},
-    error::{ErrorFamily, kafka_code},
+    error::{ErrorFamily, NOT_LEADER, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
     request::{KafkaAnswer, RequestContext, encoded},
 };
@@ -36,7 +36,6 @@ pub(super) const NO_TRANSACTIONS: i16 = 53;
 /// The shortest time until a request is answered with a time-out. Kafka's brokers answer at once
 /// where there are no replicas to wait for, whatever the client allows.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
-const ERROR_NOT_LEADER: i16 = 6;
 const INVALID_REQUIRED_ACKS: i16 = 21;
 const INVALID_RECORD: i16 = 87;
 
@@ -204,7 +203,7 @@ fn response(
             {
                 fill_result(&mut part, result, topic.topic_id);
             }
-            if part.error_code == ERROR_NOT_LEADER
+            if part.error_code == NOT_LEADER
                 && let Some(record) = view.partition(&topic.name, part.index)
                 && let Some(leader) = brokers::leader(view, addresses, record)
             {

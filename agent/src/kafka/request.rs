@@ -1,13 +1,18 @@
 //! A request with its client, and what is sent for it.
 
 use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
     net::IpAddr,
     sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use streamhouse_core::kafka::{ApiKey, KafkaMessage, encode_response};
+use streamhouse_core::{
+    Error, ErrorCode,
+    kafka::{ApiKey, KafkaMessage, encode_response},
+};
 use tokio::{sync::OwnedSemaphorePermit, time::Duration};
 
 use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES};
@@ -60,6 +65,41 @@ impl KafkaClient {
     /// Returns the address of the client as groups show it.
     pub(super) fn host(&self) -> String {
         self.host.map(|host| host.to_string()).unwrap_or_default()
+    }
+}
+
+/// Returns the elements that a request names, each once: an answer is not larger than what there
+/// is, however often a request names something large.
+pub(super) fn each_once<T, K: Eq + Hash>(mut named: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = HashSet::with_capacity(named.len());
+    named.retain(|element| seen.insert(key(element)));
+    named
+}
+
+/// The names of a request's topics. One that is there more than once is answered once, with an
+/// error.
+#[derive(Debug)]
+pub(super) struct RepeatedNames(HashMap<String, usize>);
+
+impl RepeatedNames {
+    pub(super) fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut counts = HashMap::new();
+        for name in names {
+            *counts.entry(name.to_owned()).or_default() += 1;
+        }
+        Self(counts)
+    }
+
+    /// Returns whether a name may be served; `None` if it was answered before.
+    pub(super) fn take(&mut self, name: &str) -> Option<Result<(), Error>> {
+        match self.0.get_mut(name).map(std::mem::take) {
+            Some(0) => None,
+            Some(count) if count > 1 => {
+                let message = "the request names the topic more than once";
+                Some(Err(Error::new(ErrorCode::InvalidRequest, message)))
+            }
+            _ => Some(Ok(())),
+        }
     }
 }
 

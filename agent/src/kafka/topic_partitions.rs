@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::{
     error::{ErrorFamily, kafka_code},
-    metadata::{DescribedCluster, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, missing_topic_code},
+    metadata::{
+        DescribedCluster, LISTENER_NOT_FOUND, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, missing_topic_code,
+    },
     request::RequestContext,
 };
 use crate::directory::{ClusterView, DirectoryTopic};
@@ -86,7 +88,7 @@ fn describe_page(
     wanted: BTreeSet<String>,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let cluster = DescribedCluster::new(view, context);
+    let cluster = DescribedCluster::new(view, context, LISTENER_NOT_FOUND);
     let limit = request.response_partition_limit.clamp(1, MAX_PARTITIONS);
     let mut left = usize::try_from(limit).unwrap_or(1);
     let mut response = DescribeTopicPartitionsResponse::default();

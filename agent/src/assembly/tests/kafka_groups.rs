@@ -3,12 +3,14 @@
 use streamhouse_core::{
     consumer_protocol::ConsumerSubscription,
     kafka::{
-        DescribeGroupsRequest, FindCoordinatorRequest, JoinGroupRequest, JoinGroupRequestProtocol,
-        LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetCommitRequestPartition,
-        OffsetCommitRequestTopic, OffsetDeleteRequest, OffsetDeleteRequestPartition,
-        OffsetDeleteRequestTopic, OffsetFetchRequest, OffsetFetchRequestGroup, SyncGroupRequest,
+        ConsumerGroupDescribeRequest, DescribeGroupsRequest, FindCoordinatorRequest, JoinGroupRequest,
+        JoinGroupRequestProtocol, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
+        OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetDeleteRequest,
+        OffsetDeleteRequestPartition, OffsetDeleteRequestTopic, OffsetFetchRequest, OffsetFetchRequestGroup,
+        OffsetFetchRequestTopics, OffsetFetchResponsePartitions, SyncGroupRequest,
     },
 };
+use uuid::Uuid;
 
 use super::{kafka_client::RawKafkaClient, stores::FaultyStores, *};
 
@@ -175,5 +177,74 @@ async fn coordinators_of_many_groups_cost_one_look_at_the_cluster() {
         assert_eq!(found.len(), 2_000);
         assert!(found.iter().all(|found| found.error_code == code), "{key_type}");
     }
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_a_request_names_again_is_answered_once() {
+    let stores = FaultyStores::new().await;
+    let one = stores.start_ready_agent("one", &[]).await;
+    let mut client = RawKafkaClient::connect(&one).await;
+    let names = ["a", "b", "a", "a"].map(str::to_owned);
+    let request = ConsumerGroupDescribeRequest {
+        group_ids: names.to_vec(),
+        ..ConsumerGroupDescribeRequest::default()
+    };
+    let answer = client.call(&request, 0).await;
+    let described = answer.groups.iter().map(|group| group.group_id.as_str());
+    assert_eq!(described.collect::<Vec<_>>(), ["a", "b"]);
+    let request = DescribeGroupsRequest {
+        groups: names.to_vec(),
+        ..DescribeGroupsRequest::default()
+    };
+    let answer = client.call(&request, 5).await;
+    let described = answer.groups.iter().map(|group| group.group_id.as_str());
+    assert_eq!(described.collect::<Vec<_>>(), ["a", "b"]);
+    let groups = names.map(|group_id| OffsetFetchRequestGroup {
+        group_id,
+        topics: None,
+        ..OffsetFetchRequestGroup::default()
+    });
+    let request = OffsetFetchRequest {
+        groups: groups.to_vec(),
+        ..OffsetFetchRequest::default()
+    };
+    let answer = client.call(&request, 8).await;
+    let fetched = answer.groups.iter().map(|group| group.group_id.as_str());
+    assert_eq!(fetched.collect::<Vec<_>>(), ["a", "b"]);
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_of_topic_ids_that_no_topic_has_are_answered_under_their_ids() {
+    let stores = FaultyStores::new().await;
+    let one = stores.start_ready_agent("one", &[]).await;
+    let mut client = RawKafkaClient::connect(&one).await;
+    let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
+    let topics = ids.map(|topic_id| OffsetFetchRequestTopics {
+        topic_id,
+        partition_indexes: vec![0, 7],
+        ..OffsetFetchRequestTopics::default()
+    });
+    let request = OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: "readers".to_owned(),
+            topics: Some(topics.to_vec()),
+            ..OffsetFetchRequestGroup::default()
+        }],
+        ..OffsetFetchRequest::default()
+    };
+    let answer = client.call(&request, 10).await;
+    let group = &answer.groups[0];
+    let partitions = group.topics.iter().flat_map(|topic| {
+        let id = topic.topic_id;
+        let partition = move |part: &OffsetFetchResponsePartitions| {
+            (id, part.partition_index, part.committed_offset, part.error_code)
+        };
+        topic.partitions.iter().map(partition)
+    });
+    let each = |id| [(id, 0, -1, 100), (id, 7, -1, 100)];
+    assert_eq!(partitions.collect::<Vec<_>>(), ids.map(each).concat());
+    assert_eq!(group.error_code, 0);
     one.drain().await;
 }

@@ -5,9 +5,10 @@ use streamhouse_core::{
     batch::DecodedRecords,
     kafka::{
         FetchPartition, FetchRequest, FetchTopic, InitProducerIdRequest, ListOffsetsPartition,
-        ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopic,
+        ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest,
     },
 };
+use uuid::Uuid;
 
 use super::{
     kafka_client::{RawKafkaClient, batch, produce_request, produced},
@@ -211,5 +212,62 @@ async fn a_producer_whose_first_batch_is_missing_sends_it_again() {
         produce_code(&mut client, "orders", -1, sequenced_batch(producer, 0)).await,
         45
     );
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_partition_of_a_fetch_is_answered_also_those_of_unknown_topic_ids() {
+    let stores = FaultyStores::new().await;
+    let one = stores.start_ready_agent("one", &[]).await;
+    for topic in ["first", "last"] {
+        create_topic(&one, topic, 2).await;
+    }
+    let mut client = RawKafkaClient::connect(&one).await;
+    for topic in ["first", "last"] {
+        assert_eq!(
+            produce_code(&mut client, topic, -1, batch(topic.as_bytes())).await,
+            0
+        );
+    }
+    let described = client.call(&MetadataRequest::default(), 12).await.topics;
+    let id_of = |name: &str| {
+        let topic = described.iter().find(|topic| topic.name.as_deref() == Some(name));
+        topic.unwrap().topic_id
+    };
+    let unknown = [Uuid::from_u128(1), Uuid::from_u128(2)];
+    let ids = [id_of("first"), unknown[0], unknown[1], id_of("last")];
+    let partitions = [0, 1].map(|partition| FetchPartition {
+        partition,
+        partition_max_bytes: 1 << 20,
+        ..FetchPartition::default()
+    });
+    let topics = ids.map(|topic_id| FetchTopic {
+        topic_id,
+        partitions: partitions.to_vec(),
+        ..FetchTopic::default()
+    });
+    let request = FetchRequest {
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        topics: topics.to_vec(),
+        ..FetchRequest::default()
+    };
+    let answer = client.call(&request, 13).await;
+    let mut found = Vec::new();
+    for topic in answer.responses {
+        for part in topic.partitions {
+            let bytes = part.records.map_or(0, |records| records.into_bytes().len());
+            found.push((topic.topic_id, part.partition_index, part.error_code, bytes > 0));
+        }
+    }
+    let of_known = |id| [(id, 0, 0, true), (id, 1, 0, false)];
+    let of_unknown = |id| [(id, 0, 100, false), (id, 1, 100, false)];
+    let expected = [
+        of_known(ids[0]),
+        of_unknown(ids[1]),
+        of_unknown(ids[2]),
+        of_known(ids[3]),
+    ];
+    assert_eq!(found, expected.concat());
     one.drain().await;
 }
