@@ -13,6 +13,8 @@ use std::process::Command;
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::test_command::{OPERATOR_TESTS, TESTED_PACKAGES};
+
 /// What every other choice of packages is compared with.
 const WHOLE: &[&str] = &["--workspace", "--all-targets"];
 
@@ -91,7 +93,42 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
         "    {} commands compile each dependency as the workspace does",
         CHOICES.len()
     );
+    check_tests(root)
+}
+
+/// Fails if a stage of the test command would compile something that the stage `build` has compiled
+/// with other features.
+fn check_tests(root: &Path) -> anyhow::Result<()> {
+    let built = compiled(&unit_graph(root, "build", WHOLE)?)?;
+    for tests in [TESTED_PACKAGES, OPERATOR_TESTS] {
+        let tested = compiled(&unit_graph(root, "test", tests)?)?;
+        let again: Vec<&String> = tested.difference(&built).collect();
+        anyhow::ensure!(
+            again.is_empty(),
+            "cargo test {} would compile again: {again:#?}",
+            tests.join(" ")
+        );
+    }
+    println!("    the tests compile nothing that the build has not");
     Ok(())
+}
+
+/// Returns what a command compiles, with its features; examples in the documentation are compiled
+/// by tests only.
+fn compiled(graph: &Value) -> anyhow::Result<BTreeSet<String>> {
+    let units = graph["units"].as_array().context("no units")?;
+    let compiled = units.iter().filter(|unit| unit["mode"] != "doctest").map(|unit| {
+        let target = &unit["target"];
+        let parts = [
+            &unit["pkg_id"],
+            &target["kind"],
+            &target["name"],
+            &unit["mode"],
+            &unit["features"],
+        ];
+        parts.map(Value::to_string).join(" ")
+    });
+    Ok(compiled.collect())
 }
 
 /// Writes the manifest anew, until no command differs.
@@ -163,11 +200,16 @@ fn differing(whole: &UnitFeatures, some: &UnitFeatures) -> Vec<(RegistryUnit, Fe
     differing
 }
 
-/// Asks cargo what it would compile.
+/// Returns the packages of the registry that a build of this choice compiles.
 fn units(root: &Path, choice: &[&str]) -> anyhow::Result<UnitFeatures> {
+    read(&unit_graph(root, "build", choice)?)
+}
+
+/// Asks cargo what it would compile.
+fn unit_graph(root: &Path, command: &str, choice: &[&str]) -> anyhow::Result<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--release", "-Z", "unstable-options", "--unit-graph"])
+        .args([command, "--release", "-Z", "unstable-options", "--unit-graph"])
         .args(choice)
         // Cargo says what it would do on the nightly channel only; nothing is compiled here.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -176,11 +218,11 @@ fn units(root: &Path, choice: &[&str]) -> anyhow::Result<UnitFeatures> {
         .context("cannot run cargo")?;
     anyhow::ensure!(
         output.status.success(),
-        "cargo build --unit-graph {}: {}",
+        "cargo {command} --unit-graph {}: {}",
         choice.join(" "),
         String::from_utf8_lossy(&output.stderr)
     );
-    read(&serde_json::from_slice(&output.stdout)?)
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 fn read(graph: &Value) -> anyhow::Result<UnitFeatures> {
@@ -250,6 +292,18 @@ mod tests {
         let whole = units_of(&[unit(&["std"], "3"), unit(&[], "0")]);
         assert_eq!(differing(&whole, &units_of(&[unit(&[], "0")])), []);
         assert_eq!(differing(&whole, &units_of(&[unit(&[], "3")])).len(), 1);
+    }
+
+    #[test]
+    fn tests_with_other_features_are_compiled_again_and_examples_in_documentation_are_not_counted() {
+        let graph = |units: &[Value]| json!({ "units": units });
+        let whole = compiled(&graph(&[unit(&["std"], "3")])).unwrap();
+        let mut doctest = unit(&[], "3");
+        doctest["mode"] = json!("doctest");
+        let same = compiled(&graph(&[unit(&["std"], "3"), doctest])).unwrap();
+        assert_eq!(same.difference(&whole).count(), 0);
+        let other = compiled(&graph(&[unit(&[], "3")])).unwrap();
+        assert_eq!(other.difference(&whole).count(), 1);
     }
 
     #[test]

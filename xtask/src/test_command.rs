@@ -16,7 +16,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-use self::plan::{QUICK, STAGES, StageSpec, TESTED_PACKAGES};
+pub(crate) use self::plan::{OPERATOR_TESTS, TESTED_PACKAGES};
+use self::plan::{QUICK, STAGES, StageSpec};
 use crate::target_cache::{RestoredDependencies, TargetCache};
 use crate::tools::{self, ToolContext, ToolName};
 

@@ -36,6 +36,14 @@ pub(crate) struct StageSpec {
 pub(crate) const QUICK: &[&str] = &["format", "structure", "build", "tests", "operator"];
 /// What the stage `tests` tests unless arguments say otherwise: all that `operator` does not.
 pub(crate) const TESTED_PACKAGES: &[&str] = &["--workspace", "--exclude", "streamhouse-operator"];
+/// What the stage `operator` tests, with the features that its crates have in a build of the
+/// workspace, so that they are not compiled again.
+pub(crate) const OPERATOR_TESTS: &[&str] = &[
+    "--package",
+    "streamhouse-operator",
+    "--features",
+    "streamhouse-core/otlp,streamhouse-testkit/default",
+];
 
 /// In the order of the summary. The lanes follow it.
 pub(crate) const STAGES: &[StageSpec] = &[
@@ -150,7 +158,8 @@ pub(crate) const STAGES: &[StageSpec] = &[
             ToolName::Minio,
         ],
         command: "cargo build --release --workspace --all-targets && \
-            cargo test --release --no-fail-fast --package streamhouse-operator",
+            cargo test --release --no-fail-fast --package streamhouse-operator \
+            --features streamhouse-core/otlp,streamhouse-testkit/default",
     },
     StageSpec {
         name: "cluster",

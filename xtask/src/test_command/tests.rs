@@ -1,5 +1,6 @@
 //! The options.
 
+use super::plan::OPERATOR_TESTS;
 use super::*;
 
 #[test]
@@ -98,4 +99,10 @@ fn stages_get_the_cargo_of_the_test_command() {
     // A crate of another name would be compiled with optimisation, and nobody would notice.
     assert!(packages.keys().all(|name| members.contains(&name.as_str())));
     assert!(packages.contains_key("streamhouse-agent"));
+}
+
+#[test]
+fn the_operators_tests_are_those_that_cargo_xtask_features_checks() {
+    let stage = STAGES.iter().find(|stage| stage.name == "operator").unwrap();
+    assert!(stage.command.ends_with(&OPERATOR_TESTS.join(" ")));
 }
