@@ -8,6 +8,7 @@
 . hack/lib-clients.sh
 . hack/lib-watch.sh
 . hack/lib-listeners.sh
+. hack/lib-kafka.sh
 . hack/lib-backup.sh
 export LC_ALL=C
 
@@ -336,6 +337,7 @@ roll() {
 
 failover() {
   numbers_start payments "$RATE"
+  kafka_numbers_start
   meanwhile "$WHEN_PLANNED" "scaled from 3 agents to 1, first" scale 1
   meanwhile "$WHEN_PLANNED" "scaled from 1 agent to 3" scale 3
   meanwhile "$AFTER_A_KILL" "a leader killed, which comes back" kill_a_leader 3
@@ -345,6 +347,7 @@ failover() {
   meanwhile "$WHEN_PLANNED" "another image" roll 3
   meanwhile "$WHEN_PLANNED" "scaled from 3 agents to 1" scale 1
   numbers_stop "$WORK/acks"
+  kafka_numbers_hold
 }
 
 # Everything is read, also what is more than was produced.
