@@ -13,8 +13,6 @@ use std::process::Command;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::test_command::{OPERATOR_TESTS, TESTED_PACKAGES};
-
 /// What every other choice of packages is compared with.
 const WHOLE: &[&str] = &["--workspace", "--all-targets"];
 
@@ -67,8 +65,9 @@ struct RegistryUnit {
 type FeatureSet = BTreeSet<String>;
 type UnitFeatures = BTreeMap<RegistryUnit, BTreeSet<FeatureSet>>;
 
-/// Fails if one of the commands would compile a package with other features than the workspace.
-pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
+/// Fails if one of the commands would compile a package with other features than the workspace, or
+/// a choice of tests something that the build of the workspace has not compiled.
+pub(crate) fn check(root: &Path, tests: &[&[&str]]) -> anyhow::Result<()> {
     let whole = units(root, WHOLE)?;
     let mut differences = 0;
     for choice in CHOICES {
@@ -93,14 +92,14 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
         "    {} commands compile each dependency as the workspace does",
         CHOICES.len()
     );
-    check_tests(root)
+    check_tests(root, tests)
 }
 
 /// Fails if a stage of the test command would compile something that the stage `build` has compiled
 /// with other features.
-fn check_tests(root: &Path) -> anyhow::Result<()> {
+fn check_tests(root: &Path, choices: &[&[&str]]) -> anyhow::Result<()> {
     let built = compiled(&unit_graph(root, "build", WHOLE)?)?;
-    for tests in [TESTED_PACKAGES, OPERATOR_TESTS] {
+    for tests in choices {
         let tested = compiled(&unit_graph(root, "test", tests)?)?;
         let again: Vec<&String> = tested.difference(&built).collect();
         anyhow::ensure!(
@@ -132,7 +131,7 @@ fn compiled(graph: &Value) -> anyhow::Result<BTreeSet<String>> {
 }
 
 /// Writes the manifest anew, until no command differs.
-pub(crate) fn update(root: &Path) -> anyhow::Result<()> {
+pub(crate) fn update(root: &Path, tests: &[&[&str]]) -> anyhow::Result<()> {
     let path = root.join(MANIFEST);
     let mut named: BTreeMap<(bool, String, String), FeatureSet> = BTreeMap::new();
     loop {
@@ -151,7 +150,7 @@ pub(crate) fn update(root: &Path) -> anyhow::Result<()> {
             }
         }
         if named == before {
-            return check(root);
+            return check(root, tests);
         }
     }
 }

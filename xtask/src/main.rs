@@ -25,6 +25,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use self::repository::CallFolders;
+use self::test_command::{OPERATOR_TESTS, TESTED_PACKAGES};
+
+/// What the stages of tests choose.
+const TESTS: [&[&str]; 2] = [TESTED_PACKAGES, OPERATOR_TESTS];
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -72,8 +76,10 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
             let root = repository::root()?;
             docs_commands::run(&root, &repository::FileTree::read(&root)?, arguments)
         }
-        ["features"] => features::check(&repository::root()?).map(|()| ExitCode::SUCCESS),
-        ["features", "--update"] => features::update(&repository::root()?).map(|()| ExitCode::SUCCESS),
+        ["features"] => features::check(&repository::root()?, &TESTS).map(|()| ExitCode::SUCCESS),
+        ["features", "--update"] => {
+            features::update(&repository::root()?, &TESTS).map(|()| ExitCode::SUCCESS)
+        }
         ["kind", arguments @ ..] => kind::run(&CallFolders::enter()?, arguments),
         ["public-api"] => {
             let root = repository::root()?;
