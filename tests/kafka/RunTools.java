@@ -123,6 +123,8 @@ public class RunTools {
             System.err.println("no " + wanted + " from " + command + "\n" + text);
             System.exit(1);
         }
+        // Shown when the scenario fails: errors with their wording.
+        System.err.println("$ " + command + "\n" + text);
         for (String[] pair : DIFFERENT) {
             text = text.replaceAll(pair[0], pair[1]);
         }
