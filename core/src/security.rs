@@ -1,0 +1,17 @@
+//! Authentication, access control and quotas as rules without input or output: what a credential
+//! proves, what a principal may do, and how long a client is throttled.
+//!
+//! Listeners call it with what a client sent, the metadata store keeps its types, and the agent's
+//! snapshot holds an [`AclAuthorizer`]. Nothing here reads a clock or a source
+//! of randomness that was not given.
+
+mod acl;
+mod authorizer;
+mod principal;
+
+pub use acl::{
+    AclBinding, AclError, AclFilter, AclHost, AclOperation, AclPatternFilter, AclPatternType, AclPermission,
+    AclResourceType, CLUSTER_RESOURCE_NAME, WILDCARD_RESOURCE_NAME,
+};
+pub use authorizer::{AclAuthorizer, AclDecision};
+pub use principal::{KafkaPrincipal, PrincipalError};
