@@ -8,6 +8,7 @@
 mod acl;
 mod authorizer;
 mod principal;
+mod scram;
 
 pub use acl::{
     AclBinding, AclError, AclFilter, AclHost, AclOperation, AclPatternFilter, AclPatternType, AclPermission,
@@ -15,3 +16,8 @@ pub use acl::{
 };
 pub use authorizer::{AclAuthorizer, AclDecision};
 pub use principal::{KafkaPrincipal, PrincipalError};
+pub use scram::{
+    MAX_SCRAM_ITERATIONS, MIN_SCRAM_ITERATIONS, ScramAuthenticated, ScramChallenge, ScramClient,
+    ScramClientProof, ScramCredential, ScramDecoys, ScramError, ScramKeys, ScramMechanism, ScramServer,
+    generate_scram_salt,
+};
