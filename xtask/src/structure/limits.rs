@@ -115,6 +115,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "topic_config",
                 "trace",
             ],
+            &["security"],
             &["error", "ids", "listen", "murmur2", "time"],
         ],
     ),
