@@ -130,6 +130,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "commit_plan",
                 "garbage_step",
                 "leases",
+                "security_plan",
                 "segment_plan",
             ],
             &["method_list", "producers", "rows", "schema", "transaction"],
