@@ -86,6 +86,10 @@ fn grpc_code(code: ErrorCode) -> Code {
     use ErrorCode as E;
     match code {
         E::None => Code::Ok,
+        E::SaslAuthenticationFailed => Code::Unauthenticated,
+        E::ClusterAuthorizationFailed | E::GroupAuthorizationFailed | E::TopicAuthorizationFailed => {
+            Code::PermissionDenied
+        }
         E::CorruptMessage
         | E::InvalidConfig
         | E::InvalidPartitions

@@ -46,10 +46,6 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
         return refuse_request(&client, header);
     };
     client.set_client_id(header.client_id.as_deref().unwrap_or_default());
-    client
-        .principal
-        .authorize_request(key)
-        .map_err(|problem| io::Error::new(io::ErrorKind::PermissionDenied, problem.to_string()))?;
     let context = RequestContext {
         client,
         version: api_version,

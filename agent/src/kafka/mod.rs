@@ -51,7 +51,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::{
     directory::ClusterDirectory, fetch::FetchDeps, groups::GroupCoordinator, memory::ByteBudget,
-    metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps,
+    metrics::AgentMetrics, produce::ProduceDeps, security::ClientSecurity, topics::TopicDeps,
 };
 
 pub use self::{api::reference_markdown, brokers::BrokerAddresses};
@@ -82,6 +82,8 @@ pub struct KafkaDeps {
     /// Number of partitions of a topic that is created because a client asks for it; `None` if
     /// topics are not created so.
     pub auto_create_partitions: Option<i32>,
+    /// Authenticates clients, and decides what they may do.
+    pub security: Arc<ClientSecurity>,
 }
 
 /// A connection of a client.

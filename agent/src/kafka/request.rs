@@ -17,9 +17,9 @@ use tokio::{sync::OwnedSemaphorePermit, time::Duration};
 
 use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES};
 use crate::{
-    auth::ClientPrincipal,
     fetch::ResponseMemory,
     metrics::{ClientSoftware, CountedConnection},
+    security::ClientAccess,
 };
 
 /// A client, as far as it has made itself known.
@@ -29,7 +29,8 @@ pub(super) struct KafkaClient {
     /// Those that the client's listener answers with.
     pub(super) addresses: BrokerAddresses,
     pub(super) host: Option<IpAddr>,
-    pub(super) principal: ClientPrincipal,
+    /// What the client may do.
+    pub(super) access: ClientAccess,
     /// Counted by the client's software.
     connection: CountedConnection,
     /// Set once the connection has a client id.
@@ -40,10 +41,10 @@ impl KafkaClient {
     pub(super) fn new(deps: Arc<KafkaDeps>, addresses: BrokerAddresses, host: Option<IpAddr>) -> Self {
         let connection = deps.metrics.kafka.clients.connect(host);
         Self {
+            access: deps.security.anonymous(host),
             deps,
             addresses,
             host,
-            principal: ClientPrincipal::default(),
             connection,
             identified: OnceLock::new(),
         }

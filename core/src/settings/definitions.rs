@@ -7,6 +7,7 @@ use super::{
     AgentSettings, ByteSize, LogFormat, SecretString,
     addresses::{parse_address, parse_named_address, parse_optional},
     parse_duration,
+    security::{parse_authorization, parse_mechanisms, parse_principals},
 };
 
 /// The definition of one agent setting.
@@ -210,6 +211,28 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
             "Number of partitions of a topic that is created because a Kafka client asks for it. 0 creates no topics so.",
             |s, v| parse_number(v, 0, 10_000).map(|v| s.kafka_auto_create_partitions = v),
         ),
+    ),
+    define(
+        "authentication",
+        "",
+        "SCRAM-SHA-256, SCRAM-SHA-512 and PLAIN, with commas between them",
+        "Mechanisms by which clients authenticate, on all listeners. Without one every client is anonymous. Create the first \
+        user with streamhouse-agent user put: see docs/operate/security.md.",
+        |s, v| parse_mechanisms(v).map(|v| s.authentication = v),
+    ),
+    define(
+        "authorization",
+        "none",
+        "none or acl",
+        "What decides what clients may do: nothing, or access control lists as Kafka's. Needs authentication.",
+        |s, v| parse_authorization(v).map(|v| s.authorization = v),
+    ),
+    define(
+        "super-users",
+        "",
+        "principals such as User:admin, with semicolons between them",
+        "Principals that may do everything, whatever the access control lists say.",
+        |s, v| parse_principals(v).map(|v| s.super_users = v),
     ),
     define(
         "listeners-file",

@@ -1,0 +1,69 @@
+//! Metrics of authentication and authorization. Label values are names of the protocol.
+
+use prometheus::{IntCounterVec, IntGauge, Result};
+
+use super::register::MetricRegistrar;
+
+/// How an authentication ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthenticationOutcome {
+    /// The client has proven who it is.
+    Ok,
+    /// It has not.
+    Failed,
+}
+
+impl AuthenticationOutcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Authentications, and what was denied.
+#[derive(Debug)]
+pub struct SecurityMetrics {
+    required: IntGauge,
+    authentications: IntCounterVec,
+    denied: IntCounterVec,
+}
+
+impl SecurityMetrics {
+    pub(super) fn new(new: &MetricRegistrar) -> Result<Self> {
+        Ok(Self {
+            required: new.gauge(
+                "authentication_required",
+                "1 if clients must authenticate, 0 if whoever reaches the agent may do everything.",
+            )?,
+            authentications: new.counters(
+                "authentications_total",
+                "Authentications of clients, by mechanism and outcome (ok, failed).",
+                &["mechanism", "outcome"],
+            )?,
+            denied: new.counters(
+                "authorization_denied_total",
+                "Requests for a resource that no ACL allows, by operation and type of the resource.",
+                &["operation", "resource"],
+            )?,
+        })
+    }
+
+    /// Sets whether clients must authenticate.
+    pub fn set_authentication_required(&self, required: bool) {
+        self.required.set(i64::from(required));
+    }
+
+    /// Counts an authentication.
+    pub fn record_authentication(&self, mechanism: &str, outcome: AuthenticationOutcome) {
+        self.authentications
+            .with_label_values(&[mechanism, outcome.name()])
+            .inc();
+    }
+
+    /// Counts a request that was denied.
+    pub fn record_denied(&self, operation: &str, resource_type: &str) {
+        self.denied.with_label_values(&[operation, resource_type]).inc();
+    }
+}

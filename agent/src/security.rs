@@ -1,0 +1,207 @@
+//! Who clients are and what they may do, for all listeners: the users, ACLs and quotas of the newest
+//! snapshot, and what is decided by them.
+//!
+//! Listeners authenticate a client once and give each of its requests a [`ClientAccess`], which
+//! handlers ask before they act. Without `--authentication` every client is `User:ANONYMOUS`;
+//! without `--authorization` every principal may do everything.
+//!
+//! Guarantees: passwords are compared in constant time and never kept; what unauthenticated clients
+//! may cost is bounded; a change in the metadata store takes effect with the next request of a
+//! client once this agent has read it, which takes it a second.
+
+mod access;
+mod failures;
+mod follow;
+mod passwords;
+mod sasl;
+mod snapshot;
+
+use std::{net::IpAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use streamhouse_core::{
+    Error, ErrorCode,
+    security::{KafkaPrincipal, MIN_SCRAM_ITERATIONS, ScramCredential, ScramDecoys, ScramMechanism},
+    settings::{AgentSettings, AuthorizationMode, SaslMechanism},
+    time::Entropy,
+};
+use streamhouse_metadata::SecuritySnapshot;
+use tokio::time::Instant;
+
+pub use self::{
+    access::{ClientAccess, ClientIdentity},
+    follow::follow_changes,
+    sasl::{SaslExchange, SaslProgress},
+    snapshot::SecurityView,
+};
+use self::{failures::FailureLimiter, passwords::PasswordVerifier};
+use crate::metrics::{AgentMetrics, AuthenticationOutcome};
+
+/// Authenticates clients, and decides what they may do.
+#[derive(Debug)]
+pub struct ClientSecurity {
+    /// Empty if clients do not authenticate.
+    mechanisms: Vec<SaslMechanism>,
+    authorization: AuthorizationMode,
+    super_users: Vec<KafkaPrincipal>,
+    /// `None` until the first snapshot is loaded.
+    view: ArcSwap<Option<SecurityView>>,
+    decoys: ScramDecoys,
+    passwords: PasswordVerifier,
+    failures: FailureLimiter,
+    entropy: Arc<dyn Entropy>,
+    metrics: Arc<AgentMetrics>,
+}
+
+impl ClientSecurity {
+    /// Creates the security of an agent with these settings. Nobody can authenticate before the
+    /// first snapshot.
+    ///
+    /// # Errors
+    /// None that settings can cause.
+    pub fn new(
+        settings: &AgentSettings,
+        entropy: Arc<dyn Entropy>,
+        metrics: Arc<AgentMetrics>,
+    ) -> anyhow::Result<Self> {
+        let key: Vec<u8> = (0..8).flat_map(|_| entropy.next_u64().to_be_bytes()).collect();
+        let security = Self {
+            mechanisms: settings.authentication.clone(),
+            authorization: settings.authorization,
+            super_users: settings.super_users.clone(),
+            view: ArcSwap::default(),
+            decoys: ScramDecoys::new(&key, MIN_SCRAM_ITERATIONS)?,
+            passwords: PasswordVerifier::new(&key),
+            failures: FailureLimiter::default(),
+            entropy,
+            metrics,
+        };
+        let authenticated = security.is_authentication_required();
+        security
+            .metrics
+            .security
+            .set_authentication_required(authenticated);
+        Ok(security)
+    }
+
+    /// Returns whether clients must authenticate.
+    pub fn is_authentication_required(&self) -> bool {
+        !self.mechanisms.is_empty()
+    }
+
+    /// Returns whether ACLs decide what clients may do.
+    pub fn is_authorization_on(&self) -> bool {
+        self.authorization == AuthorizationMode::Acl
+    }
+
+    /// Returns the mechanisms by which clients may authenticate.
+    pub fn mechanisms(&self) -> &[SaslMechanism] {
+        &self.mechanisms
+    }
+
+    /// Returns the access of a client that does not have to authenticate.
+    pub fn anonymous(self: &Arc<Self>, host: Option<IpAddr>) -> ClientAccess {
+        self.access(ClientIdentity::anonymous(), host)
+    }
+
+    /// Returns the access of a client with this identity.
+    pub fn access(self: &Arc<Self>, identity: ClientIdentity, host: Option<IpAddr>) -> ClientAccess {
+        ClientAccess::new(self.clone(), identity, host)
+    }
+
+    /// Returns the version of the snapshot in force; 0 before the first one.
+    pub fn version(&self) -> i64 {
+        self.view
+            .load()
+            .as_ref()
+            .as_ref()
+            .map_or(0, SecurityView::version)
+    }
+
+    /// Replaces the snapshot.
+    pub fn replace(&self, snapshot: SecuritySnapshot) {
+        let view = SecurityView::new(snapshot, &self.super_users);
+        self.view.store(Arc::new(Some(view)));
+    }
+
+    /// Returns the snapshot in force; `None` before the first one.
+    pub fn view(&self) -> Arc<Option<SecurityView>> {
+        self.view.load_full()
+    }
+
+    /// Returns whether an identity still holds: its credential was not replaced or deleted since.
+    pub fn is_current(&self, identity: &ClientIdentity) -> bool {
+        let Some(proven) = identity.credential() else {
+            return true;
+        };
+        let view = self.view.load();
+        let stored = view
+            .as_ref()
+            .as_ref()
+            .and_then(|view| view.credential(identity.principal().name(), proven.mechanism()));
+        stored.is_some_and(|stored| stored.keys() == proven.keys() && stored.salt() == proven.salt())
+    }
+
+    /// Verifies a user's password, as PLAIN and HTTP's Basic send it.
+    ///
+    /// # Errors
+    /// `SaslAuthenticationFailed` if it is wrong or the user unknown, in the same words;
+    /// `ResourceExhausted` if too many attempts failed or wait; `MetadataUnavailable` before the
+    /// first snapshot.
+    pub async fn verify_password(
+        &self,
+        user: &str,
+        password: &str,
+        host: Option<IpAddr>,
+    ) -> Result<ClientIdentity, Error> {
+        self.failures.check(host, Instant::now())?;
+        let credential = self.password_credential(user)?;
+        let known = credential.is_some();
+        let credential = credential.unwrap_or_else(|| self.decoys.credential(ScramMechanism::Sha256, user));
+        let is_right = self.passwords.is_right(&credential, user, password).await?;
+        if !(is_right && known) {
+            return Err(self.refuse(SaslMechanism::Plain, user, host, "wrong user or password"));
+        }
+        self.metrics
+            .security
+            .record_authentication(SaslMechanism::Plain.name(), AuthenticationOutcome::Ok);
+        ClientIdentity::proven(user, credential)
+    }
+
+    /// Returns a credential of a user by which its password is verified.
+    fn password_credential(&self, user: &str) -> Result<Option<ScramCredential>, Error> {
+        let view = self.view.load();
+        let view = view.as_ref().as_ref().ok_or_else(not_loaded)?;
+        let mut mechanisms = [ScramMechanism::Sha256, ScramMechanism::Sha512].into_iter();
+        Ok(mechanisms.find_map(|mechanism| view.credential(user, mechanism).cloned()))
+    }
+
+    /// Counts and logs a failed attempt, and returns the error that the client gets: it does not
+    /// say whether the user exists.
+    fn refuse(&self, mechanism: SaslMechanism, user: &str, host: Option<IpAddr>, problem: &str) -> Error {
+        self.metrics
+            .security
+            .record_authentication(mechanism.name(), AuthenticationOutcome::Failed);
+        if self.failures.record(host, Instant::now()) {
+            let user: String = user.chars().take(100).collect();
+            tracing::warn!(?user, client = ?host, mechanism = mechanism.name(), problem, "an authentication failed");
+        }
+        authentication_failed(mechanism)
+    }
+}
+
+fn authentication_failed(mechanism: SaslMechanism) -> Error {
+    let message = format!(
+        "authentication failed: wrong user or password for {}",
+        mechanism.name()
+    );
+    Error::new(ErrorCode::SaslAuthenticationFailed, message)
+}
+
+fn not_loaded() -> Error {
+    let message = "this agent has not read the users yet";
+    Error::new(ErrorCode::MetadataUnavailable, message).with_retry_after_ms(500)
+}
+
+#[cfg(test)]
+mod tests;
