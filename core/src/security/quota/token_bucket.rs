@@ -17,9 +17,9 @@ impl TokenRate {
     /// Returns a rate in a second. A client that was idle may spend at once what it gets in
     /// `burst`. It is never throttled longer than `max_delay` at a time.
     pub fn new(per_second: f64, burst: Duration, max_delay: Duration) -> Self {
+        let per_second = if per_second.is_nan() { 0.0 } else { per_second };
         Self {
-            // NaN is the smallest rate.
-            per_second: per_second.max(f64::MIN_POSITIVE).min(MAX_RATE),
+            per_second: per_second.clamp(f64::MIN_POSITIVE, MAX_RATE),
             burst,
             max_delay,
         }

@@ -136,7 +136,7 @@ fn a_message_that_is_cut_or_changed_anywhere_proves_nothing() {
     for exchange in &PUBLISHED {
         let right = exchange.client_final();
         for at in 0..right.len() {
-            assert!(exchange.challenge().verify(right[..at].as_bytes()).is_err());
+            assert!(exchange.challenge().verify(&right.as_bytes()[..at]).is_err());
             let mut changed = right.clone().into_bytes();
             changed[at] ^= 1;
             assert!(exchange.challenge().verify(&changed).is_err(), "{at}");
@@ -485,8 +485,11 @@ proptest! {
             }
             let client = || ScramClient::with_nonce(exchange.mechanism, "user", "pencil", CLIENT_NONCE.to_owned()).unwrap();
             for message in [damage(&exchange.server_first()), random.clone()] {
-                if !message.contains(&b'i') { continue; }
-                let _ = message::ServerFirstMessage::read(&message);
+                let read = message::ServerFirstMessage::read(&message);
+                let is_slow = read.is_ok_and(|challenge| challenge.iterations > 2 * ITERATIONS);
+                if !is_slow {
+                    let _ = client().respond(&message);
+                }
             }
             let right = exchange.client_final();
             for message in [damage(&right), random.clone()] {
