@@ -14,11 +14,13 @@ mod failures;
 mod follow;
 mod passwords;
 mod sasl;
+mod sessions;
 mod snapshot;
 
 use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
+use ring::hmac;
 use streamhouse_core::{
     Error, ErrorCode,
     security::{KafkaPrincipal, MIN_SCRAM_ITERATIONS, ScramCredential, ScramDecoys, ScramMechanism},
@@ -28,10 +30,13 @@ use streamhouse_core::{
 use streamhouse_metadata::SecuritySnapshot;
 use tokio::time::Instant;
 
+#[cfg(test)]
+pub(crate) use self::snapshot::credential_row;
 pub use self::{
     access::{ClientAccess, ClientIdentity},
     follow::follow_changes,
     sasl::{SaslExchange, SaslProgress},
+    sessions::MAX_AGE as SESSION_MAX_AGE,
     snapshot::SecurityView,
 };
 use self::{failures::FailureLimiter, passwords::PasswordVerifier};
@@ -49,6 +54,7 @@ pub struct ClientSecurity {
     decoys: ScramDecoys,
     passwords: PasswordVerifier,
     failures: FailureLimiter,
+    session_key: hmac::Key,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<AgentMetrics>,
 }
@@ -64,15 +70,16 @@ impl ClientSecurity {
         entropy: Arc<dyn Entropy>,
         metrics: Arc<AgentMetrics>,
     ) -> anyhow::Result<Self> {
-        let key: Vec<u8> = (0..8).flat_map(|_| entropy.next_u64().to_be_bytes()).collect();
+        let new_key = || -> Vec<u8> { (0..8).flat_map(|_| entropy.next_u64().to_be_bytes()).collect() };
         let security = Self {
             mechanisms: settings.authentication.clone(),
             authorization: settings.authorization,
             super_users: settings.super_users.clone(),
             view: ArcSwap::default(),
-            decoys: ScramDecoys::new(&key, MIN_SCRAM_ITERATIONS)?,
-            passwords: PasswordVerifier::new(&key),
+            decoys: ScramDecoys::new(&new_key(), MIN_SCRAM_ITERATIONS)?,
+            passwords: PasswordVerifier::new(&new_key()),
             failures: FailureLimiter::default(),
+            session_key: hmac::Key::new(hmac::HMAC_SHA256, &new_key()),
             entropy,
             metrics,
         };

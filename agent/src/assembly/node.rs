@@ -294,6 +294,7 @@ impl AgentNode {
             gauges: self.gauges(),
             metrics: self.metrics.clone(),
             health: self.health.clone(),
+            security: self.security.clone(),
             clock: self.clock.clone(),
             agent_id: self.settings.agent_id.clone(),
             lease_ttl: self.settings.lease_ttl,

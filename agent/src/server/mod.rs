@@ -87,7 +87,8 @@ impl ServerPorts {
                 follow_listeners_file(file)
             )
         };
-        let pages = http_router(&deps, self.http.local_addr()?);
+        let is_secure = tls.certificate(ListenerKind::Http).is_some();
+        let pages = http_router(&deps, self.http.local_addr()?, is_secure);
         let connections = connections::accept(
             self.http,
             ConnectionPolicy {
@@ -289,10 +290,14 @@ async fn follow_listeners_file(file: Option<ListenersFileReader>) {
 }
 
 /// Returns the routes of the HTTP port, with the console if it is enabled.
-fn http_router(deps: &Arc<ServerDeps>, bound: SocketAddr) -> Router {
+fn http_router(deps: &Arc<ServerDeps>, bound: SocketAddr, is_secure: bool) -> Router {
     let pages = http::status_router(deps.clone());
     match &deps.console {
-        Some(console) => pages.merge(console::router(console.clone(), bound.ip().is_loopback())),
+        Some(console) => pages.merge(console::router(
+            console.clone(),
+            bound.ip().is_loopback(),
+            is_secure,
+        )),
         None => pages,
     }
 }
