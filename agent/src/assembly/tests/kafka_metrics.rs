@@ -281,6 +281,13 @@ async fn frames_that_are_no_requests_are_counted_by_reason() {
         let mut client = KafkaWire::connect(&one).await;
         client.0.write_all(&wire).await.unwrap();
         client.closed().await;
+        // It is counted a moment after the connection has ended.
+        let counted = async {
+            while value(&one, &series) < before + 1.0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(timeout(EVENT_TIMEOUT, counted).await.is_ok(), "{reason}");
         assert_eq!(value(&one, &series), before + 1.0, "{reason}");
     }
     one.drain().await;
