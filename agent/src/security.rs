@@ -83,17 +83,36 @@ impl ClientSecurity {
             entropy,
             metrics,
         };
-        let authenticated = security.is_authentication_required();
-        security
-            .metrics
-            .security
-            .set_authentication_required(authenticated);
+        security.warn_if_open(settings.allow_unauthenticated);
         Ok(security)
     }
 
     /// Returns whether clients must authenticate.
     pub fn is_authentication_required(&self) -> bool {
         !self.mechanisms.is_empty()
+    }
+
+    /// Says at the start that everybody may do everything, unless a setting says so already.
+    fn warn_if_open(&self, is_intended: bool) {
+        let open = !self.is_authentication_required() && !is_intended;
+        self.metrics.security.set_unauthenticated_access(open);
+        if open {
+            tracing::warn!(
+                "authentication is off: whoever reaches this agent may read, write and delete everything; see the settings \
+                authentication and allow-unauthenticated"
+            );
+        }
+    }
+
+    /// Returns what people should know of the security of an agent that is ready.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        if !self.is_authentication_required() {
+            warnings.push("authentication is off: whoever reaches this agent may do everything");
+        } else if !self.is_authorization_on() {
+            warnings.push("authorization is off: every user may do everything");
+        }
+        warnings
     }
 
     /// Returns whether ACLs decide what clients may do.

@@ -360,6 +360,7 @@ impl AgentNode {
             directory: self.directory.clone(),
             health: self.health.clone(),
             metrics: self.metrics.clone(),
+            security: self.security.clone(),
             traces: self.traces.clone(),
             limits: ServerLimits {
                 max_connections: settings.max_connections,

@@ -25,7 +25,7 @@ impl AuthenticationOutcome {
 /// Authentications, and what was denied.
 #[derive(Debug)]
 pub struct SecurityMetrics {
-    required: IntGauge,
+    unauthenticated_access: IntGauge,
     authentications: IntCounterVec,
     denied: IntCounterVec,
 }
@@ -33,9 +33,9 @@ pub struct SecurityMetrics {
 impl SecurityMetrics {
     pub(super) fn new(new: &MetricRegistrar) -> Result<Self> {
         Ok(Self {
-            required: new.gauge(
-                "authentication_required",
-                "1 if clients must authenticate, 0 if whoever reaches the agent may do everything.",
+            unauthenticated_access: new.gauge(
+                "unauthenticated_access",
+                "1 if whoever reaches the agent may do everything and the setting allow-unauthenticated is off, else 0.",
             )?,
             authentications: new.counters(
                 "authentications_total",
@@ -50,9 +50,9 @@ impl SecurityMetrics {
         })
     }
 
-    /// Sets whether clients must authenticate.
-    pub fn set_authentication_required(&self, required: bool) {
-        self.required.set(i64::from(required));
+    /// Sets whether clients need not authenticate although no setting says that it is intended.
+    pub fn set_unauthenticated_access(&self, open: bool) {
+        self.unauthenticated_access.set(i64::from(open));
     }
 
     /// Counts an authentication.

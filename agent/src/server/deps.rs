@@ -7,7 +7,8 @@ use streamhouse_metadata::MetadataStore;
 use crate::{
     console::ConsoleDeps, directory::ClusterDirectory, fetch::FetchDeps, forward::PeerForwarder,
     gauges::AgentGauges, groups::GroupCoordinator, health::AgentHealth, kafka::KafkaDeps, memory::ByteBudget,
-    metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps, traces::AgentTraces,
+    metrics::AgentMetrics, produce::ProduceDeps, security::ClientSecurity, topics::TopicDeps,
+    traces::AgentTraces,
 };
 
 /// Dependencies of the server.
@@ -35,6 +36,8 @@ pub struct ServerDeps {
     pub health: Arc<AgentHealth>,
     /// Metrics of this agent.
     pub metrics: Arc<AgentMetrics>,
+    /// Authenticates clients, and decides what they may do.
+    pub security: Arc<ClientSecurity>,
     /// Starts the agent's trace spans.
     pub traces: AgentTraces,
     /// Limits of clients' connections and requests.

@@ -115,7 +115,12 @@ async fn health() -> &'static str {
 async fn ready(State(deps): State<Arc<ServerDeps>>) -> Response {
     let reasons = deps.health.reasons();
     if reasons.is_empty() {
-        return (StatusCode::OK, Json(json!({ "ready": true }))).into_response();
+        let mut answer = json!({ "ready": true });
+        let warnings = deps.security.warnings();
+        if !warnings.is_empty() {
+            answer["warnings"] = json!(warnings);
+        }
+        return (StatusCode::OK, Json(answer)).into_response();
     }
     let reasons: Vec<_> = reasons
         .iter()

@@ -234,6 +234,16 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "Principals that may do everything, whatever the access control lists say.",
         |s, v| parse_principals(v).map(|v| s.super_users = v),
     ),
+    with_dev_default(
+        "true",
+        define(
+            "allow-unauthenticated",
+            "false",
+            BOOLEAN_BOUNDS,
+            "Says that clients without authentication are intended: no warning at the start, and no alert.",
+            |s, v| parse_bool(v).map(|v| s.allow_unauthenticated = v),
+        ),
+    ),
     define(
         "listeners-file",
         "",
