@@ -1,6 +1,10 @@
 //! Metrics of authentication and authorization. Label values are names of the protocol.
 
 use prometheus::{IntCounterVec, IntGauge, Result};
+use streamhouse_core::{
+    security::{AclOperation, AclResourceType},
+    settings::SaslMechanism,
+};
 
 use super::register::MetricRegistrar;
 
@@ -32,7 +36,7 @@ pub struct SecurityMetrics {
 
 impl SecurityMetrics {
     pub(super) fn new(new: &MetricRegistrar) -> Result<Self> {
-        Ok(Self {
+        let metrics = Self {
             unauthenticated_access: new.gauge(
                 "unauthenticated_access",
                 "1 if whoever reaches the agent may do everything and the setting allow-unauthenticated is off, else 0.",
@@ -47,7 +51,20 @@ impl SecurityMetrics {
                 "Requests for a resource that no ACL allows, by operation and type of the resource.",
                 &["operation", "resource"],
             )?,
-        })
+        };
+        // From the start, so that the first one is an increase.
+        for mechanism in SaslMechanism::ALL {
+            for outcome in [AuthenticationOutcome::Ok, AuthenticationOutcome::Failed] {
+                metrics
+                    .authentications
+                    .with_label_values(&[mechanism.name(), outcome.name()]);
+            }
+        }
+        for operation in [AclOperation::Read, AclOperation::Write] {
+            let labels = [operation.kafka_name(), AclResourceType::Topic.kafka_name()];
+            metrics.denied.with_label_values(&labels);
+        }
+        Ok(metrics)
     }
 
     /// Sets whether clients need not authenticate although no setting says that it is intended.
