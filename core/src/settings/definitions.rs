@@ -261,8 +261,8 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
             "console",
             "false",
             BOOLEAN_BOUNDS,
-            "Serves the read-only web console at /console/ of the HTTP listener. It has no login and shows record contents: \
-            see docs/console.md before you enable it.",
+            "Serves the read-only web console at /console/ of the HTTP listener. It shows record contents, and has a login \
+            only with authentication: see docs/console.md before you enable it.",
             |s, v| parse_bool(v).map(|v| s.console = v),
         ),
     ),
