@@ -123,6 +123,11 @@ impl AclAuthorizer {
         }
     }
 
+    /// Returns all rules, in no order.
+    pub fn bindings(&self) -> impl Iterator<Item = &AclBinding> {
+        self.rules.values().flat_map(ResourceTypeRules::bindings)
+    }
+
     /// Returns whether a principal may do everything.
     pub fn is_super_user(&self, principal: &KafkaPrincipal) -> bool {
         self.super_users.contains(principal)

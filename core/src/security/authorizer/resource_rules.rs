@@ -80,6 +80,11 @@ impl PrincipalRules {
         }
     }
 
+    fn bindings(&self) -> impl Iterator<Item = &AclBinding> {
+        let of_principals = self.by_principal.values().flatten();
+        of_principals.chain(&self.for_everybody).map(Arc::as_ref)
+    }
+
     /// Returns the rules of a principal, then those for everybody.
     pub(super) fn of_principal(&self, principal: &KafkaPrincipal) -> impl Iterator<Item = &AclBinding> {
         let own = self.by_principal.get(principal);
@@ -127,6 +132,10 @@ impl ResourceTypeRules {
         }
         index.prefixed = PrefixIndex::new(prefixed);
         index
+    }
+
+    pub(super) fn bindings(&self) -> impl Iterator<Item = &AclBinding> {
+        self.all.bindings()
     }
 
     /// Returns the rules that are for a resource, the most specific first.

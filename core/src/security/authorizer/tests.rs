@@ -281,6 +281,11 @@ proptest! {
         allowed: bool,
     ) {
         let authorizer = AclAuthorizer::new(rules.clone(), [], allowed);
+        let mut kept: Vec<AclBinding> = authorizer.bindings().cloned().collect();
+        kept.sort();
+        let mut given = rules.clone();
+        given.sort();
+        prop_assert_eq!(kept, given);
         for query in queries {
             let NaiveQuery { principal, host, operation, resource_type, name } = &query;
             let decision = authorizer.authorize(principal, Some(*host), *operation, *resource_type, name);

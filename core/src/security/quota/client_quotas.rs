@@ -144,6 +144,20 @@ impl ClientQuotas {
     ///
     /// A client without a client id is one whose client id is empty, for whom defaults hold; Kafka
     /// leaves some of these clients without a limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use streamhouse_core::security::{
+    ///     ClientQuotas, QuotaEntity, QuotaEntityType, QuotaError, QuotaKey, QuotaName, QuotaScope,
+    /// };
+    ///
+    /// let every_user = QuotaEntity::new([(QuotaEntityType::User, QuotaName::Default)])?;
+    /// let quotas = ClientQuotas::new([(every_user, QuotaKey::ProducerByteRate, 1e6)]);
+    /// let limit = quotas.limit(QuotaKey::ProducerByteRate, "alice", "app").expect("a default");
+    /// assert_eq!((limit.per_second, limit.scope), (1e6, QuotaScope::User));
+    /// # Ok::<(), QuotaError>(())
+    /// ```
     pub fn limit(&self, key: QuotaKey, user: &str, client_id: &str) -> Option<QuotaLimit> {
         let by_name = self.users.named.get(user);
         let by_name = by_name.and_then(|quotas| quotas.limit(key, client_id));

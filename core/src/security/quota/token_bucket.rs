@@ -40,6 +40,19 @@ impl TokenRate {
 /// debt is at most what is paid in the longest delay; what exceeds it is forgiven.
 ///
 /// Times are those of a monotonic clock since any fixed moment.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use streamhouse_core::security::{TokenBucket, TokenRate};
+///
+/// let second = Duration::from_secs(1);
+/// let mut bucket = TokenBucket::new(TokenRate::new(1000.0, second, 30 * second), Duration::ZERO);
+/// assert_eq!(bucket.record(1000.0, Duration::ZERO), Duration::ZERO);
+/// assert_eq!(bucket.record(500.0, Duration::ZERO), second / 2);
+/// ```
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     rate: TokenRate,

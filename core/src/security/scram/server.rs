@@ -10,6 +10,33 @@ use super::{
 use crate::time::Entropy;
 
 /// An exchange whose client has said who it is, and proven nothing yet.
+///
+/// # Examples
+///
+/// ```
+/// use streamhouse_core::{
+///     security::{
+///         ScramClient, ScramCredential, ScramDecoys, ScramError, ScramMechanism, ScramServer,
+///         generate_scram_salt,
+///     },
+///     time::SystemEntropy,
+/// };
+///
+/// let mechanism = ScramMechanism::Sha256;
+/// let entropy = SystemEntropy;
+/// let stored = ScramCredential::derive(mechanism, "secret", generate_scram_salt(&entropy), 4096)?;
+/// let decoys = ScramDecoys::new(b"a secret of the cluster", 4096)?;
+///
+/// let client = ScramClient::new(mechanism, "alice", "secret", &entropy)?;
+/// let server = ScramServer::begin(mechanism, client.first_message().as_bytes())?;
+/// assert_eq!(server.user(), "alice");
+/// let challenge = server.challenge(Some(&stored), &decoys, &entropy);
+/// let proof = client.respond(challenge.message().as_bytes())?;
+/// let authenticated = challenge.verify(proof.message().as_bytes())?;
+/// proof.verify(authenticated.message().as_bytes())?;
+/// assert_eq!(authenticated.user(), "alice");
+/// # Ok::<(), ScramError>(())
+/// ```
 #[derive(Debug)]
 pub struct ScramServer {
     mechanism: ScramMechanism,
