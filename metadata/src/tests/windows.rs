@@ -20,6 +20,7 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const OLD: SchemaWindow = SchemaWindow { min: 5, max: 5 };
+const NEWEST: i64 = SCHEMA_WINDOW.max;
 
 /// The options of a build that knows nothing of the newest schema.
 fn old_build() -> ConnectOptions {
@@ -86,7 +87,7 @@ async fn agents_of_this_build_serve_before_and_after_the_migration() {
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        MigrationOutcome { from: 5, to: 6 }
+        MigrationOutcome { from: 5, to: NEWEST }
     );
     // The statements that are prepared still serve, and the lease goes on.
     log.append(7).await;
@@ -98,7 +99,7 @@ async fn agents_of_this_build_serve_before_and_after_the_migration() {
     assert_eq!(unknown, None, "it registered on schema 5");
     register_agent(&store, "agent-1").await;
     let registered: Option<String> = query_scalar(stored).fetch_one(&mut raw).await.unwrap();
-    assert_eq!(registered.as_deref(), Some("5-6"));
+    assert_eq!(registered.as_deref(), Some(format!("5-{NEWEST}").as_str()));
     assert_eq!(windows(&url).await.len(), 2);
 }
 
@@ -151,7 +152,7 @@ async fn an_expired_agent_is_sealed(url: &str) {
     let before = snapshot(&store).await.version;
 
     migrate(url, &options()).await.unwrap();
-    assert_eq!(overview(url, &options()).await.unwrap().schema.found, 6);
+    assert_eq!(overview(url, &options()).await.unwrap().schema.found, NEWEST);
     assert!(
         snapshot(&store).await.version > before,
         "the other agents learn of it"
@@ -231,10 +232,11 @@ async fn an_agent_whose_window_was_left_cannot_register_again() {
     };
     assert_eq!(
         migrate_to(&url, &options(), &anyway).await.unwrap(),
-        MigrationOutcome { from: 5, to: 6 }
+        MigrationOutcome { from: 5, to: NEWEST }
     );
     store.renew(old).await.unwrap();
-    let says = "the metadata schema has version 6, this build runs on version 5: run a newer build";
+    let says =
+        format!("the metadata schema has version {NEWEST}, this build runs on version 5: run a newer build");
     for refused in [
         register_unknown(&store, "agent-old").await.map(drop),
         connect(&url, &old_build()).await.map(drop),
@@ -258,7 +260,7 @@ async fn a_file_goes_the_same_way() {
     let new: SharedStore = connect(&url, &options()).await.unwrap();
     let refused = register_unknown(&old, "agent-old").await.unwrap_err().to_string();
     assert!(
-        refused.contains("has version 6, this build runs on version 5"),
+        refused.contains(&format!("has version {NEWEST}, this build runs on version 5")),
         "{refused}"
     );
     register_agent(&new, "agent-new").await;
@@ -272,7 +274,7 @@ async fn a_file_goes_the_same_way() {
     let mut raw = SqliteConnection::connect(&url).await.unwrap();
     let stored = "SELECT schema_min || '-' || schema_max FROM agents WHERE agent_id = 'agent-new'";
     let stored: Option<String> = query_scalar(stored).fetch_one(&mut raw).await.unwrap();
-    assert_eq!(stored.as_deref(), Some("5-6"));
+    assert_eq!(stored.as_deref(), Some(format!("5-{NEWEST}").as_str()));
 }
 
 /// A backup reads a table for a long time. A migration that waited for it would stop every commit
@@ -310,6 +312,6 @@ async fn a_migration_does_not_block_agents_while_it_waits_for_a_table() {
     reading.rollback().await.unwrap();
     assert_eq!(
         migrating.await.unwrap().unwrap(),
-        MigrationOutcome { from: 5, to: 6 }
+        MigrationOutcome { from: 5, to: NEWEST }
     );
 }

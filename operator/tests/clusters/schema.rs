@@ -212,7 +212,7 @@ async fn the_schema_is_migrated_when_the_last_old_agent_has_ended() {
     world.schema_version(SCHEMA_WINDOW.max).await;
     assert_eq!(
         world.events("SchemaMigrated").await,
-        ["metadata schema 5 -> 6".to_owned()]
+        [format!("metadata schema 5 -> {}", SCHEMA_WINDOW.max)]
     );
     world.open_store().unwrap().snapshot(None).await.unwrap();
 }

@@ -129,6 +129,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "commit_plan",
                 "garbage_step",
                 "leases",
+                "security_plan",
                 "segment_plan",
             ],
             &["method_list", "producers", "rows", "schema", "transaction"],
