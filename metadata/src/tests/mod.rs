@@ -8,6 +8,7 @@ mod model;
 mod outages;
 mod pooler;
 mod schemas;
+mod security;
 pub(crate) mod support;
 mod tls;
 mod windows;
