@@ -6,7 +6,7 @@
 
 mod limits;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod user;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -1,5 +1,6 @@
 //! Tests of the plans. The scenarios of `conformance/users.rs` are the tests of the rules; here are
-//! the properties of every plan, whatever is stored and wanted.
+//! the properties of every plan, whatever is stored and wanted. `tests/security_model.rs` compares
+//! the stores with [`Tables`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +51,7 @@ fn quota(user: usize, value: u8) -> ClientQuotaRow {
 
 /// The tables as a store has them after it wrote plans.
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Tables {
+pub(crate) struct Tables {
     user_owners: BTreeMap<String, String>,
     credentials: BTreeMap<ScramCredentialId, OwnedRow<ScramCredentialRow>>,
     acls: BTreeSet<OwnedRow<AclRow>>,
@@ -60,7 +61,7 @@ struct Tables {
 impl Tables {
     /// Writes a plan as a store does. A row that is deleted must exist, and one that is stored must
     /// differ from what is there.
-    fn write(&mut self, delta: &SecurityDelta) {
+    pub(crate) fn write(&mut self, delta: &SecurityDelta) {
         for name in &delta.released_users {
             assert!(self.user_owners.remove(name).is_some());
         }
@@ -105,7 +106,7 @@ impl Tables {
         assert!(others.all(|owner| owner == BY_HAND || owners.contains(owner)));
     }
 
-    fn stored(&self) -> StoredSecurity {
+    pub(crate) fn stored(&self) -> StoredSecurity {
         StoredSecurity {
             user_owners: self.user_owners.clone(),
             credentials: self.credentials.values().cloned().collect(),
@@ -153,8 +154,9 @@ impl Tables {
     }
 }
 
+/// A call that changes something.
 #[derive(Debug, Clone)]
-enum Change {
+pub(crate) enum SecurityChange {
     Scram(ScramAlteration),
     CreateAcls(Vec<AclRow>),
     DeleteAcls(Vec<AclRow>),
@@ -201,48 +203,61 @@ fn applied_user() -> impl Strategy<Value = UserRows> {
     })
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(crate) fn change() -> impl Strategy<Value = SecurityChange> {
     let unowned = prop_oneof![Just(UnownedRows::Adopt), Just(UnownedRows::Refuse)];
     prop_oneof![
-        3 => (credentials(), credentials()).prop_map(|(upserts, deletions)| Change::Scram(ScramAlteration {
+        3 => (credentials(), credentials()).prop_map(|(upserts, deletions)| SecurityChange::Scram(ScramAlteration {
             upserts,
             deletions: deletions.iter().map(ScramCredentialRow::id).collect(),
         })),
-        2 => acls().prop_map(Change::CreateAcls),
-        1 => acls().prop_map(Change::DeleteAcls),
-        2 => (quotas(), quotas()).prop_map(|(upserts, removals)| Change::Quotas(QuotaAlteration {
+        2 => acls().prop_map(SecurityChange::CreateAcls),
+        1 => acls().prop_map(SecurityChange::DeleteAcls),
+        2 => (quotas(), quotas()).prop_map(|(upserts, removals)| SecurityChange::Quotas(QuotaAlteration {
             upserts,
             removals: removals.into_iter().map(|row| row.id).collect(),
         })),
         5 => (1..3_usize, applied_user(), unowned)
-            .prop_map(|(owner, user, unowned)| Change::Apply { owner: OWNERS[owner], user, unowned }),
-        1 => (1..3_usize).prop_map(|owner| Change::Delete(OWNERS[owner])),
+            .prop_map(|(owner, user, unowned)| SecurityChange::Apply { owner: OWNERS[owner], user, unowned }),
+        1 => (1..3_usize).prop_map(|owner| SecurityChange::Delete(OWNERS[owner])),
     ]
 }
 
-/// Returns the plan of a change; `None` if it is refused.
-fn plan(tables: &Tables, change: &Change) -> Option<SecurityDelta> {
-    match change {
-        Change::Scram(alteration) => {
+/// Returns the answer to a change, as text, and its plan.
+pub(crate) fn plan(tables: &Tables, change: &SecurityChange) -> Result<(String, SecurityDelta)> {
+    let (answer, delta) = match change {
+        SecurityChange::Scram(alteration) => {
             let stored = tables.users_named(&alteration.user_names());
-            Some(plan_scram_alteration(alteration, &stored).1)
+            let (outcomes, delta) = plan_scram_alteration(alteration, &stored);
+            (format!("{outcomes:?}"), delta)
         }
-        Change::CreateAcls(rows) => Some(plan_acl_creation(rows, &tables.copies_of_acls(rows)).1),
-        Change::DeleteAcls(rows) => Some(plan_acl_deletion(rows, tables.copies_of_acls(rows)).1),
-        Change::Quotas(alteration) => {
-            plan_quota_alteration(alteration, &tables.quotas_named(&alteration.ids())).ok()
+        SecurityChange::CreateAcls(rows) => {
+            let (created, delta) = plan_acl_creation(rows, &tables.copies_of_acls(rows));
+            (format!("{created:?}"), delta)
         }
-        Change::Apply { owner, user, unowned } => {
-            plan_user(owner, user, *unowned, &tables.rows_of_user(owner, user)).ok()
+        SecurityChange::DeleteAcls(rows) => {
+            let (existed, delta) = plan_acl_deletion(rows, tables.copies_of_acls(rows));
+            (format!("{existed:?}"), delta)
         }
-        Change::Delete(owner) => Some(plan_user_deletion(tables.rows_of_owner(owner))),
-    }
+        SecurityChange::Quotas(alteration) => {
+            let stored = tables.quotas_named(&alteration.ids());
+            ("()".to_owned(), plan_quota_alteration(alteration, &stored)?)
+        }
+        SecurityChange::Apply { owner, user, unowned } => {
+            let delta = plan_user(owner, user, *unowned, &tables.rows_of_user(owner, user))?;
+            (format!("{:?}", !delta.is_empty()), delta)
+        }
+        SecurityChange::Delete(owner) => {
+            let delta = plan_user_deletion(tables.rows_of_owner(owner));
+            (format!("{:?}", !delta.is_empty()), delta)
+        }
+    };
+    Ok((answer, delta))
 }
 
 /// Checks what the callers of a change rely on.
-fn check_effect(before: &Tables, after: &Tables, change: &Change) {
+fn check_effect(before: &Tables, after: &Tables, change: &SecurityChange) {
     match change {
-        Change::Apply { owner, user, .. } => {
+        SecurityChange::Apply { owner, user, .. } => {
             let mut expected = user.clone();
             expected.credentials.sort();
             expected.acls.sort();
@@ -256,18 +271,18 @@ fn check_effect(before: &Tables, after: &Tables, change: &Change) {
                 assert_eq!(after.rows_of_owner(other), before.rows_of_owner(other));
             }
         }
-        Change::Delete(owner) => {
+        SecurityChange::Delete(owner) => {
             assert_eq!(after.rows_of_owner(owner), StoredSecurity::default());
             for other in OWNERS.iter().filter(|other| *other != owner) {
                 assert_eq!(after.rows_of_owner(other), before.rows_of_owner(other));
             }
         }
-        Change::DeleteAcls(rows) => assert_eq!(after.copies_of_acls(rows), []),
-        Change::CreateAcls(rows) => {
+        SecurityChange::DeleteAcls(rows) => assert_eq!(after.copies_of_acls(rows), []),
+        SecurityChange::CreateAcls(rows) => {
             let seen = after.stored().into_snapshot(0).acls;
             assert!(rows.iter().all(|row| seen.contains(row)));
         }
-        Change::Quotas(_) | Change::Scram(_) => assert_eq!(after.acls, before.acls),
+        SecurityChange::Quotas(_) | SecurityChange::Scram(_) => assert_eq!(after.acls, before.acls),
     }
 }
 
@@ -281,14 +296,14 @@ proptest! {
         let mut tables = Tables::default();
         for change in &changes {
             let before = tables.clone();
-            let Some(delta) = plan(&tables, change) else { continue };
+            let Ok((_, delta)) = plan(&tables, change) else { continue };
             tables.write(&delta);
             check_effect(&before, &tables, change);
             prop_assert_eq!(delta.is_empty(), before == tables);
             let in_force = |tables: &Tables| tables.stored().into_snapshot(0);
             prop_assert!(delta.changes_snapshot() || in_force(&before) == in_force(&tables));
             // Repeated, it changes nothing. (A deletion of credentials is refused.)
-            if let Some(again) = plan(&tables, change) && !matches!(change, Change::Scram(_)) {
+            if let Ok((_, again)) = plan(&tables, change) && !matches!(change, SecurityChange::Scram(_)) {
                 prop_assert!(again.is_empty(), "{:?}", again);
             }
         }

@@ -9,6 +9,7 @@ mod outages;
 mod pooler;
 mod schemas;
 mod security;
+mod security_model;
 pub(crate) mod support;
 mod tls;
 mod windows;

@@ -10,8 +10,12 @@ use super::support::options;
 use crate::{
     ConnectOptions, Error, Incarnation, LiveAgent, MigrationOutcome, MigrationRequest, SCHEMA_WINDOW,
     SchemaWindow,
-    conformance::fixture::{
-        SharedStore, TestLog, batch, create_topic, leases, register_agent, registration, snapshot, take_lease,
+    conformance::{
+        fixture::{
+            SharedStore, TestLog, batch, create_topic, leases, register_agent, registration, snapshot,
+            take_lease,
+        },
+        security::acl,
     },
     connect, migrate, migrate_to, overview,
 };
@@ -218,6 +222,64 @@ async fn an_agent_that_renews_before_it_is_sealed_holds_the_migration_up() {
     let blocked = migrating.await.unwrap();
     assert!(matches!(blocked, Err(Error::MigrationBlocked(_))), "{blocked:?}");
     store.renew(old).await.unwrap();
+}
+
+/// The options of the build before the last migration.
+fn former_build() -> ConnectOptions {
+    ConnectOptions {
+        schema: SchemaWindow {
+            max: NEWEST - 1,
+            ..SCHEMA_WINDOW
+        },
+        ..options()
+    }
+}
+
+/// A migration adds only: whoever runs on the version before works on as if nothing had happened.
+async fn a_former_build_works_on(url: &str, store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
+    log.append(5).await;
+    let anyway = MigrationRequest {
+        ignore_agents: true,
+        ..MigrationRequest::default()
+    };
+    let migrated = migrate_to(url, &options(), &anyway).await.unwrap();
+    assert_eq!((migrated.from, migrated.to), (NEWEST - 1, NEWEST));
+    let new: SharedStore = connect(url, &options()).await.unwrap();
+    let known = snapshot(store).await.version;
+    new.create_acls(&[acl("alice", "orders")]).await.unwrap();
+    log.append(7).await;
+    log.roll(12).await;
+    store.renew(log.lease.incarnation).await.unwrap();
+    let seen = store.snapshot(Some(known)).await.unwrap().unwrap();
+    assert_eq!((seen.agents.len(), seen.topics.len()), (1, 2));
+    create_topic(store, "payments", 2).await;
+    store.delete_topic("payments").await.unwrap();
+    store.drain(log.lease.incarnation).await.unwrap();
+    assert_eq!(log.read(0).await.bounds.high_watermark, 12);
+    assert_eq!(new.load_security().await.unwrap().acls, [acl("alice", "orders")]);
+    store.seal(log.lease.incarnation).await.unwrap();
+    let refused = register_unknown(store, "agent-old").await;
+    assert!(matches!(refused, Err(Error::SchemaMismatch(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_build_of_the_version_before_works_on_after_the_migration() {
+    let url = Postgres::shared()
+        .unwrap()
+        .create_database("window_former")
+        .unwrap();
+    migrate(&url, &former_build()).await.unwrap();
+    let store = connect(&url, &former_build()).await.unwrap();
+    a_former_build_works_on(&url, &store).await;
+}
+
+#[tokio::test]
+async fn a_build_of_the_version_before_works_on_after_the_migration_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let store = connect(&url, &former_build()).await.unwrap();
+    a_former_build_works_on(&url, &store).await;
 }
 
 /// The agent goes on until it has to register again, and is then told what is wrong.
