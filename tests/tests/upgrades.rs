@@ -93,7 +93,8 @@ async fn an_upgrade_goes_forward_and_back_until_the_schema_is_migrated() -> Test
         let refused = run(cluster.agent_builder(), command)?.unwrap_err();
         anyhow::ensure!(refused.contains(REFUSAL), "{command:?}: {refused}");
     }
-    // A new agent that starts on the new schema registers what it runs on, as the other one did before.
+    // A new agent that starts on the new schema registers what it runs on, as the other one did
+    // before.
     cluster.agents[new[0]].drain()?;
     load.wait_for_acked(2000).await?;
     cluster.agents[new[0]].start_again()?;

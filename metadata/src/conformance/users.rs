@@ -231,32 +231,23 @@ pub async fn a_quota_has_one_owner(store: &SharedStore) {
 }
 
 pub async fn an_entry_of_several_owners_is_in_force_until_the_last_has_gone(store: &SharedStore) {
-    let shared = acl("*", "orders");
+    let shared = [acl("*", "orders")];
     let with_entry = |name| UserRows {
-        acls: vec![shared.clone(), shared.clone()],
+        acls: [shared.clone(), shared.clone()].concat(),
         ..bare_user(name)
     };
     apply(store, ALICE, &with_entry("alice")).await.unwrap();
     apply(store, OTHER, &with_entry("bob")).await.unwrap();
-    assert_eq!(
-        store.create_acls(std::slice::from_ref(&shared)).await.unwrap(),
-        [true]
-    );
-    assert_eq!(load(store).await.acls, [shared.clone()]);
-    assert_eq!(owned(store, ALICE).await[ALICE].acls, [shared.clone()]);
+    assert_eq!(store.create_acls(&shared).await.unwrap(), [true]);
+    assert_eq!(load(store).await.acls, shared);
+    assert_eq!(owned(store, ALICE).await[ALICE].acls, shared);
     store.delete_user(OTHER).await.unwrap();
     store.delete_user(ALICE).await.unwrap();
-    assert_eq!(
-        load(store).await.acls,
-        [shared.clone()],
-        "it was made by hand too"
-    );
+    assert_eq!(load(store).await.acls, shared, "it was made by hand too");
     apply(store, ALICE, &with_entry("alice")).await.unwrap();
     // Whoever deletes an entry by hand wants it to be gone.
     assert_eq!(
-        with_versions(store, 1, store.delete_acls(std::slice::from_ref(&shared)))
-            .await
-            .unwrap(),
+        with_versions(store, 1, store.delete_acls(&shared)).await.unwrap(),
         [true]
     );
     assert_eq!(load(store).await.acls, []);

@@ -1,5 +1,5 @@
-//! Users, ACLs and quotas beyond the scenarios: on a schema without their tables, at the limits, and
-//! where keys must not appear.
+//! Users, ACLs and quotas beyond the scenarios: on a schema without their tables, at the limits,
+//! and where keys must not appear.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, query, query_scalar};
 use streamhouse_testkit::Postgres;
