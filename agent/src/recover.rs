@@ -206,13 +206,13 @@ mod tests {
         let (said, refused) = recover(4).await;
         assert_eq!(
             said,
-            ["metadata schema: version 4; --yes migrates it to version 6"]
+            ["metadata schema: version 4; --yes migrates it to version 7"]
         );
         assert!(refused.contains("run `streamhouse-agent migrate`"), "{refused}");
         let (said, refused) = recover(5).await;
         assert_eq!(
             said,
-            ["metadata schema: version 5; --yes migrates it to version 6"]
+            ["metadata schema: version 5; --yes migrates it to version 7"]
         );
         assert!(refused.contains("there is nothing to recover"), "{refused}");
         let (said, _) = recover(6).await;
