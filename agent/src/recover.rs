@@ -215,7 +215,7 @@ mod tests {
             ["metadata schema: version 5; --yes migrates it to version 7"]
         );
         assert!(refused.contains("there is nothing to recover"), "{refused}");
-        let (said, _) = recover(6).await;
+        let (said, _) = recover(7).await;
         assert_eq!(said, Vec::<String>::new());
     }
 
