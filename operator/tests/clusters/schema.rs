@@ -256,7 +256,7 @@ async fn a_migration_that_would_cut_a_live_agent_off_is_blocked() {
         .condition("Degraded", "True", "SchemaMigrationBlocked")
         .await;
     assert!(
-        message.contains("agent-old") && message.contains("version 4") && message.contains("versions 5 to 6"),
+        message.contains("agent-old") && message.contains("version 4") && message.contains("versions 5 to 7"),
         "{message}"
     );
     world.wait_for_reconciles(1).await;
