@@ -33,6 +33,7 @@ mod producers;
 mod refusal;
 mod request;
 mod request_memory;
+mod sasl;
 mod topic_partitions;
 
 #[cfg(test)]
