@@ -7,6 +7,7 @@
 //! size, and takes memory for a request before it reads it; a request that cannot be decoded ends
 //! its connection and nothing else. `limits` has the numbers.
 
+mod access;
 mod admin;
 mod alter_configs;
 mod api;
