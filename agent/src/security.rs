@@ -28,6 +28,7 @@ use streamhouse_core::{
 use streamhouse_metadata::SecuritySnapshot;
 use tokio::time::Instant;
 
+pub(crate) use self::snapshot::{acl_row, credential_row, quota_id};
 pub use self::{
     access::{ClientAccess, ClientIdentity},
     follow::follow_changes,

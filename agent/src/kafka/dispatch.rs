@@ -10,7 +10,7 @@ use streamhouse_core::kafka::{
 use tokio::time::Instant;
 
 use super::{
-    admin, alter_configs, api, configs, consumer_groups, coordinator, create_topics,
+    acls, admin, alter_configs, api, client_quotas, configs, consumer_groups, coordinator, create_topics,
     error::{INVALID_REQUEST, UNSUPPORTED_VERSION},
     fetch,
     frame::RequestFrame,
@@ -19,7 +19,7 @@ use super::{
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
     request_memory::RequestMemory,
     sasl::{self, SaslAdmission},
-    topic_partitions,
+    scram_credentials, topic_partitions,
 };
 use crate::metrics::{ClientSoftware, FrameRefusal};
 
@@ -216,6 +216,13 @@ fn serve(
         DescribeCluster => admin::describe_cluster,
         ConsumerGroupHeartbeat => consumer_groups::consumer_group_heartbeat,
         ConsumerGroupDescribe => consumer_groups::consumer_group_describe,
+        DescribeAcls => acls::describe_acls,
+        CreateAcls => acls::create_acls,
+        DeleteAcls => acls::delete_acls,
+        DescribeClientQuotas => client_quotas::describe_client_quotas,
+        AlterClientQuotas => client_quotas::alter_client_quotas,
+        DescribeUserScramCredentials => scram_credentials::describe_user_scram_credentials,
+        AlterUserScramCredentials => scram_credentials::alter_user_scram_credentials,
         DescribeConfigs => configs::describe_configs,
         AlterConfigs => alter_configs::alter_configs,
         IncrementalAlterConfigs => alter_configs::incremental_alter_configs,

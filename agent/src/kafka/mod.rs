@@ -8,12 +8,14 @@
 //! its connection and nothing else. `limits` has the numbers.
 
 mod access;
+mod acls;
 mod admin;
 mod alter_configs;
 mod api;
 mod assignment;
 mod broker_settings;
 mod brokers;
+mod client_quotas;
 mod configs;
 mod connection;
 mod consumer_groups;
@@ -35,6 +37,8 @@ mod refusal;
 mod request;
 mod request_memory;
 mod sasl;
+mod scram_credentials;
+mod security_admin;
 mod topic_partitions;
 
 #[cfg(test)]
