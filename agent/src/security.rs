@@ -30,8 +30,7 @@ use streamhouse_core::{
 use streamhouse_metadata::SecuritySnapshot;
 use tokio::time::Instant;
 
-#[cfg(test)]
-pub(crate) use self::snapshot::credential_row;
+pub(crate) use self::snapshot::{acl_row, credential_row, quota_id};
 pub use self::{
     access::{ClientAccess, ClientIdentity},
     follow::follow_changes,
