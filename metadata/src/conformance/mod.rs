@@ -137,6 +137,7 @@ macro_rules! security_conformance_suite {
     ($run:ident) => {
         $run! {
             security::nobody_may_do_anything_at_first,
+            security::agents_share_one_secret,
             security::credentials_are_stored_changed_and_deleted,
             security::a_user_is_altered_as_a_whole_or_not_at_all,
             security::acls_are_created_once_and_deleted_exactly,

@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use crate::Error;
+
 /// A verifier of SCRAM, from which the password cannot be computed. It lets its holder check a
 /// client's proof, so neither key appears in a log.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +84,37 @@ pub enum ScramAlterationOutcome {
     UnknownCredential,
     /// A credential is named twice: nothing was changed for this user.
     Duplicate,
+}
+
+/// The secret that the agents of a cluster share. Whoever has it can act as any client, so it
+/// appears nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentSecret([u8; Self::BYTES]);
+
+impl AgentSecret {
+    /// Its length in bytes.
+    pub const BYTES: usize = 32;
+
+    /// Returns the secret, as a key for message authentication codes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<u8>> for AgentSecret {
+    type Error = Error;
+
+    fn try_from(stored: Vec<u8>) -> Result<Self, Error> {
+        let of_length = stored.try_into();
+        let damaged = |_| Error::Inconsistent("the secret of the agents has another length".to_owned());
+        of_length.map(Self).map_err(damaged)
+    }
+}
+
+impl fmt::Debug for AgentSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentSecret").finish_non_exhaustive()
+    }
 }
 
 /// An entry of an access control list.
