@@ -315,6 +315,9 @@ impl AgentNode {
         ForwardDeps {
             directory: self.directory.clone(),
             session: self.session.clone(),
+            security: self.security.clone(),
+            clock: self.clock.clone(),
+            agent_id: self.settings.agent_id.clone(),
             request_memory: self.request_memory.clone(),
             call_memory: self.call_memory,
             tls: self.tls.certificate(ListenerKind::Grpc).cloned(),
@@ -356,6 +359,8 @@ impl AgentNode {
             console: settings.console.then(|| self.console(coordinator)),
             gauges: self.gauges(),
             metadata: self.metadata.clone(),
+            security: self.security.clone(),
+            clock: self.clock.clone(),
             directory: self.directory.clone(),
             health: self.health.clone(),
             metrics: self.metrics.clone(),

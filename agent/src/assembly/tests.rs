@@ -4,7 +4,7 @@
 //! fetches at an agent that does not lead; [`kafka_apis`], [`kafka_configs`], [`kafka_groups`] and
 //! [`kafka_records`] what Kafka clients ask, [`kafka_failing_stores`] what they learn of stores
 //! that fail, [`kafka_limits`] and [`kafka_fuzz`] those that take too much or send nonsense,
-//! [`kafka_listeners`] the addresses that they are given; [`forwarding`] clients that reach only
+//! [`kafka_listeners`] the addresses that they are given; [`grpc_auth`] gRPC clients that authenticate; [`forwarding`] clients that reach only
 //! one agent; [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
 //! [`kafka_metrics`] the metrics of Kafka clients; [`tls_agents`] TLS; [`stores`] stores that fail;
 //! [`takeover`] what other agents find after an agent stopped at any step; [`bounded_waits`] the
@@ -16,6 +16,7 @@ mod console;
 mod false_answers;
 mod foreign_polls;
 mod forwarding;
+mod grpc_auth;
 mod kafka_apis;
 mod kafka_client;
 mod kafka_configs;

@@ -40,7 +40,7 @@ impl SecurityView {
         let mut bindings = Vec::with_capacity(snapshot.acls.len());
         let mut is_sealed = false;
         for row in &snapshot.acls {
-            match read_acl(row) {
+            match acl_binding(row) {
                 Ok(binding) => bindings.push(binding),
                 Err(problem) => {
                     let allows = row.permission == AclPermission::Allow.kafka_name();
@@ -122,7 +122,8 @@ impl SecurityView {
         decision.is_allowed() && !self.is_sealed_for(principal)
     }
 
-    fn is_sealed_for(&self, principal: &KafkaPrincipal) -> bool {
+    /// Returns whether an ACL that this build cannot read denies a principal everything.
+    pub fn is_sealed_for(&self, principal: &KafkaPrincipal) -> bool {
         self.is_sealed && !self.authorizer.is_super_user(principal)
     }
 
@@ -155,7 +156,8 @@ pub(crate) fn credential_row(user: &str, credential: &ScramCredential) -> ScramC
     }
 }
 
-fn read_acl(row: &AclRow) -> Result<AclBinding, String> {
+/// Returns an ACL that the metadata store keeps.
+pub(crate) fn acl_binding(row: &AclRow) -> Result<AclBinding, String> {
     fn read<T: std::str::FromStr>(text: &str) -> Result<T, String>
     where
         T::Err: std::fmt::Display,
