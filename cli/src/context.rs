@@ -12,7 +12,7 @@ use streamhouse_client::{Admin, Client, ClientConfig, ClientIdentity};
 use crate::{
     command_error::{CommandError, CommandResult},
     output::OutputFormat,
-    values, warnings,
+    password, values, warnings,
 };
 
 /// Options of every command.
@@ -55,6 +55,15 @@ pub(crate) struct GlobalArgs {
     /// PEM file of the private key for --tls-cert
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_KEY", value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// User to authenticate as; its password is that of --password-file or of STREAMHOUSE_PASSWORD
+    #[arg(long, global = true, env = "STREAMHOUSE_USER", value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// File with the password of --user
+    #[arg(long, global = true, env = "STREAMHOUSE_PASSWORD_FILE", value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Send the password also without TLS, where others may read it
+    #[arg(long, global = true)]
+    pub(crate) allow_plaintext_password: bool,
     /// Log to stderr; repeat for more detail (-vv, -vvv)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -94,6 +103,9 @@ impl CommandContext {
                 return Err(CommandError::usage("--tls-key needs --tls-cert, its certificate"));
             }
         };
+        settings.credentials =
+            password::own_credentials(global.user.as_deref(), global.password_file.as_deref())?;
+        settings.allow_plaintext_password = global.allow_plaintext_password;
         let client = Client::new(settings)?;
         warnings::warn_about_silent_agents(client.clone(), global.output);
         Ok(Self {

@@ -1,6 +1,7 @@
 //! The command line `streamhouse`: parses the arguments, runs one command, prints its error, and
 //! exits with 0 (success), 1 (failure) or 2 (usage error).
 
+mod acl;
 mod arguments;
 mod bench;
 mod cluster;
@@ -15,10 +16,12 @@ mod docs;
 mod group;
 mod output;
 mod output_format;
+mod password;
 mod produce;
 mod signals;
 mod terminal;
 mod topic;
+mod user;
 mod values;
 mod warnings;
 
