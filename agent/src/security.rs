@@ -1,5 +1,5 @@
-//! Who clients are and what they may do, for all listeners: the users, ACLs and quotas of the newest
-//! snapshot, and what is decided by them.
+//! Who clients are and what they may do, for all listeners: the users, ACLs and quotas of the
+//! newest snapshot, and what is decided by them.
 //!
 //! Listeners authenticate a client once and give each of its requests a [`ClientAccess`], which
 //! handlers ask before they act. Without `--authentication` every client is `User:ANONYMOUS`;

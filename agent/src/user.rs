@@ -181,8 +181,8 @@ mod tests {
         };
         for (content, password) in [("first\n", "first"), (" two words ", " two words ")] {
             std::fs::write(&file, content).unwrap();
-            let said = RefCell::default();
-            run(&settings, &options, |line| said.replace(line.to_owned()))
+            let said = RefCell::new(String::new());
+            run(&settings, &options, |line| *said.borrow_mut() = line.to_owned())
                 .await
                 .unwrap();
             assert_eq!(

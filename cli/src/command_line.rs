@@ -10,6 +10,7 @@ use crate::{
     context::{CommandContext, GlobalArgs},
     group,
     output::OutputFormat,
+    password::PasswordVariable,
     produce, topic, user,
 };
 
@@ -70,6 +71,12 @@ impl Cli {
     /// Returns the output format of errors.
     pub(crate) fn format(&self) -> OutputFormat {
         self.global.output
+    }
+
+    /// Sets the password that the environment has.
+    pub(crate) fn with_password(mut self, password: PasswordVariable) -> Self {
+        self.global.password = password;
+        self
     }
 
     /// Runs the command.

@@ -12,7 +12,8 @@ use streamhouse_client::{Admin, Client, ClientConfig, ClientIdentity};
 use crate::{
     command_error::{CommandError, CommandResult},
     output::OutputFormat,
-    password, values, warnings,
+    password::{PasswordVariable, own_credentials},
+    values, warnings,
 };
 
 /// Options of every command.
@@ -64,6 +65,9 @@ pub(crate) struct GlobalArgs {
     /// Send the password also without TLS, where others may read it
     #[arg(long, global = true)]
     pub(crate) allow_plaintext_password: bool,
+    /// Password of the environment.
+    #[arg(skip)]
+    pub(crate) password: PasswordVariable,
     /// Log to stderr; repeat for more detail (-vv, -vvv)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -103,8 +107,11 @@ impl CommandContext {
                 return Err(CommandError::usage("--tls-key needs --tls-cert, its certificate"));
             }
         };
-        settings.credentials =
-            password::own_credentials(global.user.as_deref(), global.password_file.as_deref())?;
+        settings.credentials = own_credentials(
+            global.user.as_deref(),
+            global.password_file.as_deref(),
+            &global.password,
+        )?;
         settings.allow_plaintext_password = global.allow_plaintext_password;
         let client = Client::new(settings)?;
         warnings::warn_about_silent_agents(client.clone(), global.output);

@@ -27,6 +27,7 @@ mod warnings;
 
 use std::{process::ExitCode, time::Duration};
 
+use self::password::PasswordVariable;
 #[cfg(feature = "otlp")]
 use streamhouse_client::opentelemetry::KeyValue;
 #[cfg(feature = "otlp")]
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
+    let password = std::env::var(PasswordVariable::NAME).unwrap_or_default();
+    let cli = cli.with_password(PasswordVariable::new(password));
     let format = cli.format();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

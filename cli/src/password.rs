@@ -2,7 +2,7 @@
 //! never an argument, which other users of the machine can see.
 
 use std::{
-    env,
+    fmt,
     fs::File,
     io::{self, IsTerminal as _, Read},
     path::Path,
@@ -16,10 +16,28 @@ use crate::{
     values,
 };
 
-/// The variable with the password of the user that calls.
-const PASSWORD_VARIABLE: &str = "STREAMHOUSE_PASSWORD";
 /// The longest password that is read.
 const MAX_PASSWORD_BYTES: u64 = 16 << 10;
+
+/// The value of the variable `STREAMHOUSE_PASSWORD`, which no debug output shows.
+#[derive(Clone, Default)]
+pub(crate) struct PasswordVariable(String);
+
+impl PasswordVariable {
+    /// The variable with the password of the user that calls.
+    pub(crate) const NAME: &str = "STREAMHOUSE_PASSWORD";
+
+    /// Creates it from the variable's value.
+    pub(crate) fn new(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for PasswordVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordVariable").finish_non_exhaustive()
+    }
+}
 
 /// Returns the credentials of `--user`; `None` without one.
 ///
@@ -28,6 +46,7 @@ const MAX_PASSWORD_BYTES: u64 = 16 << 10;
 pub(crate) fn own_credentials(
     user: Option<&str>,
     password_file: Option<&Path>,
+    variable: &PasswordVariable,
 ) -> CommandResult<Option<ClientCredentials>> {
     let user = values::trim_option("--user", user.unwrap_or_default())?;
     let file = password_file.filter(|path| !path.as_os_str().is_empty());
@@ -41,14 +60,12 @@ pub(crate) fn own_credentials(
     }
     let password = match file {
         Some(path) => read_file("--password-file", path)?,
-        None => {
-            let variable = env::var(PASSWORD_VARIABLE).unwrap_or_default();
-            without_line_break(&variable).to_owned()
-        }
+        None => without_line_break(&variable.0).to_owned(),
     };
     if password.is_empty() {
         return Err(CommandError::usage(format!(
-            "--user needs a password: give --password-file, or set {PASSWORD_VARIABLE}"
+            "--user needs a password: give --password-file, or set {}",
+            PasswordVariable::NAME
         )));
     }
     Ok(Some(ClientCredentials::new(user, password)))
@@ -111,11 +128,20 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("password");
         std::fs::write(&path, " two words \r\n").unwrap();
-        let credentials = own_credentials(Some("alice\n"), Some(&path)).unwrap();
+        let none = PasswordVariable::default();
+        let credentials = own_credentials(Some("alice\n"), Some(&path), &none).unwrap();
         assert_eq!(credentials, Some(ClientCredentials::new("alice", " two words ")));
         assert_eq!(new_password("bob", Some(&path)).unwrap(), " two words ");
-        assert_eq!(own_credentials(None, None).unwrap(), None);
-        assert_eq!(own_credentials(Some(""), None).unwrap(), None);
+        assert_eq!(own_credentials(None, None, &none).unwrap(), None);
+        assert_eq!(own_credentials(Some(""), None, &none).unwrap(), None);
+    }
+
+    #[test]
+    fn the_variable_is_used_without_a_file_and_never_shown() {
+        let variable = PasswordVariable::new("hunter2\n".to_owned());
+        let credentials = own_credentials(Some("alice"), None, &variable).unwrap();
+        assert_eq!(credentials, Some(ClientCredentials::new("alice", "hunter2")));
+        assert!(!format!("{variable:?}").contains("hunter2"));
     }
 
     #[test]
@@ -124,8 +150,9 @@ mod tests {
         for (user, file, told) in [
             (None, Some(missing), "needs --user"),
             (Some("alice"), Some(missing), "cannot read --password-file"),
+            (Some("alice"), None, "--user needs a password"),
         ] {
-            let error = own_credentials(user, file).unwrap_err();
+            let error = own_credentials(user, file, &PasswordVariable::default()).unwrap_err();
             assert!(
                 matches!(&error, CommandError::Usage(message) if message.contains(told)),
                 "{error}"

@@ -16,8 +16,8 @@ use crate::{
 /// The time limit: rows of large tables are counted.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The columns that are not shown, by table: with them a password can be guessed, a client deceived,
-/// or an agent imitated.
+/// The columns that are not shown, by table: with them a password can be guessed, a client
+/// deceived, or an agent imitated.
 const HIDDEN_COLUMNS: [(&str, &[&str]); 2] = [
     ("cluster", &["agent_secret"]),
     ("scram_credentials", &["salt", "stored_key", "server_key"]),

@@ -4,11 +4,12 @@
 //! fetches at an agent that does not lead; [`kafka_apis`], [`kafka_configs`], [`kafka_groups`] and
 //! [`kafka_records`] what Kafka clients ask, [`kafka_failing_stores`] what they learn of stores
 //! that fail, [`kafka_limits`] and [`kafka_fuzz`] those that take too much or send nonsense,
-//! [`kafka_listeners`] the addresses that they are given; [`grpc_auth`] gRPC clients that authenticate; [`forwarding`] clients that reach only
-//! one agent; [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
-//! [`kafka_metrics`] the metrics of Kafka clients; [`tls_agents`] TLS; [`stores`] stores that fail;
-//! [`takeover`] what other agents find after an agent stopped at any step; [`bounded_waits`] the
-//! bounds of waits; [`simulation`] all of it at random.
+//! [`kafka_listeners`] the addresses that they are given; [`forwarding`] clients that reach only
+//! one agent; [`grpc_auth`] gRPC clients that authenticate; [`topic_reuse`] topic names that are
+//! used again; [`ownership`] the bucket's cluster; [`kafka_metrics`] the metrics of Kafka clients;
+//! [`tls_agents`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after an
+//! agent stopped at any step; [`bounded_waits`] the bounds of waits; [`simulation`] all of it at
+//! random.
 
 mod admin_calls;
 mod bounded_waits;

@@ -18,11 +18,12 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ForwardedClient {
     address: Option<IpAddr>,
-    /// `None` for calls that no listener has marked, which other agents refuse if they authenticate.
+    /// `None` for calls that no listener has marked, which other agents refuse if clients
+    /// authenticate.
     access: Option<ClientAccess>,
 }
 
-/// Headers that say who the client is. Debug output leaves the token out, which is marked sensitive.
+/// Headers that say who the client is. Debug output leaves the token out: it is marked sensitive.
 #[derive(Debug, Clone)]
 pub(super) struct ClientHeaders {
     address: MetadataValue<Ascii>,

@@ -130,7 +130,7 @@ mod tests {
 
     fn tokens(byte: u8) -> AgentTokens {
         let tokens = AgentTokens::default();
-        tokens.set_secret(&vec![byte; AgentSecret::BYTES].try_into().unwrap());
+        tokens.set_secret(&AgentSecret::from_bytes(&[byte; AgentSecret::BYTES]).unwrap());
         tokens
     }
 

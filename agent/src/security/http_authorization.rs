@@ -1,4 +1,5 @@
-//! Reads the header `authorization` of a call: a user's name and password, or another agent's token.
+//! Reads the header `authorization` of a call: a user's name and password, or another agent's
+//! token.
 
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use base64::{Engine, prelude::BASE64_STANDARD};

@@ -24,8 +24,8 @@ pub struct SecurityView {
 }
 
 impl SecurityView {
-    /// Indexes a snapshot. A row that this build cannot read, which a newer one may have written, is
-    /// left out and logged; if it may deny something, everything is denied.
+    /// Indexes a snapshot. A row that this build cannot read, which a newer one may have written,
+    /// is left out and logged; if it may deny something, everything is denied.
     pub(super) fn new(snapshot: SecuritySnapshot, super_users: &[KafkaPrincipal]) -> Self {
         let mut credentials: HashMap<String, HashMap<_, _>> = HashMap::new();
         for row in &snapshot.credentials {

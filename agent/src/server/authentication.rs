@@ -1,5 +1,5 @@
-//! Authenticates each gRPC call before a handler sees it, and attaches to it what its client may do.
-//! Only health checks need no authentication.
+//! Authenticates each gRPC call before a handler sees it, and attaches to it what its client may
+//! do. Only health checks need no authentication.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{fixture::SharedStore, fixture::snapshot, races::run_concurrently};
 use crate::{
-    AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, Error, MAX_SECURITY_CHANGES, QuotaAlteration,
-    QuotaEntityName, ScramAlteration, ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow,
-    SecuritySnapshot, UnownedRows, UserRows,
+    AclRow, ClientQuotaId, ClientQuotaRow, Error, MAX_SECURITY_CHANGES, QuotaAlteration, QuotaEntityName,
+    ScramAlteration, ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot,
+    UnownedRows, UserRows,
 };
 
 pub const SHA_256: &str = "SCRAM-SHA-256";
@@ -104,24 +104,6 @@ pub async fn nobody_may_do_anything_at_first(store: &SharedStore) {
     assert_eq!(load(store).await, SecuritySnapshot::default());
     assert_eq!(snapshot(store).await.security_version, 0);
     assert_eq!(store.list_owned_users("").await.unwrap(), BTreeMap::new());
-}
-
-pub async fn agents_share_one_secret(store: &SharedStore) {
-    let secrets = run_concurrently(4, |_, barrier| {
-        let store = store.clone();
-        async move {
-            barrier.wait().await;
-            store.agent_secret().await.unwrap()
-        }
-    })
-    .await;
-    let secret = with_versions(store, 0, store.agent_secret()).await.unwrap();
-    assert!(secrets.iter().all(|other| *other == secret));
-    let mut bytes = secret.as_bytes().to_vec();
-    assert_eq!(bytes.len(), AgentSecret::BYTES);
-    bytes.sort_unstable();
-    bytes.dedup();
-    assert!(bytes.len() > 16, "it is random");
 }
 
 pub async fn credentials_are_stored_changed_and_deleted(store: &SharedStore) {

@@ -12,7 +12,7 @@ use self::write::write_delta;
 use super::{StoreConnection, cluster::lock_cluster, migrate::schema_version};
 use crate::{
     AclRow, AgentSecret, QuotaAlteration, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot,
-    UnownedRows, UserRows,
+    UnownedRows, UserRows, rows,
     schema::{SECURITY_TABLES_VERSION, check_security_tables},
     security_plan::{
         check_acls, check_owner, check_quota_alteration, check_scram_alteration, check_user,
@@ -53,10 +53,10 @@ async fn begin_change(conn: &mut StoreConnection) -> TransactionResult<()> {
 pub(super) async fn agent_secret(conn: &mut StoreConnection) -> TransactionResult<AgentSecret> {
     check_security_tables(schema_version(&mut *conn).await?)?;
     if let Some(secret) = read::agent_secret(&mut *conn).await? {
-        return Ok(secret.try_into()?);
+        return Ok(rows::agent_secret(&secret)?);
     }
     lock_cluster(&mut *conn).await?;
-    Ok(write::make_agent_secret(conn).await?.try_into()?)
+    Ok(rows::agent_secret(&write::make_agent_secret(conn).await?)?)
 }
 
 pub(super) async fn alter_scram_credentials(

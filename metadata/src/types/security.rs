@@ -6,8 +6,6 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use crate::Error;
-
 /// A verifier of SCRAM, from which the password cannot be computed. It lets its holder check a
 /// client's proof, so neither key appears in a log.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,19 +93,14 @@ impl AgentSecret {
     /// Its length in bytes.
     pub const BYTES: usize = 32;
 
+    /// Returns a secret of these bytes; `None` if they are not [`BYTES`](Self::BYTES).
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// Returns the secret, as a key for message authentication codes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-}
-
-impl TryFrom<Vec<u8>> for AgentSecret {
-    type Error = Error;
-
-    fn try_from(stored: Vec<u8>) -> Result<Self, Error> {
-        let of_length = stored.try_into();
-        let damaged = |_| Error::Inconsistent("the secret of the agents has another length".to_owned());
-        of_length.map(Self).map_err(damaged)
     }
 }
 

@@ -1,6 +1,6 @@
 //! gRPC clients that authenticate: right, wrong, missing and revoked credentials, what a client
-//! without rights learns, calls that claim to be another agent's, and users and ACLs by the security
-//! service.
+//! without rights learns, calls that claim to be another agent's, and users and ACLs by the
+//! security service.
 
 #![allow(clippy::needless_update)] // messages get new fields
 
@@ -357,7 +357,7 @@ async fn only_agents_can_say_for_whom_they_call() {
         ["orders"],
         "the admin may see it"
     );
-    let other = AgentSecret::try_from(vec![7; AgentSecret::BYTES]).unwrap();
+    let other = AgentSecret::from_bytes(&[7; AgentSecret::BYTES]).unwrap();
     let altered = format!("{}A{}", &right[..20], &right[21..]);
     let altered = if altered == right {
         format!("{}B{}", &right[..20], &right[21..])
