@@ -44,3 +44,4 @@ pub mod store;
 pub mod tls;
 pub mod topics;
 pub mod traces;
+pub mod user;

@@ -1,5 +1,5 @@
-//! Who clients are and what they may do, for all listeners: the users, ACLs and quotas of the newest
-//! snapshot, and what is decided by them.
+//! Who clients are and what they may do, for all listeners: the users, ACLs and quotas of the
+//! newest snapshot, and what is decided by them.
 //!
 //! Listeners authenticate a client once and give each of its requests a [`ClientAccess`], which
 //! handlers ask before they act. Without `--authentication` every client is `User:ANONYMOUS`;
@@ -10,8 +10,10 @@
 //! client once this agent has read it, which takes it a second.
 
 mod access;
+mod agent_token;
 mod failures;
 mod follow;
+mod http_authorization;
 mod passwords;
 mod sasl;
 mod sessions;
@@ -20,6 +22,7 @@ mod snapshot;
 use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
+use axum::http::HeaderMap;
 use ring::hmac;
 use streamhouse_core::{
     Error, ErrorCode,
@@ -27,18 +30,24 @@ use streamhouse_core::{
     settings::{AgentSettings, AuthorizationMode, SaslMechanism},
     time::Entropy,
 };
-use streamhouse_metadata::SecuritySnapshot;
+use streamhouse_metadata::{AgentSecret, SecuritySnapshot};
 use tokio::time::Instant;
 
-pub(crate) use self::snapshot::{acl_row, credential_row, quota_id};
+pub(crate) use self::snapshot::{acl_binding, acl_row, credential_row, quota_id};
 pub use self::{
     access::{ClientAccess, ClientIdentity},
-    follow::follow_changes,
+    follow::{follow_agent_secret, follow_changes},
+    http_authorization::AGENT_SCHEME,
     sasl::{SaslExchange, SaslProgress},
     sessions::MAX_AGE as SESSION_MAX_AGE,
     snapshot::SecurityView,
 };
-use self::{failures::FailureLimiter, passwords::PasswordVerifier};
+use self::{
+    agent_token::{AgentTokens, ForwardedCaller, TokenProblem},
+    failures::FailureLimiter,
+    http_authorization::CallCredentials,
+    passwords::PasswordVerifier,
+};
 use crate::metrics::{AgentMetrics, AuthenticationOutcome};
 
 /// Authenticates clients, and decides what they may do.
@@ -54,8 +63,18 @@ pub struct ClientSecurity {
     passwords: PasswordVerifier,
     failures: FailureLimiter,
     session_key: hmac::Key,
+    agents: AgentTokens,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<AgentMetrics>,
+}
+
+/// A call whose client is known.
+#[derive(Debug)]
+pub struct AuthenticatedCall {
+    /// What the client may do.
+    pub access: ClientAccess,
+    /// Whether another agent has forwarded the call.
+    pub is_forwarded: bool,
 }
 
 impl ClientSecurity {
@@ -79,6 +98,7 @@ impl ClientSecurity {
             passwords: PasswordVerifier::new(&new_key()),
             failures: FailureLimiter::default(),
             session_key: hmac::Key::new(hmac::HMAC_SHA256, &new_key()),
+            agents: AgentTokens::default(),
             entropy,
             metrics,
         };
@@ -191,6 +211,78 @@ impl ClientSecurity {
             .security
             .record_authentication(SaslMechanism::Plain.name(), AuthenticationOutcome::Ok);
         ClientIdentity::proven(user, credential)
+    }
+
+    /// Uses this secret for calls among agents from now on.
+    pub fn set_agent_secret(&self, secret: &AgentSecret) {
+        self.agents.set_secret(secret);
+    }
+
+    /// Returns the token by which the agent `agent_id` forwards calls of a client; `None` if there
+    /// is nothing to vouch for, or before the agents' secret is known.
+    pub fn agent_token(&self, access: &ClientAccess, agent_id: &str, now_ms: i64) -> Option<String> {
+        if !self.is_authentication_required() {
+            return None;
+        }
+        let caller = ForwardedCaller {
+            principal: access.principal().clone(),
+            host: access.host(),
+            agent_id: agent_id.to_owned(),
+        };
+        self.agents.sign(&caller, now_ms)
+    }
+
+    /// Authenticates a call by its headers; `peer` is the address of the connection.
+    ///
+    /// # Errors
+    /// As [`verify_password`](Self::verify_password) and
+    /// [`verify_agent_token`](Self::verify_agent_token).
+    pub async fn authenticate_call(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+        now_ms: i64,
+    ) -> Result<AuthenticatedCall, Error> {
+        match CallCredentials::read(headers)? {
+            CallCredentials::AgentToken(token) => Ok(AuthenticatedCall {
+                access: self.verify_agent_token(&token, peer, now_ms)?,
+                is_forwarded: true,
+            }),
+            CallCredentials::Password { user, password } => {
+                let identity = self.verify_password(&user, &password, peer).await?;
+                Ok(AuthenticatedCall {
+                    access: self.access(identity, peer),
+                    is_forwarded: false,
+                })
+            }
+        }
+    }
+
+    /// Returns the client of a call that another agent forwards; `peer` is the address of the
+    /// connection.
+    ///
+    /// # Errors
+    /// `SaslAuthenticationFailed` if the token is not from an agent of this cluster or too old;
+    /// `MetadataUnavailable` before the agents' secret is known.
+    pub fn verify_agent_token(
+        self: &Arc<Self>,
+        token: &str,
+        peer: Option<IpAddr>,
+        now_ms: i64,
+    ) -> Result<ClientAccess, Error> {
+        match self.agents.verify(token, now_ms) {
+            Ok(caller) => Ok(self.access(ClientIdentity::forwarded(caller.principal), caller.host)),
+            Err(TokenProblem::NoSecret) => Err(not_loaded()),
+            Err(problem) => {
+                if self.failures.record(peer, Instant::now()) {
+                    tracing::warn!(client = ?peer, %problem, "a call that claims to be another agent's is refused");
+                }
+                Err(Error::new(
+                    ErrorCode::SaslAuthenticationFailed,
+                    problem.to_string(),
+                ))
+            }
+        }
     }
 
     /// Returns a credential of a user by which its password is verified.

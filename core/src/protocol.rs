@@ -31,6 +31,16 @@ impl From<Error> for v1::Error {
     }
 }
 
+impl std::fmt::Debug for v1::ScramVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is left out is a secret.
+        f.debug_struct("ScramVerifier")
+            .field("mechanism", &self.mechanism)
+            .field("iterations", &self.iterations)
+            .finish_non_exhaustive()
+    }
+}
+
 impl v1::PartitionProduceResult {
     /// Returns the result of a batch that was not appended.
     pub fn failed(topic: String, partition: i32, error: Error) -> Self {

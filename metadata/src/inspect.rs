@@ -16,9 +16,12 @@ use crate::{
 /// The time limit: rows of large tables are counted.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The columns that are not shown, by table: with them a password can be guessed, or a client
-/// deceived.
-const HIDDEN_COLUMNS: [(&str, &[&str]); 1] = [("scram_credentials", &["salt", "stored_key", "server_key"])];
+/// The columns that are not shown, by table: with them a password can be guessed, a client
+/// deceived, or an agent imitated.
+const HIDDEN_COLUMNS: [(&str, &[&str]); 2] = [
+    ("cluster", &["agent_secret"]),
+    ("scram_credentials", &["salt", "stored_key", "server_key"]),
+];
 /// The value in place of theirs.
 const HIDDEN: &str = "(hidden)";
 

@@ -379,6 +379,14 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// while the schema has no such tables.
     async fn load_security(&self) -> Result<SecuritySnapshot>;
 
+    /// Returns the secret by which agents prove to each other that they are agents; the first call
+    /// makes it. It never changes, except by a recovery to a time before it was made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SchemaMismatch`] on a schema without users.
+    async fn agent_secret(&self) -> Result<AgentSecret>;
+
     /// Stores and deletes credentials of SCRAM by hand, and returns the outcome for each user.
     ///
     /// Either everything that is named of a user is done, or nothing. The credentials of a user

@@ -111,6 +111,7 @@ macro_rules! for_each_metadata_method {
             group_lags(slots: &[i32], limit: usize) -> Vec<$crate::GroupLag>;
             fetch_offsets(group_id: &str) -> Vec<$crate::CommittedOffset>;
             load_security() -> $crate::SecuritySnapshot;
+            agent_secret() -> $crate::AgentSecret;
             alter_scram_credentials(alteration: &$crate::ScramAlteration)
                 -> std::collections::BTreeMap<String, $crate::ScramAlterationOutcome>;
             create_acls(rows: &[$crate::AclRow]) -> Vec<bool>;

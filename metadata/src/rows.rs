@@ -23,8 +23,8 @@ pub(crate) use self::{
     log::{MAX_SPANS, SpanRow},
     partitions::{BoundsRow, LeasedPartitionRow, check_lease},
     security::{
-        AclColumns, CredentialColumns, OwnedRow, QuotaColumns, StoredSecurity, acl, client_quota,
-        entity_name_text, scram_credential,
+        AclColumns, CredentialColumns, OwnedRow, QuotaColumns, StoredSecurity, acl, agent_secret,
+        client_quota, entity_name_text, scram_credential,
     },
     topics::{
         OverviewRow, TopicPartitionRow, TopicRow, assemble_topics, build_overview, config_json,

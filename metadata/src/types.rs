@@ -23,9 +23,9 @@ pub use self::{
     },
     owners::{TopicOwner, TopicSummary, TopicsOverview},
     security::{
-        AclRow, ClientQuotaId, ClientQuotaRow, QuotaAlteration, QuotaEntityName, ScramAlteration,
-        ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot, UnownedRows,
-        UserRows,
+        AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, QuotaAlteration, QuotaEntityName,
+        ScramAlteration, ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot,
+        UnownedRows, UserRows,
     },
 };
 

@@ -316,6 +316,9 @@ impl AgentNode {
         ForwardDeps {
             directory: self.directory.clone(),
             session: self.session.clone(),
+            security: self.security.clone(),
+            clock: self.clock.clone(),
+            agent_id: self.settings.agent_id.clone(),
             request_memory: self.request_memory.clone(),
             call_memory: self.call_memory,
             tls: self.tls.certificate(ListenerKind::Grpc).cloned(),
@@ -357,10 +360,11 @@ impl AgentNode {
             console: settings.console.then(|| self.console(coordinator)),
             gauges: self.gauges(),
             metadata: self.metadata.clone(),
+            security: self.security.clone(),
+            clock: self.clock.clone(),
             directory: self.directory.clone(),
             health: self.health.clone(),
             metrics: self.metrics.clone(),
-            security: self.security.clone(),
             traces: self.traces.clone(),
             limits: ServerLimits {
                 max_connections: settings.max_connections,

@@ -79,9 +79,30 @@ impl ClientAccess {
         }
     }
 
+    /// Returns the access of the client of a gRPC call, which its listener has attached.
+    ///
+    /// # Errors
+    /// `Unknown` if it has attached none, which no listener does.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Error> {
+        let access = request.extensions().get::<Self>().cloned();
+        access.ok_or_else(|| Error::new(ErrorCode::Unknown, "the call has no client"))
+    }
+
     /// Returns the client's principal.
     pub fn principal(&self) -> &KafkaPrincipal {
         &self.identity.principal
+    }
+
+    /// Checks whether the client's credential is still the stored one.
+    ///
+    /// # Errors
+    /// `SaslAuthenticationFailed` if it was changed or deleted.
+    pub fn check_current(&self) -> Result<(), Error> {
+        if self.is_current() {
+            return Ok(());
+        }
+        let message = "the user's password was changed or deleted: authenticate again";
+        Err(Error::new(ErrorCode::SaslAuthenticationFailed, message))
     }
 
     /// Returns the address of the client.
@@ -116,6 +137,11 @@ impl ClientAccess {
         view.is_some_and(|view| {
             view.authorize_by_resource_type(self.principal(), self.host, operation, resource_type)
         })
+    }
+
+    /// Returns whether the client may learn that a topic exists.
+    pub fn can_see_topic(&self, topic: &str) -> bool {
+        self.allows(AclOperation::Describe, AclResourceType::Topic, topic)
     }
 
     /// Checks whether the client may do something to a topic.

@@ -1,4 +1,5 @@
-//! Follows changes of users, ACLs and quotas: the directory's snapshot says that there is one.
+//! Follows changes of users, ACLs and quotas: the directory's snapshot says that there is one. Also
+//! reads the secret that the agents share.
 
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use crate::directory::ClusterDirectory;
 
 /// Back-off between attempts to read what has changed.
 const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(3));
+/// How often the secret of the agents is read.
+const SECRET_INTERVAL: Duration = Duration::from_secs(60);
 /// Time limit of one read.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,6 +37,29 @@ pub async fn follow_changes(
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Reads the secret of the agents, and again from time to time: it is another one after a recovery
+/// to a time before it was made. Runs until dropped; does nothing without authentication.
+pub async fn follow_agent_secret(security: Arc<ClientSecurity>, metadata: Arc<dyn MetadataStore>) {
+    if !security.is_authentication_required() {
+        return std::future::pending().await;
+    }
+    let mut backoff = RETRY_BACKOFF.start();
+    loop {
+        let problem = match timeout(LOAD_TIMEOUT, metadata.agent_secret()).await {
+            Ok(Ok(secret)) => {
+                security.set_agent_secret(&secret);
+                backoff = RETRY_BACKOFF.start();
+                sleep(SECRET_INTERVAL).await;
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {LOAD_TIMEOUT:?}"),
+        };
+        tracing::debug!(problem, "the secret of the agents cannot be read");
+        sleep(backoff.next_delay(security.entropy.as_ref())).await;
     }
 }
 

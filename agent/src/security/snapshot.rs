@@ -25,8 +25,8 @@ pub struct SecurityView {
 }
 
 impl SecurityView {
-    /// Indexes a snapshot. A row that this build cannot read, which a newer one may have written, is
-    /// left out and logged; if it may deny something, everything is denied.
+    /// Indexes a snapshot. A row that this build cannot read, which a newer one may have written,
+    /// is left out and logged; if it may deny something, everything is denied.
     pub(super) fn new(snapshot: SecuritySnapshot, super_users: &[KafkaPrincipal]) -> Self {
         let mut credentials: HashMap<String, HashMap<_, _>> = HashMap::new();
         for row in &snapshot.credentials {
@@ -41,7 +41,7 @@ impl SecurityView {
         let mut bindings = Vec::with_capacity(snapshot.acls.len());
         let mut is_sealed = false;
         for row in &snapshot.acls {
-            match read_acl(row) {
+            match acl_binding(row) {
                 Ok(binding) => bindings.push(binding),
                 Err(problem) => {
                     let allows = row.permission == AclPermission::Allow.kafka_name();
@@ -125,7 +125,8 @@ impl SecurityView {
         decision.is_allowed() && !self.is_sealed_for(principal)
     }
 
-    fn is_sealed_for(&self, principal: &KafkaPrincipal) -> bool {
+    /// Returns whether an ACL that this build cannot read denies a principal everything.
+    pub fn is_sealed_for(&self, principal: &KafkaPrincipal) -> bool {
         self.is_sealed && !self.authorizer.is_super_user(principal)
     }
 
@@ -179,7 +180,8 @@ pub(crate) fn credential_row(user: &str, credential: &ScramCredential) -> ScramC
     }
 }
 
-fn read_acl(row: &AclRow) -> Result<AclBinding, String> {
+/// Returns an ACL that the metadata store keeps.
+pub(crate) fn acl_binding(row: &AclRow) -> Result<AclBinding, String> {
     fn read<T: std::str::FromStr>(text: &str) -> Result<T, String>
     where
         T::Err: std::fmt::Display,

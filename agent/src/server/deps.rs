@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use streamhouse_core::time::Clock;
 use streamhouse_metadata::MetadataStore;
 
 use crate::{
@@ -30,14 +31,16 @@ pub struct ServerDeps {
     pub gauges: AgentGauges,
     /// Producer ids and log bounds.
     pub metadata: Arc<dyn MetadataStore>,
+    /// Who clients are and what they may do.
+    pub security: Arc<ClientSecurity>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
     /// The cluster as of the newest snapshot.
     pub directory: Arc<ClusterDirectory>,
     /// Readiness, with the reasons why the agent is not ready.
     pub health: Arc<AgentHealth>,
     /// Metrics of this agent.
     pub metrics: Arc<AgentMetrics>,
-    /// Authenticates clients, and decides what they may do.
-    pub security: Arc<ClientSecurity>,
     /// Starts the agent's trace spans.
     pub traces: AgentTraces,
     /// Limits of clients' connections and requests.

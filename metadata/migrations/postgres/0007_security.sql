@@ -5,6 +5,9 @@
 -- Rises with every change of scram_credentials, acls and client_quotas. Such a change raises version too, by which agents notice it.
 ALTER TABLE cluster ADD COLUMN security_version bigint NOT NULL DEFAULT 0;
 
+-- By which agents prove to each other that they are agents. The first one that needs it makes it.
+ALTER TABLE cluster ADD COLUMN agent_secret bytea;
+
 -- Which resource manages a user. The unique row decides between two resources, also for users without a password.
 CREATE TABLE user_owners (
     user_name   text        PRIMARY KEY,

@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests, though not only cfg(test)
 
+pub mod agent_secret;
 pub mod commit;
 pub mod fixture;
 pub mod garbage;
@@ -137,6 +138,7 @@ macro_rules! security_conformance_suite {
     ($run:ident) => {
         $run! {
             security::nobody_may_do_anything_at_first,
+            agent_secret::agents_share_one_secret,
             security::credentials_are_stored_changed_and_deleted,
             security::a_user_is_altered_as_a_whole_or_not_at_all,
             security::acls_are_created_once_and_deleted_exactly,

@@ -41,13 +41,13 @@ pub(crate) use self::{
     migrate::{drop_schema, migrate, overview},
 };
 use crate::{
-    AclRow, ActiveProducer, AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome,
-    CommittedOffset, ConnectOptions, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite,
-    Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView,
-    MetadataStore, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, OffsetDeletion,
-    PartitionUid, PersistedGroup, QuotaAlteration, RecoveryOutcome, RecoveryRequest, Result, ScramAlteration,
-    ScramAlterationOutcome, SecuritySnapshot, SegmentIntent, SilenceThreshold, Timeline, TopicChange,
-    TopicEntry, TopicOwner, TopicsOverview, UnownedRows, UserRows,
+    AclRow, ActiveProducer, AgentIdentity, AgentRegistration, AgentSecret, ClusterSnapshot, ClusterState,
+    CommitOutcome, CommittedOffset, ConnectOptions, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery,
+    GroupWrite, Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition,
+    LogView, MetadataStore, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome,
+    OffsetDeletion, PartitionUid, PersistedGroup, QuotaAlteration, RecoveryOutcome, RecoveryRequest, Result,
+    ScramAlteration, ScramAlterationOutcome, SecuritySnapshot, SegmentIntent, SilenceThreshold, Timeline,
+    TopicChange, TopicEntry, TopicOwner, TopicsOverview, UnownedRows, UserRows,
     transaction::{TransactionError, TransactionResult, with_timeout},
 };
 
@@ -370,6 +370,10 @@ impl MetadataStore for PostgresStore {
     async fn load_security(&self) -> Result<SecuritySnapshot> {
         // An agent cannot judge anyone without it, so it does not compete with other reads.
         call!(self, Writes, ReadOnlySnapshot, conn => security::load_security(conn))
+    }
+
+    async fn agent_secret(&self) -> Result<AgentSecret> {
+        transact!(self, Writes, conn => security::agent_secret(conn))
     }
 
     async fn alter_scram_credentials(

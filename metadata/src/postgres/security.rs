@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use self::write::write_delta;
 use super::{StoreConnection, cluster::lock_cluster, migrate::schema_version};
 use crate::{
-    AclRow, QuotaAlteration, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot, UnownedRows,
-    UserRows,
+    AclRow, AgentSecret, QuotaAlteration, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot,
+    UnownedRows, UserRows, rows,
     schema::{SECURITY_TABLES_VERSION, check_security_tables},
     security_plan::{
         check_acls, check_owner, check_quota_alteration, check_scram_alteration, check_user,
@@ -47,6 +47,16 @@ pub(super) async fn load_security(conn: &mut StoreConnection) -> TransactionResu
 async fn begin_change(conn: &mut StoreConnection) -> TransactionResult<()> {
     check_security_tables(schema_version(&mut *conn).await?)?;
     lock_cluster(conn).await
+}
+
+/// Returns the secret of the agents, and makes it if there is none.
+pub(super) async fn agent_secret(conn: &mut StoreConnection) -> TransactionResult<AgentSecret> {
+    check_security_tables(schema_version(&mut *conn).await?)?;
+    if let Some(secret) = read::agent_secret(&mut *conn).await? {
+        return Ok(rows::agent_secret(&secret)?);
+    }
+    lock_cluster(&mut *conn).await?;
+    Ok(rows::agent_secret(&write::make_agent_secret(conn).await?)?)
 }
 
 pub(super) async fn alter_scram_credentials(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AclRow, ClientQuotaId, ClientQuotaRow, Error, QuotaEntityName, Result, ScramCredentialRow,
+    AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, Error, QuotaEntityName, Result, ScramCredentialRow,
     SecuritySnapshot, UserRows,
 };
 
@@ -21,6 +21,12 @@ impl<T> OwnedRow<T> {
             row,
         }
     }
+}
+
+/// Converts the secret of the agents.
+pub(crate) fn agent_secret(stored: &[u8]) -> Result<AgentSecret> {
+    let damaged = || Error::Inconsistent("the secret of the agents has another length".to_owned());
+    AgentSecret::from_bytes(stored).ok_or_else(damaged)
 }
 
 /// The owner, user, mechanism, salt, iterations, stored key and server key of a credential.

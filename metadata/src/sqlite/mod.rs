@@ -27,13 +27,14 @@ use sqlx::{
 
 pub(crate) use self::migrate::{backup, drop_schema, migrate, overview};
 use crate::{
-    AclRow, ActiveProducer, AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome,
-    CommittedOffset, ConnectOptions, Error, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite,
-    Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView,
-    MetadataStore, MigrationRequest, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome,
-    OffsetDeletion, PartitionUid, PersistedGroup, QuotaAlteration, RecoveryOutcome, RecoveryRequest, Result,
-    SchemaWindow, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot, SegmentIntent, SilenceThreshold,
-    Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview, UnownedRows, UserRows,
+    AclRow, ActiveProducer, AgentIdentity, AgentRegistration, AgentSecret, ClusterSnapshot, ClusterState,
+    CommitOutcome, CommittedOffset, ConnectOptions, Error, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery,
+    GroupWrite, Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition,
+    LogView, MetadataStore, MigrationRequest, NewSegment, NewTopic, ObjectCommit, OffsetCommit,
+    OffsetCommitOutcome, OffsetDeletion, PartitionUid, PersistedGroup, QuotaAlteration, RecoveryOutcome,
+    RecoveryRequest, Result, SchemaWindow, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot,
+    SegmentIntent, SilenceThreshold, Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
+    UnownedRows, UserRows,
     rows::to_unsigned,
     schema::{SchemaState, check_window},
     transaction::{SqliteErrorClass, TransactionResult, transact, with_timeout},
@@ -396,6 +397,10 @@ impl MetadataStore for SqliteStore {
 
     async fn load_security(&self) -> Result<SecuritySnapshot> {
         transact!(self.call_limit, self.begin_read(), classify_error, tx => security::load_security(&mut tx))
+    }
+
+    async fn agent_secret(&self) -> Result<AgentSecret> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::agent_secret(&mut tx))
     }
 
     async fn alter_scram_credentials(

@@ -13,8 +13,8 @@ use sqlx::SqliteConnection;
 use self::write::write_delta;
 use super::migrate::schema_version;
 use crate::{
-    AclRow, QuotaAlteration, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot, UnownedRows,
-    UserRows,
+    AclRow, AgentSecret, QuotaAlteration, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot,
+    UnownedRows, UserRows, rows,
     schema::{SECURITY_TABLES_VERSION, check_security_tables},
     security_plan::{
         check_acls, check_owner, check_quota_alteration, check_scram_alteration, check_user,
@@ -47,6 +47,15 @@ pub(super) async fn load_security(conn: &mut SqliteConnection) -> TransactionRes
 /// Refuses a schema without the tables.
 async fn check_tables(conn: &mut SqliteConnection) -> TransactionResult<()> {
     Ok(check_security_tables(schema_version(conn).await?)?)
+}
+
+/// Returns the secret of the agents, and makes it if there is none.
+pub(super) async fn agent_secret(conn: &mut SqliteConnection) -> TransactionResult<AgentSecret> {
+    check_tables(&mut *conn).await?;
+    if let Some(secret) = read::agent_secret(&mut *conn).await? {
+        return Ok(rows::agent_secret(&secret)?);
+    }
+    Ok(rows::agent_secret(&write::make_agent_secret(conn).await?)?)
 }
 
 pub(super) async fn alter_scram_credentials(

@@ -59,6 +59,7 @@ async fn every_change(store: &SharedStore) -> Vec<crate::Result<()>> {
     let owner = "k8s:default/alice";
     vec![
         store.alter_scram_credentials(&scram).await.map(drop),
+        store.agent_secret().await.map(drop),
         store.create_acls(&alice.acls).await.map(drop),
         store.delete_acls(&alice.acls).await.map(drop),
         store.alter_client_quotas(&quotas).await,
@@ -236,6 +237,7 @@ async fn keys_are_not_shown_with_the_tables() {
             .apply_user(owner, &alice(), UnownedRows::Refuse)
             .await
             .unwrap();
+        store.agent_secret().await.unwrap();
         let tables = inspect::sample_tables(&url, 3).await.unwrap();
         let table = |name: &str| tables.iter().find(|table| table.table == name).unwrap();
         let row = &table("scram_credentials").sample[0];
@@ -246,6 +248,7 @@ async fn keys_are_not_shown_with_the_tables() {
         for hidden in ["salt", "stored_key", "server_key"] {
             assert_eq!(row[hidden], "(hidden)", "{url}");
         }
+        assert_eq!(table("cluster").sample[0]["agent_secret"], "(hidden)", "{url}");
         assert_eq!(table("acls").sample[0]["principal"], "User:alice");
         assert_eq!(table("client_quotas").sample[0]["user_name"], "=alice");
         assert_eq!(table("user_owners").sample[0]["owner"], owner);

@@ -84,6 +84,32 @@ pub enum ScramAlterationOutcome {
     Duplicate,
 }
 
+/// The secret that the agents of a cluster share. Whoever has it can act as any client, so it
+/// appears nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentSecret([u8; Self::BYTES]);
+
+impl AgentSecret {
+    /// Its length in bytes.
+    pub const BYTES: usize = 32;
+
+    /// Returns a secret of these bytes; `None` if they are not [`BYTES`](Self::BYTES).
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// Returns the secret, as a key for message authentication codes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AgentSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentSecret").finish_non_exhaustive()
+    }
+}
+
 /// An entry of an access control list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AclRow {

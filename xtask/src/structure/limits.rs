@@ -40,7 +40,9 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
         "agent",
         &[
             &["main"],
-            &["backup", "check", "inspect", "migrate", "purge", "recover"],
+            &[
+                "backup", "check", "inspect", "migrate", "purge", "recover", "user",
+            ],
             &["assembly"],
             &["server"],
             &["kafka"],
@@ -49,11 +51,11 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &["produce", "fetch", "forward", "groups", "topics", "maintenance"],
             &["log"],
             &["session"],
+            &["security"],
             &["directory", "ownership", "partition"],
             &["segment"],
             &["store"],
             &[
-                "auth",
                 "failpoint",
                 "deferred_metadata",
                 "listeners",
@@ -72,6 +74,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &["arguments"],
             &["command_line"],
             &[
+                "acl",
                 "bench",
                 "cluster",
                 "completions",
@@ -80,9 +83,11 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "group",
                 "produce",
                 "topic",
+                "user",
             ],
             &["undecodable"],
             &["context"],
+            &["password"],
             &["codec", "values", "warnings"],
             &["output"],
             &["command_error"],

@@ -53,6 +53,13 @@ pub(super) async fn security_version(conn: &mut StoreConnection) -> TransactionR
     Ok(version)
 }
 
+pub(super) async fn agent_secret(conn: &mut StoreConnection) -> TransactionResult<Option<Vec<u8>>> {
+    let secret = query_scalar("SELECT agent_secret FROM cluster")
+        .fetch_one(conn)
+        .await?;
+    Ok(secret)
+}
+
 fn credentials(rows: Vec<CredentialColumns>) -> Vec<OwnedRow<ScramCredentialRow>> {
     rows.into_iter().map(scram_credential).collect()
 }

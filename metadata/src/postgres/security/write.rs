@@ -10,6 +10,21 @@ use crate::{
     transaction::TransactionResult,
 };
 
+/// Makes the secret of the agents unless there is one, and returns it. The database makes it, whose
+/// log would have a parameter: two random UUIDs have 244 random bits.
+pub(super) async fn make_agent_secret(conn: &mut StoreConnection) -> TransactionResult<Vec<u8>> {
+    let secret = query_scalar(
+        "UPDATE cluster SET agent_secret = coalesce(
+             agent_secret,
+             decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')
+         )
+         RETURNING agent_secret",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(secret)
+}
+
 /// Writes a plan, checks the number of rows, and raises the versions if the snapshot changes.
 pub(super) async fn write_delta(conn: &mut StoreConnection, delta: &SecurityDelta) -> TransactionResult<()> {
     if !delta.released_users.is_empty() {

@@ -10,6 +10,16 @@ use crate::{
     transaction::TransactionResult,
 };
 
+/// Makes the secret of the agents unless there is one, and returns it.
+pub(super) async fn make_agent_secret(conn: &mut SqliteConnection) -> TransactionResult<Vec<u8>> {
+    let secret = query_scalar(
+        "UPDATE cluster SET agent_secret = coalesce(agent_secret, randomblob(32)) RETURNING agent_secret",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(secret)
+}
+
 /// Writes a plan, checks the number of rows, and raises the versions if the snapshot changes.
 pub(super) async fn write_delta(conn: &mut SqliteConnection, delta: &SecurityDelta) -> TransactionResult<()> {
     write_owners(conn, delta).await?;
