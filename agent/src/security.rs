@@ -11,6 +11,7 @@
 
 mod access;
 mod agent_token;
+mod cluster_keys;
 mod failures;
 mod follow;
 mod http_authorization;
@@ -23,10 +24,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
-use ring::hmac;
 use streamhouse_core::{
     Error, ErrorCode,
-    security::{KafkaPrincipal, MIN_SCRAM_ITERATIONS, ScramCredential, ScramDecoys, ScramMechanism},
+    security::{KafkaPrincipal, ScramCredential, ScramMechanism},
     settings::{AgentSettings, AuthorizationMode, SaslMechanism},
     time::Entropy,
 };
@@ -44,6 +44,7 @@ pub use self::{
 };
 use self::{
     agent_token::{AgentTokens, ForwardedCaller, TokenProblem},
+    cluster_keys::ClusterKeys,
     failures::FailureLimiter,
     http_authorization::CallCredentials,
     passwords::PasswordVerifier,
@@ -59,10 +60,9 @@ pub struct ClientSecurity {
     super_users: Vec<KafkaPrincipal>,
     /// `None` until the first snapshot is loaded.
     view: ArcSwap<Option<SecurityView>>,
-    decoys: ScramDecoys,
+    keys: ArcSwap<ClusterKeys>,
     passwords: PasswordVerifier,
     failures: FailureLimiter,
-    session_key: hmac::Key,
     agents: AgentTokens,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<AgentMetrics>,
@@ -94,10 +94,9 @@ impl ClientSecurity {
             authorization: settings.authorization,
             super_users: settings.super_users.clone(),
             view: ArcSwap::default(),
-            decoys: ScramDecoys::new(&new_key(), MIN_SCRAM_ITERATIONS)?,
+            keys: ArcSwap::from_pointee(ClusterKeys::derive(&new_key())?),
             passwords: PasswordVerifier::new(&new_key()),
             failures: FailureLimiter::default(),
-            session_key: hmac::Key::new(hmac::HMAC_SHA256, &new_key()),
             agents: AgentTokens::default(),
             entropy,
             metrics,
@@ -121,6 +120,12 @@ impl ClientSecurity {
                 authentication and allow-unauthenticated"
             );
         }
+    }
+
+    /// Returns whether this agent has read the secret of the agents.
+    #[cfg(test)]
+    pub(crate) fn has_agent_secret(&self) -> bool {
+        self.agents.has_secret()
     }
 
     /// Returns what people should know of the security of an agent that is ready.
@@ -202,7 +207,8 @@ impl ClientSecurity {
         self.failures.check(host, Instant::now())?;
         let credential = self.password_credential(user)?;
         let known = credential.is_some();
-        let credential = credential.unwrap_or_else(|| self.decoys.credential(ScramMechanism::Sha256, user));
+        let credential =
+            credential.unwrap_or_else(|| self.keys.load().decoys.credential(ScramMechanism::Sha256, user));
         let is_right = self.passwords.is_right(&credential, user, password).await?;
         if !(is_right && known) {
             return Err(self.refuse(SaslMechanism::Plain, user, host, "wrong user or password"));
@@ -216,6 +222,10 @@ impl ClientSecurity {
     /// Uses this secret for calls among agents from now on.
     pub fn set_agent_secret(&self, secret: &AgentSecret) {
         self.agents.set_secret(secret);
+        match ClusterKeys::derive(secret.as_bytes()) {
+            Ok(keys) => self.keys.store(Arc::new(keys)),
+            Err(problem) => tracing::error!(%problem, "the secret of the agents cannot be used"),
+        }
     }
 
     /// Returns the token by which the agent `agent_id` forwards calls of a client; `None` if there

@@ -59,6 +59,12 @@ impl AgentTokens {
         self.key.store(Some(key.into()));
     }
 
+    /// Returns whether the secret is known.
+    #[cfg(test)]
+    pub(super) fn has_secret(&self) -> bool {
+        self.key.load().is_some()
+    }
+
     /// Returns a token; `None` while the secret is not known, or if a name is too long.
     pub(super) fn sign(&self, caller: &ForwardedCaller, now_ms: i64) -> Option<String> {
         let key = self.key.load_full()?;

@@ -79,7 +79,11 @@ impl SaslExchange {
             let view = security.view();
             let view = view.as_ref().as_ref().ok_or_else(not_loaded)?;
             let credential = view.credential(begun.user(), mechanism);
-            let challenge = begun.challenge(credential, &security.decoys, security.entropy.as_ref());
+            let challenge = begun.challenge(
+                credential,
+                &security.keys.load().decoys,
+                security.entropy.as_ref(),
+            );
             let answer = challenge.message().as_bytes().to_vec();
             self.challenge = Some(challenge);
             return Ok(SaslProgress::Continue(self, answer));

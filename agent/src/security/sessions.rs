@@ -1,6 +1,6 @@
 //! Sessions of people in a browser, as signed texts: nothing is kept of them, so they cannot fill
-//! memory. A session ends after [`MAX_AGE`], with this process, and when the user's credential is
-//! changed or deleted.
+//! memory. A session holds at all agents of the cluster. It ends after [`MAX_AGE`], and when the
+//! user's credential is changed or deleted.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
@@ -19,12 +19,12 @@ impl ClientSecurity {
     pub fn begin_session(&self, identity: &ClientIdentity, now_ms: i64) -> Option<String> {
         let mechanism = identity.credential()?.mechanism();
         let claims = format!("{now_ms} {mechanism} {}", identity.principal().name());
-        let tag = hmac::sign(&self.session_key, &self.signed_bytes(&claims, identity)?);
+        let tag = hmac::sign(&self.keys.load().sessions, &self.signed_bytes(&claims, identity)?);
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         Some(format!("{}.{}", encode(claims.as_bytes()), encode(tag.as_ref())))
     }
 
-    /// Returns who began a session; `None` if it is over or not one of this process.
+    /// Returns who began a session; `None` if it is over or not one of this cluster.
     pub fn resume_session(&self, token: &str, now_ms: i64) -> Option<ClientIdentity> {
         if token.len() > MAX_TOKEN_LEN {
             return None;
@@ -39,7 +39,12 @@ impl ClientSecurity {
         let view = self.view();
         let credential = view.as_ref().as_ref()?.credential(user, mechanism)?.clone();
         let identity = ClientIdentity::proven(user, credential).ok()?;
-        hmac::verify(&self.session_key, &self.signed_bytes(&claims, &identity)?, &tag).ok()?;
+        hmac::verify(
+            &self.keys.load().sessions,
+            &self.signed_bytes(&claims, &identity)?,
+            &tag,
+        )
+        .ok()?;
         let age_ms = u128::try_from(now_ms.checked_sub(begun_ms)?).ok()?;
         (age_ms < MAX_AGE.as_millis()).then_some(identity)
     }

@@ -67,10 +67,11 @@ async fn get_as(agent: &Agent, cookie: &str, path: &str) -> HttpAnswer {
     send_request(agent, &format!("GET {path}"), &headers).await
 }
 
-/// Waits until an agent has read the users.
+/// Waits until an agent has read the users and the secret of the agents.
 async fn until_users(agent: &Agent) {
     let read = async {
-        while agent.node.security.version() == 0 {
+        let security = &agent.node.security;
+        while security.version() == 0 || !security.has_agent_secret() {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -165,7 +166,7 @@ async fn people_log_in_and_see_what_their_rights_allow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_was_altered_or_is_another_agents_is_none() {
+async fn a_session_holds_at_every_agent_and_an_altered_one_at_none() {
     let stores = FaultyStores::new().await;
     let one = stores.start_ready_agent("one", &SETTINGS).await;
     let two = stores.start_ready_agent("two", &SETTINGS).await;
@@ -174,7 +175,7 @@ async fn a_session_that_was_altered_or_is_another_agents_is_none() {
     until_users(&two).await;
     let cookie = session(&one, "admin", "secret").await;
     assert_eq!(get_as(&one, &cookie, "/console/api/session").await.status, 200);
-    assert_eq!(get_as(&two, &cookie, "/console/api/session").await.status, 401);
+    until(&two, &cookie, "/console/api/session", 200).await;
     let (claims, tag) = cookie.split_once('.').unwrap();
     for altered in [
         format!("{claims}."),
