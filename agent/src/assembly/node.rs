@@ -332,6 +332,7 @@ impl AgentNode {
     fn kafka(&self, coordinator: &Arc<GroupCoordinator>) -> KafkaDeps {
         let auto_create = self.settings.kafka_auto_create_partitions;
         let produce_requests = self.request_memory.capacity() / 2;
+        let unauthenticated_requests = self.request_memory.capacity() / 4;
         KafkaDeps {
             produce: self.produce(),
             fetch: self.fetch(),
@@ -342,6 +343,7 @@ impl AgentNode {
             metrics: self.metrics.clone(),
             request_memory: self.request_memory.clone(),
             produce_request_memory: ByteBudget::new(produce_requests as u64),
+            unauthenticated_request_memory: ByteBudget::new(unauthenticated_requests as u64),
             max_request_bytes: self.settings.max_request_bytes.as_usize(),
             auto_create_partitions: (auto_create > 0).then_some(auto_create),
             security: self.security.clone(),

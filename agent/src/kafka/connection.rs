@@ -106,7 +106,11 @@ async fn run(
 ) -> io::Result<()> {
     let deps = &client.deps;
     let largest = deps.max_request_bytes.saturating_add(limits::REQUEST_OVERHEAD);
-    let budgets = RequestBudgets::new(deps.request_memory.clone(), deps.produce_request_memory.clone());
+    let budgets = RequestBudgets::new(
+        deps.request_memory.clone(),
+        deps.produce_request_memory.clone(),
+        deps.unauthenticated_request_memory.clone(),
+    );
     let frames = FrameReader::new(budgets, largest);
     let (mut reader, mut writer) = tokio::io::split(connection);
     let mut state = ConnectionState {
@@ -125,10 +129,11 @@ async fn run(
         }
         let may_read = state.may_read();
         let is_open = state.client.sasl.is_open();
-        state.frames.set_max_bytes(match is_open {
+        let max_bytes = match is_open {
             true => largest,
             false => limits::MAX_UNAUTHENTICATED_FRAME.min(largest),
-        });
+        };
+        state.frames.set_limits(max_bytes, is_open);
         let ConnectionState {
             frames,
             accepting,

@@ -18,7 +18,8 @@ use super::{
     refusal::refused,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
     request_memory::RequestMemory,
-    sasl::{self, SaslAdmission},
+    sasl,
+    sasl_stage::SaslAdmission,
     scram_credentials, topic_partitions,
 };
 use crate::metrics::{ClientSoftware, FrameRefusal};

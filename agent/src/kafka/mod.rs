@@ -37,6 +37,7 @@ mod refusal;
 mod request;
 mod request_memory;
 mod sasl;
+mod sasl_stage;
 mod scram_credentials;
 mod security_admin;
 mod topic_partitions;
@@ -83,6 +84,8 @@ pub struct KafkaDeps {
     pub request_memory: ByteBudget,
     /// What Produce requests may have of it.
     pub produce_request_memory: ByteBudget,
+    /// What clients that have not authenticated may have of it.
+    pub unauthenticated_request_memory: ByteBudget,
     /// Maximum size of one request, in bytes.
     pub max_request_bytes: usize,
     /// Number of partitions of a topic that is created because a client asks for it; `None` if

@@ -19,7 +19,7 @@ use streamhouse_core::{
 };
 use tokio::{sync::OwnedSemaphorePermit, time::Duration};
 
-use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES, sasl::SaslConnection};
+use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES, sasl_stage::SaslConnection};
 use crate::{
     fetch::ResponseMemory,
     metrics::{ClientSoftware, CountedConnection},

@@ -2,176 +2,34 @@
 //! mechanism, SaslAuthenticate carries its messages. After version 0 of SaslHandshake the messages
 //! are frames of their own, without a header.
 //!
-//! `dispatch` asks [`SaslConnection::admit`] for every request: before its client has
+//! `dispatch` asks `SaslConnection` for every request: before its client has
 //! authenticated, a connection is served nothing but this and ApiVersions. An exchange that fails
 //! ends its connection after the answer. An authenticated connection may authenticate again as the
 //! same principal (KIP-368).
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use streamhouse_core::{
     Error, ErrorCode,
     kafka::{
         ApiKey, ApiVersionsResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
         SaslHandshakeResponse,
     },
-    settings::SaslMechanism,
 };
 use tokio::time::Instant;
 
 use super::{
     frame::RequestFrame,
-    limits::MIN_REAUTHENTICATION_INTERVAL,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
+    sasl_stage::{
+        FinishedExchange, ILLEGAL_SASL_STATE, RunningExchange, SaslStage, TokenFraming,
+        UNSUPPORTED_SASL_MECHANISM,
+    },
 };
-use crate::security::{ClientSecurity, SaslExchange, SaslProgress};
+use crate::security::SaslProgress;
 
-const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
-const ILLEGAL_SASL_STATE: i16 = 34;
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
-
-/// The authentication of one connection.
-#[derive(Debug)]
-pub(super) struct SaslConnection(Mutex<SaslStage>);
-
-/// Where the authentication of a connection stands.
-#[derive(Debug)]
-enum SaslStage {
-    /// Clients do not authenticate.
-    NotRequired,
-    /// The client has to begin an exchange.
-    Required,
-    /// The next frame belongs to the exchange.
-    Exchanging(RunningExchange),
-    /// A message of the exchange is being verified, or was refused.
-    Closed,
-    Authenticated(FinishedExchange),
-}
-
-/// An exchange whose next message is awaited.
-#[derive(Debug)]
-struct RunningExchange {
-    exchange: SaslExchange,
-    mechanism: SaslMechanism,
-    framing: TokenFraming,
-    /// Of a connection that authenticates again.
-    former: Option<FinishedExchange>,
-}
-
-/// How the messages of an exchange arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TokenFraming {
-    /// In SaslAuthenticate requests.
-    Request,
-    /// As frames of their own.
-    Raw,
-}
-
-/// An exchange by which the client has authenticated.
-#[derive(Debug, Clone, Copy)]
-struct FinishedExchange {
-    mechanism: SaslMechanism,
-    ended_at: Instant,
-}
-
-/// What happens with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SaslAdmission {
-    Serve,
-    /// It is answered with ILLEGAL_SASL_STATE, and the connection ends.
-    RefuseState,
-}
-
-impl SaslConnection {
-    pub(super) fn new(security: &ClientSecurity) -> Self {
-        Self(Mutex::new(match security.is_authentication_required() {
-            true => SaslStage::Required,
-            false => SaslStage::NotRequired,
-        }))
-    }
-
-    /// Returns whether requests of the client are served.
-    pub(super) fn is_open(&self) -> bool {
-        match &*self.0.lock() {
-            SaslStage::NotRequired | SaslStage::Authenticated(_) => true,
-            SaslStage::Exchanging(running) => running.former.is_some(),
-            SaslStage::Required | SaslStage::Closed => false,
-        }
-    }
-
-    /// Returns whether the next frame is a message of the exchange, without a header.
-    pub(super) fn awaits_raw_token(&self) -> bool {
-        let stage = self.0.lock();
-        matches!(&*stage, SaslStage::Exchanging(running) if running.framing == TokenFraming::Raw)
-    }
-
-    /// Decides whether a request with this number of an API may be served now.
-    ///
-    /// # Errors
-    /// If the connection must end without an answer.
-    pub(super) fn admit(&self, api_key: i16) -> io::Result<SaslAdmission> {
-        let key = ApiKey::from_number(api_key);
-        match (&*self.0.lock(), key) {
-            (SaslStage::NotRequired | SaslStage::Authenticated(_), _)
-            | (SaslStage::Required, Some(ApiKey::ApiVersions | ApiKey::SaslHandshake))
-            | (SaslStage::Exchanging(_), Some(ApiKey::SaslAuthenticate)) => Ok(SaslAdmission::Serve),
-            (SaslStage::Exchanging(_), Some(ApiKey::ApiVersions | ApiKey::SaslHandshake)) => {
-                Ok(SaslAdmission::RefuseState)
-            }
-            _ => {
-                let message = format!("API {api_key} is not served before the client has authenticated");
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
-            }
-        }
-    }
-
-    /// Begins an exchange. Returns the code if that cannot be.
-    fn begin(&self, client: &KafkaClient, mechanism: &str, framing: TokenFraming) -> Result<(), i16> {
-        let mut stage = self.0.lock();
-        let former = match &*stage {
-            SaslStage::Required => None,
-            SaslStage::Authenticated(former)
-                if former.ended_at.elapsed() >= MIN_REAUTHENTICATION_INTERVAL =>
-            {
-                Some(*former)
-            }
-            _ => return Err(ILLEGAL_SASL_STATE),
-        };
-        let security = &client.deps.security;
-        let mut offered = security.mechanisms().iter();
-        let named = offered.find(|offered| offered.name() == mechanism);
-        let begun = SaslExchange::begin(security, mechanism, client.host);
-        let (Some(mechanism), Some(exchange)) = (named, begun) else {
-            *stage = SaslStage::Closed;
-            return Err(UNSUPPORTED_SASL_MECHANISM);
-        };
-        *stage = SaslStage::Exchanging(RunningExchange {
-            exchange,
-            mechanism: *mechanism,
-            framing,
-            former,
-        });
-        Ok(())
-    }
-
-    /// Takes the exchange, whose client has sent a message.
-    fn take_exchange(&self) -> Option<RunningExchange> {
-        let mut stage = self.0.lock();
-        if !matches!(&*stage, SaslStage::Exchanging(_)) {
-            return None;
-        }
-        match std::mem::replace(&mut *stage, SaslStage::Closed) {
-            SaslStage::Exchanging(running) => Some(running),
-            _ => None,
-        }
-    }
-
-    fn set(&self, stage: SaslStage) {
-        *self.0.lock() = stage;
-    }
-}
 
 /// Verifies a client's message. Returns the message that the client gets.
 ///
@@ -192,12 +50,12 @@ async fn advance(client: &KafkaClient, running: RunningExchange, message: &[u8])
     }
     match exchange.respond(message).await? {
         SaslProgress::Continue(exchange, answer) => {
-            client.sasl.set(SaslStage::Exchanging(RunningExchange {
+            client.sasl.set(SaslStage::Exchanging(Box::new(RunningExchange {
                 exchange,
                 mechanism,
                 framing,
                 former,
-            }));
+            })));
             Ok(answer)
         }
         SaslProgress::Done(identity, answer) => {
@@ -233,7 +91,9 @@ pub(super) async fn handshake(
         0 => TokenFraming::Raw,
         _ => TokenFraming::Request,
     };
-    let begun = client.sasl.begin(client, &request.mechanism, framing);
+    let begun = client
+        .sasl
+        .begin((&client.deps.security, client.host), &request.mechanism, framing);
     let error_code = begun.err().unwrap_or(0);
     let offered = client.deps.security.mechanisms().iter();
     let response = SaslHandshakeResponse {

@@ -164,7 +164,7 @@ fn pbkdf2(password: &str, salt: &[u8], iterations: u32) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_are_created_described_and_deleted() {
+async fn credentials_are_checked_user_by_user() {
     let (_stores, one, mut admin) = started().await;
     let mut short = upsertion("short", "x", 4096);
     short.salted_password = vec![1; 8].into();
@@ -204,32 +204,46 @@ async fn users_are_created_described_and_deleted() {
         ("nobody", 91),
     ];
     assert_eq!(codes, HashMap::from(expected));
+    one.drain().await;
+}
+
+/// Returns for each user the code and, for each credential, its mechanism and iterations.
+async fn described_users(client: &mut RawKafkaClient, users: &[&str]) -> Vec<(String, i16, Vec<(i8, i32)>)> {
+    let users = users.iter().map(|name| DescribeUserScramCredentialsUserName {
+        name: (*name).to_owned(),
+    });
+    let request = DescribeUserScramCredentialsRequest {
+        users: Some(users.collect()),
+    };
+    let answer = client.call(&request, 0).await;
+    assert_eq!(answer.error_code, 0);
+    let results = answer.results.into_iter().map(|result| {
+        let infos = result.credential_infos.iter();
+        let infos = infos.map(|info| (info.mechanism, info.iterations));
+        let infos = infos.collect();
+        (result.user, result.error_code, infos)
+    });
+    results.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_created_described_and_deleted() {
+    let (_stores, one, mut admin) = started().await;
+    let request = AlterUserScramCredentialsRequest {
+        upsertions: vec![upsertion("alice", "secret", 4096)],
+        ..AlterUserScramCredentialsRequest::default()
+    };
+    assert_eq!(admin.call(&request, 0).await.results[0].error_code, 0);
     let mut alice = RawKafkaClient::connect(&one).await;
     let code = authenticate(&mut alice, "SCRAM-SHA-256", ("alice", "secret")).await;
     assert_eq!(code, 0, "in force with the answer");
-    let describe = async |client: &mut RawKafkaClient, users: &[&str]| {
-        let users = users.iter().map(|name| DescribeUserScramCredentialsUserName {
-            name: (*name).to_owned(),
-        });
-        let request = DescribeUserScramCredentialsRequest {
-            users: Some(users.collect()),
-        };
-        let answer = client.call(&request, 0).await;
-        assert_eq!(answer.error_code, 0);
-        let results = answer.results.iter().map(|result| {
-            let infos = result.credential_infos.iter();
-            let infos = infos.map(|info| (info.mechanism, info.iterations));
-            (result.user.clone(), result.error_code, infos.collect::<Vec<_>>())
-        });
-        results.collect::<Vec<_>>()
-    };
     let alice_is = ("alice".to_owned(), 0, vec![(1, 4096)]);
     let admin_is = ("admin".to_owned(), 0, vec![(1, 4096), (2, 4096)]);
     assert_eq!(
-        describe(&mut admin, &[]).await,
+        described_users(&mut admin, &[]).await,
         [admin_is.clone(), alice_is.clone()]
     );
-    let found = describe(&mut admin, &["alice", "bob", "admin", "admin"]).await;
+    let found = described_users(&mut admin, &["alice", "bob", "admin", "admin"]).await;
     let expected = [
         ("admin".to_owned(), 92, vec![]),
         alice_is,
