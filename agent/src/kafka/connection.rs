@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    time::{Duration, sleep, timeout},
+    time::{Duration, Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -117,12 +117,18 @@ async fn run(
         serial: false,
         stopping: false,
     };
+    let authenticated_by = Instant::now() + limits::AUTHENTICATION_TIMEOUT;
     loop {
         let (idle, stopping) = (state.is_idle(), state.stopping);
         if stopping && idle {
             return Ok(());
         }
         let may_read = state.may_read();
+        let is_open = state.client.sasl.is_open();
+        state.frames.set_max_bytes(match is_open {
+            true => largest,
+            false => limits::MAX_UNAUTHENTICATED_FRAME.min(largest),
+        });
         let ConnectionState {
             frames,
             accepting,
@@ -148,9 +154,16 @@ async fn run(
                     return Ok(());
                 }
             },
+            () = sleep_until(authenticated_by), if !is_open => return Err(unauthenticated()),
             () = sleep(limits::IDLE_TIMEOUT), if idle => return Ok(()),
         }
     }
+}
+
+fn unauthenticated() -> io::Error {
+    let patience = limits::AUTHENTICATION_TIMEOUT;
+    let message = format!("the client has not authenticated within {patience:?}");
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 /// Returns the next frame, or, if none may be read now, `None` when the client has gone.

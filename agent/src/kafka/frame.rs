@@ -108,6 +108,11 @@ impl FrameReader {
         }
     }
 
+    /// Changes the size of the frames that have not begun.
+    pub(super) fn set_max_bytes(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+    }
+
     /// Returns the next frame; `None` if the client has closed the connection between two frames.
     /// Waits for memory before it reads more of a frame than is read ahead.
     ///

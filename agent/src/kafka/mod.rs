@@ -7,12 +7,15 @@
 //! size, and takes memory for a request before it reads it; a request that cannot be decoded ends
 //! its connection and nothing else. `limits` has the numbers.
 
+mod access;
+mod acls;
 mod admin;
 mod alter_configs;
 mod api;
 mod assignment;
 mod broker_settings;
 mod brokers;
+mod client_quotas;
 mod configs;
 mod connection;
 mod consumer_groups;
@@ -33,6 +36,9 @@ mod producers;
 mod refusal;
 mod request;
 mod request_memory;
+mod sasl;
+mod scram_credentials;
+mod security_admin;
 mod topic_partitions;
 
 #[cfg(test)]

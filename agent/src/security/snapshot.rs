@@ -21,6 +21,7 @@ pub struct SecurityView {
     /// An ACL that may deny something cannot be read: only super users may do anything.
     is_sealed: bool,
     quotas: ClientQuotas,
+    quota_values: Vec<(QuotaEntity, QuotaKey, f64)>,
 }
 
 impl SecurityView {
@@ -56,13 +57,15 @@ impl SecurityView {
                 None
             }
         });
+        let quota_values: Vec<_> = quotas.collect();
         Self {
             version: snapshot.version,
             credentials,
             authorizer: AclAuthorizer::new(bindings.iter().cloned(), super_users.iter().cloned(), false),
             bindings,
             is_sealed,
-            quotas: ClientQuotas::new(quotas),
+            quotas: ClientQuotas::new(quota_values.iter().cloned()),
+            quota_values,
         }
     }
 
@@ -127,9 +130,30 @@ impl SecurityView {
         self.is_sealed && !self.authorizer.is_super_user(principal)
     }
 
+    /// Returns each quota: whom it is for, what it limits, and the limit.
+    pub fn quota_values(&self) -> &[(QuotaEntity, QuotaKey, f64)] {
+        &self.quota_values
+    }
+
     /// Returns the quotas.
     pub fn quotas(&self) -> &ClientQuotas {
         &self.quotas
+    }
+}
+
+/// Returns what identifies a quota in the metadata store.
+pub(crate) fn quota_id(entity: &QuotaEntity, key: QuotaKey) -> ClientQuotaId {
+    let stored = |name: Option<&QuotaName>| {
+        name.map(|name| match name {
+            QuotaName::Default => QuotaEntityName::Default,
+            QuotaName::Named(name) => QuotaEntityName::Named(name.clone()),
+        })
+    };
+    ClientQuotaId {
+        user_name: stored(entity.user()),
+        client_id: stored(entity.client_id()),
+        ip: stored(entity.ip()),
+        key: key.name().to_owned(),
     }
 }
 
