@@ -62,7 +62,7 @@ fn the_chart_gives_the_rights_that_the_code_needs_and_no_other() {
     for kind in ManagedKind::ALL {
         need(kind.group(), kind.plural(), ManagedKind::VERBS);
     }
-    for plural in ["streamhouseclusters", "topics"] {
+    for plural in ["streamhouseclusters", "topics", "users"] {
         need(
             "streamhouse.io",
             plural,
@@ -75,7 +75,7 @@ fn the_chart_gives_the_rights_that_the_code_needs_and_no_other() {
         );
         need("streamhouse.io", &format!("{plural}/finalizers"), &["update"]);
     }
-    need("", "secrets", &["get"]);
+    need("", "secrets", &["get", "create", "patch"]);
     need("", "pods", &["get", "list", "watch", "patch"]);
     need("", "namespaces", &["get"]);
     need("events.k8s.io", "events", &["create", "patch"]);

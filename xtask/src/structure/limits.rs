@@ -153,6 +153,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "smoke_test",
                 "api_discovery",
                 "topic",
+                "user",
             ],
             &["undecodable"],
             &["context"],

@@ -142,3 +142,23 @@ fn a_cluster_without_additional_listeners_has_no_such_condition() {
     );
     assert_eq!(conditions.into_sorted_vec(), []);
 }
+
+#[test]
+fn listeners_that_are_open_to_the_outside_are_named() {
+    let listeners = "listeners: {additional: [{name: outside, type: nodeport, port: 9094}, {name: inside, type: internal, port: 9095}]}";
+    let open = report(&desired_with(listeners), &inputs(), Vec::new()).open;
+    assert_eq!(open, ["outside"]);
+    let closed = format!("{listeners}\nauthentication: {{mechanisms: [SCRAM-SHA-512]}}");
+    assert!(
+        report(&desired_with(&closed), &inputs(), Vec::new())
+            .open
+            .is_empty()
+    );
+    let warning = describe_open(&open);
+    assert!(
+        warning.contains("listener outside is reachable from outside"),
+        "{warning}"
+    );
+    let both = describe_open(&["a".to_owned(), "b".to_owned()]);
+    assert!(both.contains("listeners a, b are"), "{both}");
+}
