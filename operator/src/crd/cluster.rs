@@ -43,6 +43,7 @@ use super::{
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must consist of lower-case letters, digits and '-', start with a letter and end with a letter or digit")
 )]
 #[x_kube(
+    validation = Rule::new("has(self.authentication) || !has(self.listeners) || !has(self.listeners.additional) || self.listeners.additional.all(l, l.type == 'internal' || (has(l.unsafeWithoutAuthentication) && l.unsafeWithoutAuthentication))").message("listeners for clients outside of the Kubernetes cluster require authentication: set authentication, or unsafeWithoutAuthentication of the listener"),
     validation = Rule::new("!has(self.authorization) || self.authorization.type != 'acl' || has(self.authentication)").message("authorization requires authentication: without it every client is User:ANONYMOUS"),
     validation = Rule::new("!has(self.authorization) || !has(self.authorization.superUsers) || !has(self.authorization.superUsersSecret)").message("authorization.superUsers and authorization.superUsersSecret are the same setting: set only one")
 )]

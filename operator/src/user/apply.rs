@@ -12,7 +12,7 @@ use streamhouse_metadata::{
 use super::{
     client_files::{ClientAccess, ClientAddress, client_files, client_mechanism},
     client_secret::{ObservedSecret, read_client_secret, read_password, write_client_secret},
-    credentials::{credentials_of, generate_password},
+    credentials::{VerifiedCredentials, credentials_of, generate_password},
     error::{UserError, UserProblem, with_timeout},
     finalize,
     owner::UserOwner,
@@ -67,6 +67,7 @@ pub(super) struct UserApplication<'a> {
     pub(super) user: &'a User,
     pub(super) owner: &'a UserOwner,
     pub(super) desired: &'a DesiredUser,
+    pub(super) verified: &'a VerifiedCredentials,
 }
 
 /// The password of a user and the Secret for clients.
@@ -195,15 +196,7 @@ impl UserApplication<'_> {
     async fn rows(&self, source: Option<&PasswordSource>, stored: &UserRows) -> Result<UserRows, UserError> {
         let desired = self.desired;
         let credentials = match (&desired.scram, source) {
-            (Some(scram), Some(source)) => credentials_of(
-                desired.name.clone(),
-                source.password.clone(),
-                scram.mechanisms.clone(),
-                stored.credentials.clone(),
-                self.context.entropy.clone(),
-            )
-            .await
-            .map_err(UserProblem::invalid_spec)?,
+            (Some(scram), Some(source)) => self.credentials(scram, source, stored).await?,
             _ => Vec::new(),
         };
         Ok(UserRows {
@@ -212,6 +205,31 @@ impl UserApplication<'_> {
             acls: desired.acls.clone(),
             quotas: desired.quotas.clone(),
         })
+    }
+
+    async fn credentials(
+        &self,
+        scram: &DesiredScram,
+        source: &PasswordSource,
+        stored: &UserRows,
+    ) -> Result<Vec<ScramCredentialRow>, UserError> {
+        let (uid, password) = (self.user.resource_uid(), source.password.as_str());
+        let mechanisms = stored.credentials.iter().map(|row| row.mechanism.as_str());
+        let wanted = scram.mechanisms.iter().map(|mechanism| mechanism.name());
+        if mechanisms.eq(wanted) && self.verified.are_known(uid, password, &stored.credentials) {
+            return Ok(stored.credentials.clone());
+        }
+        let rows = credentials_of(
+            self.desired.name.clone(),
+            source.password.clone(),
+            scram.mechanisms.clone(),
+            stored.credentials.clone(),
+            self.context.entropy.clone(),
+        )
+        .await
+        .map_err(UserProblem::invalid_spec)?;
+        self.verified.remember(uid, password, &rows);
+        Ok(rows)
     }
 
     async fn write_rows(

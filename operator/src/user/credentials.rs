@@ -1,8 +1,10 @@
 //! Passwords and the verifiers that the metadata store keeps of them. A stored verifier stays as
 //! long as it is that of the password, so that a reconciliation at rest writes nothing.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use streamhouse_core::{
     security::{
         MIN_SCRAM_ITERATIONS, ScramCredential, ScramError, ScramKeys, ScramMechanism, generate_scram_salt,
@@ -17,6 +19,46 @@ const PASSWORD_LENGTH: usize = 32;
 const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 /// Longest password in bytes: it has to fit into a line of a configuration file.
 const MAX_PASSWORD_BYTES: usize = 1024;
+
+/// Which stored verifiers are known to be those of which password, by the uid of the User: to verify
+/// them takes milliseconds for each, and is the same at every drift interval.
+#[derive(Default)]
+pub(super) struct VerifiedCredentials(Mutex<HashMap<String, [u8; 32]>>);
+
+impl VerifiedCredentials {
+    /// Returns whether these were verified last.
+    pub(super) fn are_known(&self, uid: &str, password: &str, rows: &[ScramCredentialRow]) -> bool {
+        self.0.lock().get(uid) == Some(&fingerprint(password, rows))
+    }
+
+    /// Records that the verifiers are those of the password.
+    pub(super) fn remember(&self, uid: &str, password: &str, rows: &[ScramCredentialRow]) {
+        let known = fingerprint(password, rows);
+        self.0.lock().insert(uid.to_owned(), known);
+    }
+
+    /// Drops what is remembered of Users that no longer exist.
+    pub(super) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.0.lock().retain(|uid, _| exists(uid));
+    }
+}
+
+fn fingerprint(password: &str, rows: &[ScramCredentialRow]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    add(password.as_bytes());
+    for row in rows {
+        add(row.mechanism.as_bytes());
+        add(&row.iterations.to_be_bytes());
+        for part in [&row.salt, &row.stored_key, &row.server_key] {
+            add(part);
+        }
+    }
+    hash.finalize().into()
+}
 
 /// Returns a new password.
 pub(super) fn generate_password(entropy: &dyn Entropy) -> String {
@@ -144,6 +186,23 @@ mod tests {
         credentials_of(name, password, mechanisms, stored.to_vec(), system_entropy())
             .await
             .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_verified_is_known_until_anything_of_it_changes() {
+        let verified = VerifiedCredentials::default();
+        let stored = rows("one", &[]).await;
+        assert!(!verified.are_known("uid-1", "one", &stored));
+        verified.remember("uid-1", "one", &stored);
+        assert!(verified.are_known("uid-1", "one", &stored));
+        assert!(!verified.are_known("uid-1", "two", &stored));
+        assert!(!verified.are_known("uid-2", "one", &stored));
+        assert!(!verified.are_known("uid-1", "one", &stored[..1]));
+        let mut changed = stored.clone();
+        changed[1].server_key[0] ^= 1;
+        assert!(!verified.are_known("uid-1", "one", &changed));
+        verified.retain(|uid| uid == "uid-2");
+        assert!(!verified.are_known("uid-1", "one", &stored));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::{
     apply::{UserApplication, UserChanges},
+    credentials::VerifiedCredentials,
     error::{UserError, UserProblem, with_timeout},
     finalize::{self, UserDeletionPlan, UserSurroundings, is_namespace_terminating, plan_deletion},
     owner::UserOwner,
@@ -40,6 +41,7 @@ pub(super) struct UserReconciler {
     events: EventPublisher,
     /// Number of consecutive failures by uid.
     failures: Mutex<HashMap<String, u32>>,
+    verified: VerifiedCredentials,
     /// Notified when a user name becomes free.
     released: broadcast::Sender<()>,
 }
@@ -77,6 +79,7 @@ impl UserReconciler {
             events: EventPublisher::new(context.client.clone(), context.instance.clone()),
             context,
             failures: Mutex::default(),
+            verified: VerifiedCredentials::default(),
             released: broadcast::channel(1).0,
         }
     }
@@ -94,6 +97,7 @@ impl UserReconciler {
     /// Drops what is remembered of Users that no longer exist.
     pub(super) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.failures.lock().retain(|uid, _| exists(uid));
+        self.verified.retain(exists);
     }
 
     /// Reconciles the User.
@@ -125,6 +129,7 @@ impl UserReconciler {
 
     fn forget(&self, uid: &str) -> UserOutcome {
         self.failures.lock().remove(uid);
+        self.verified.retain(|known| known != uid);
         UserOutcome {
             outcome: ReconcileOutcome::Ok,
             after: None,
@@ -206,6 +211,7 @@ impl UserReconciler {
             user,
             owner: &owner,
             desired: &desired,
+            verified: &self.verified,
         };
         let changes = application.apply(stored).await?;
         Ok(applied_findings(user, &changes))

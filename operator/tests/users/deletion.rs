@@ -1,6 +1,7 @@
 //! Deletion: exactly what the User owns goes, and it never hangs.
 
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, api::DeleteParams};
 use serde_json::json;
 use streamhouse_metadata::AclRow;
 use streamhouse_operator::metadata_stores::StoreAccess;
@@ -94,4 +95,20 @@ async fn without_its_cluster_a_user_goes_and_its_rows_stay() {
     world.until_gone("alice").await;
     assert!(world.rows("alice").await.is_some());
     world.until_events_are("alice", &["Created", "Retained"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_namespace_that_ends_a_user_is_let_go() {
+    let world = UserTestEnvironment::new("terminating").await;
+    let _operator = world.start_operator();
+    world.apply("alice", json!({})).await;
+    world.until_ready("alice").await;
+    // No controllers run here, so the namespace is only marked: the situation before they delete
+    // the cluster.
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let how = DeleteParams::default();
+    namespaces.delete(&world.namespace, &how).await.unwrap();
+    world.delete("alice").await;
+    world.until_gone("alice").await;
+    assert!(world.rows("alice").await.is_some());
 }

@@ -3,7 +3,9 @@
 use serde_json::json;
 use streamhouse_metadata::{ScramAlteration, ScramCredentialRow, UnownedRows, UserRows};
 
-use crate::environment::{UserTestEnvironment, has_finalizer, message};
+use crate::environment::{
+    SHORT_DRIFT_INTERVAL, UserTestEnvironment, eventually, has_finalizer, message, ready,
+};
 
 fn by_hand(user_name: &str) -> ScramCredentialRow {
     ScramCredentialRow {
@@ -108,4 +110,37 @@ async fn rows_of_a_user_that_no_longer_exists_are_taken_over() {
     world.apply("carol", json!({ "adopt": "IfExists" })).await;
     world.until_ready_is("carol", "False", "OwnershipConflict").await;
     assert_eq!(world.owned("carol").await.unwrap().0, foreign);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rivals_that_are_created_at_once_under_two_operators_end_with_one_owner_each() {
+    let world = UserTestEnvironment::new("rivals").await;
+    let start = || world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
+    let operators = [start(), start()];
+    let names: Vec<String> = (0..5).map(|i| format!("user-{i}")).collect();
+    let all = names.iter().flat_map(|name| [(name, "a"), (name, "b")]);
+    futures::future::join_all(all.map(|(name, rival)| {
+        let (world, resource) = (&world, format!("{name}-{rival}"));
+        async move { world.apply(&resource, json!({ "name": name })).await }
+    }))
+    .await;
+    for name in &names {
+        let (a, b) = (format!("{name}-a"), format!("{name}-b"));
+        eventually(&format!("one owner of {name}"), async || {
+            let (a, b) = (world.get(&a).await.unwrap(), world.get(&b).await.unwrap());
+            let mut states = [ready(&a), ready(&b)];
+            states.sort_unstable();
+            states == [("False", "OwnershipConflict"), ("True", "Reconciled")]
+        })
+        .await;
+        let resource = match ready(&world.get(&a).await.unwrap()).0 {
+            "True" => a,
+            _ => b,
+        };
+        let (owner, _) = world.owned(name).await.unwrap();
+        assert!(owner.contains(&format!("/{resource}/")), "{owner}");
+        let secret = world.secret(&resource).await.unwrap();
+        assert!(world.accepts(name, &secret["password"]).await);
+    }
+    world.until_rest(&operators[0]).await;
 }

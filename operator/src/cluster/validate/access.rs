@@ -8,7 +8,7 @@ use crate::{
         desired::{DesiredListener, SecretKeySelector},
         problem::ClusterProblem,
     },
-    crd::{AuthenticationMechanism, AuthorizationType, ClusterSpec},
+    crd::{AuthenticationMechanism, AuthorizationType, ClusterSpec, ListenerType},
 };
 
 /// Settings of the agents about their clients' identities and rights.
@@ -40,6 +40,9 @@ pub(super) fn access_settings(
         let names: Vec<&str> = mechanisms.iter().map(|mechanism| mechanism.as_str()).collect();
         settings.values.push(("authentication", names.join(",")));
     }
+    if spec.authentication.is_none() {
+        require_authentication(spec)?;
+    }
     let Some(authorization) = &spec.authorization else {
         return Ok(settings);
     };
@@ -65,6 +68,20 @@ pub(super) fn access_settings(
         settings.values.push(("super-users", users.join(";")));
     }
     Ok(settings)
+}
+
+/// What clients reach from outside of the Kubernetes cluster is open to everybody only on purpose.
+fn require_authentication(spec: &ClusterSpec) -> Result<(), ClusterProblem> {
+    let mut listeners = spec.listeners.additional.iter();
+    let open = listeners
+        .find(|listener| listener.type_ != ListenerType::Internal && !listener.unsafe_without_authentication);
+    match open {
+        None => Ok(()),
+        Some(listener) => refuse(&format!(
+            "spec.listeners.additional[{}] is reachable from outside of the Kubernetes cluster without authentication: set spec.authentication, or unsafeWithoutAuthentication of the listener",
+            listener.name
+        )),
+    }
 }
 
 /// Passwords must not pass a network as they are. Requests that a proxy routes have its TLS.
@@ -139,6 +156,25 @@ authorization: {type: acl, superUsers: ['User:admin', 'User:CN=ops,O=shop']}",
             "{access}authorization: {{type: acl, superUsers: ['User:a'], superUsersSecret: {{name: operators}}}}"
         ));
         assert!(problem.message.contains("set only one"), "{problem}");
+    }
+
+    #[test]
+    fn a_listener_to_the_outside_needs_authentication_or_the_explicit_word() {
+        let listener = |more: &str| {
+            format!("listeners: {{additional: [{{name: outside, type: nodeport, port: 9094{more}}}]}}\n")
+        };
+        let problem = problem_with(&listener(""));
+        assert!(problem.message.contains("additional[outside]"), "{problem}");
+        assert!(
+            problem.message.contains("unsafeWithoutAuthentication"),
+            "{problem}"
+        );
+        let open = desired_with(&listener(", unsafeWithoutAuthentication: true"));
+        assert!(!open.authenticates());
+        let mechanisms = "authentication: {mechanisms: [SCRAM-SHA-512]}";
+        assert!(desired_with(&(listener("") + mechanisms)).authenticates());
+        let inside = "listeners: {additional: [{name: inside, type: internal, port: 9094}]}";
+        assert!(!desired_with(inside).authenticates());
     }
 
     #[test]

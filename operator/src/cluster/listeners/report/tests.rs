@@ -23,9 +23,9 @@ fn problem(listener: &str, change: impl FnOnce(&mut BuildInputs)) -> (ConditionR
     (problem.reason, problem.message)
 }
 
-const NODE_PORT: &str = "{name: external, type: nodeport, port: 9094}";
-const BALANCER: &str = "{name: external, type: loadbalancer, port: 9094}";
-const GATEWAY: &str = "{name: external, type: gateway, port: 9094, gateway: {parentRefs: [{name: web}]}, bootstrap: {host: a.example.com}}";
+const NODE_PORT: &str = "{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094}";
+const BALANCER: &str = "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094}";
+const GATEWAY: &str = "{name: external, type: gateway, unsafeWithoutAuthentication: true, port: 9094, gateway: {parentRefs: [{name: web}]}, bootstrap: {host: a.example.com}}";
 
 #[test]
 fn a_listener_with_all_addresses_has_no_problem() {
@@ -145,7 +145,7 @@ fn a_cluster_without_additional_listeners_has_no_such_condition() {
 
 #[test]
 fn listeners_that_are_open_to_the_outside_are_named() {
-    let listeners = "listeners: {additional: [{name: outside, type: nodeport, port: 9094}, {name: inside, type: internal, port: 9095}]}";
+    let listeners = "listeners: {additional: [{name: outside, type: nodeport, unsafeWithoutAuthentication: true, port: 9094}, {name: inside, type: internal, port: 9095}]}";
     let open = report(&desired_with(listeners), &inputs(), Vec::new()).open;
     assert_eq!(open, ["outside"]);
     let closed = format!("{listeners}\nauthentication: {{mechanisms: [SCRAM-SHA-512]}}");
