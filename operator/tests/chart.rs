@@ -113,7 +113,7 @@ fn an_upgrade_without_a_change_restarts_nothing_and_what_is_uninstalled_leaves_t
         &api,
         &["crd", "--selector", "app.kubernetes.io/part-of=streamhouse"],
     );
-    assert_eq!(definitions["items"].as_array().unwrap().len(), 2);
+    assert_eq!(definitions["items"].as_array().unwrap().len(), 3);
     assert_eq!(
         get(&api, &["topics", "--namespace", "default"])["items"]
             .as_array()
@@ -432,8 +432,12 @@ fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {
         .unwrap();
     }
     let may = |user: &str, verb: &str| {
-        api.kubectl(&["auth", "can-i", verb, "topics.streamhouse.io", "--as", user])
-            .is_ok()
+        ["topics.streamhouse.io", "users.streamhouse.io"]
+            .iter()
+            .all(|kind| {
+                let args = ["auth", "can-i", verb, kind, "--as", user];
+                api.kubectl(&args).is_ok()
+            })
     };
     // A controller aggregates the roles.
     streamhouse_testkit::wait_until("the aggregation", std::time::Duration::from_secs(60), || {

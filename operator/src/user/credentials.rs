@@ -20,8 +20,8 @@ const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 /// Longest password in bytes: it has to fit into a line of a configuration file.
 const MAX_PASSWORD_BYTES: usize = 1024;
 
-/// Which stored verifiers are known to be those of which password, by the uid of the User: to verify
-/// them takes milliseconds for each, and is the same at every drift interval.
+/// Which stored verifiers are known to be those of which password, by the uid of the User: to
+/// verify them takes milliseconds for each, and is the same at every drift interval.
 #[derive(Default)]
 pub(super) struct VerifiedCredentials(Mutex<HashMap<String, [u8; 32]>>);
 

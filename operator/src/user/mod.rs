@@ -2,8 +2,9 @@
 //! metadata store, and with a Secret for clients. The leader calls [`run`].
 //!
 //! In reading order: [`controller`] watches and decides when; `reconciler` reconciles one User:
-//! [`validate`] (without side effects), `apply` with `credentials` and `client_secret`, `finalize`
-//! on deletion, `status`. `owner` is the identity by which the metadata store knows a User.
+//! `cluster_access`, `validate` (without side effects), `apply` with `credentials` and
+//! `client_secret`, `finalize` on deletion, `findings`, `status`. `owner` is the identity by which
+//! the metadata store knows a User.
 //!
 //! Guarantees: rows are written only for the User that owns the name in the metadata store, where
 //! one transaction decides between two claims; a reconciliation at rest writes nothing; every step
@@ -13,10 +14,12 @@
 mod apply;
 mod client_files;
 mod client_secret;
+mod cluster_access;
 pub mod controller;
 mod credentials;
 mod error;
 mod finalize;
+mod findings;
 mod owner;
 mod reconciler;
 mod status;

@@ -2,30 +2,31 @@
 //! its events. Called by the controller, never concurrently for the same User. Every error ends up
 //! in the status if the resource still exists.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Api, core::error_boundary::InvalidObject};
+use kube::core::error_boundary::InvalidObject;
 use parking_lot::Mutex;
 use streamhouse_metadata::{MetadataStore, UserRows};
 use tokio::sync::broadcast;
 
 use super::{
-    apply::{UserApplication, UserChanges},
+    apply::UserApplication,
+    cluster_access::{UserClusterAccess, cluster_access},
     credentials::VerifiedCredentials,
-    error::{UserError, UserProblem, with_timeout},
+    error::{UserError, UserProblem},
     finalize::{self, UserDeletionPlan, UserSurroundings, is_namespace_terminating, plan_deletion},
+    findings::{UserFindings, applied_findings, paused_findings},
     owner::UserOwner,
-    status::{self, UserEvent, event_of_changes, event_of_problem},
+    status::{self, UserEvent, event_of_problem},
     validate::validate,
 };
 use crate::{
     backoff::RECONCILE_BACKOFF,
     conditions::ConditionStatus,
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType, StreamHouseCluster, User},
+    crd::{ConditionReason, ConditionType, User},
     events::EventPublisher,
-    metadata_stores::{ClusterKey, StoreAccess},
     metrics::ReconcileOutcome,
     undecodable,
 };
@@ -52,25 +53,6 @@ pub(super) struct UserOutcome {
     pub(super) outcome: ReconcileOutcome,
     /// When to reconcile again without a change; `None` for a User that is gone.
     pub(super) after: Option<Duration>,
-}
-
-/// What a reconciliation found.
-struct UserFindings {
-    /// The condition Ready; `None` to leave it as it is.
-    ready: Option<(ConditionStatus, UserProblem)>,
-    outcome: ReconcileOutcome,
-    events: Vec<UserEvent>,
-}
-
-/// Access to the metadata store of a User's cluster.
-enum ClusterAccess {
-    Open(Arc<dyn MetadataStore>, Box<StreamHouseCluster>),
-    Unavailable {
-        problem: UserProblem,
-        /// Whether Users that were ready are reported as unknown, too.
-        affects_ready: bool,
-        outcome: ReconcileOutcome,
-    },
 }
 
 impl UserReconciler {
@@ -184,26 +166,29 @@ impl UserReconciler {
     /// Reconciles a User that is not being deleted.
     async fn apply(&self, user: &User) -> Result<UserFindings, UserError> {
         let desired = validate(user)?;
-        let (store, cluster) = match self.cluster_access(user).await? {
-            ClusterAccess::Open(store, cluster) => (store, cluster),
-            ClusterAccess::Unavailable {
+        let (store, cluster) = match cluster_access(&self.context, user).await? {
+            UserClusterAccess::Open(store, cluster) => (store, cluster),
+            UserClusterAccess::Unavailable {
                 problem,
                 affects_ready,
-                outcome,
+                is_gone,
             } => {
                 let tell = affects_ready || !status::is_reconciled(user);
                 return Ok(UserFindings {
                     ready: tell.then_some((ConditionStatus::Unknown, problem)),
-                    outcome,
+                    outcome: match is_gone {
+                        true => ReconcileOutcome::Blocked,
+                        false => ReconcileOutcome::Waiting,
+                    },
                     events: Vec::new(),
                 });
             }
         };
-        if user.spec.paused {
-            return Ok(paused_findings(user));
-        }
         let owner = UserOwner::of(user);
         let stored = self.stored_rows(&*store, &owner).await?;
+        if user.spec.paused {
+            return Ok(paused_findings(&desired, stored.as_ref()));
+        }
         let application = UserApplication {
             context: &self.context,
             store: &*store,
@@ -236,9 +221,9 @@ impl UserReconciler {
         if !finalize::has_finalizer(user) {
             return Err(UserError::Gone);
         }
-        let access = self.cluster_access(user).await?;
+        let access = cluster_access(&self.context, user).await?;
         let (store, around, why) = match access {
-            ClusterAccess::Open(store, _) => {
+            UserClusterAccess::Open(store, _) => {
                 let namespace = user.metadata.namespace.as_deref().unwrap_or_default();
                 let around = match is_namespace_terminating(&self.context, namespace).await? {
                     true => UserSurroundings::NamespaceTerminating,
@@ -246,13 +231,8 @@ impl UserReconciler {
                 };
                 (Some(store), around, String::new())
             }
-            ClusterAccess::Unavailable {
-                problem,
-                affects_ready,
-                outcome,
-            } => {
-                let gone = outcome == ReconcileOutcome::Blocked && affects_ready;
-                let around = match gone {
+            UserClusterAccess::Unavailable { problem, is_gone, .. } => {
+                let around = match is_gone {
                     true => UserSurroundings::ClusterDeleting,
                     false => UserSurroundings::Present,
                 };
@@ -285,37 +265,6 @@ impl UserReconciler {
         // Fails only without a receiver.
         let _ = self.released.send(());
         Err(UserError::Gone)
-    }
-
-    async fn cluster_access(&self, user: &User) -> Result<ClusterAccess, UserError> {
-        let namespace = user.metadata.namespace.as_deref().unwrap_or_default();
-        let name = user.spec.cluster_ref.name.as_str();
-        let clusters: Api<StreamHouseCluster> = Api::namespaced(self.context.client.clone(), namespace);
-        let unavailable = |reason, message: &str, affects_ready, outcome| {
-            Ok(ClusterAccess::Unavailable {
-                problem: UserProblem::new(reason, message),
-                affects_ready,
-                outcome,
-            })
-        };
-        let Some(cluster) = with_timeout(clusters.get_opt(name)).await? else {
-            let message = format!("StreamHouseCluster {name:?} does not exist in this namespace: create it");
-            let reason = ConditionReason::ClusterNotFound;
-            return unavailable(reason, &message, true, ReconcileOutcome::Blocked);
-        };
-        let reason = ConditionReason::ClusterNotReady;
-        if cluster.metadata.deletion_timestamp.is_some() {
-            let message = format!("StreamHouseCluster {name:?} is being deleted");
-            return unavailable(reason, &message, true, ReconcileOutcome::Blocked);
-        }
-        match self.context.stores.get(&ClusterKey::new(namespace, name)) {
-            None => {
-                let message = "the metadata store of the cluster has not been checked yet";
-                unavailable(reason, message, false, ReconcileOutcome::Waiting)
-            }
-            Some(StoreAccess::Closed(why)) => unavailable(reason, &why, true, ReconcileOutcome::Waiting),
-            Some(StoreAccess::Open(store)) => Ok(ClusterAccess::Open(store, Box::new(cluster))),
-        }
     }
 
     /// Writes the status, then publishes the events.
@@ -375,38 +324,5 @@ impl UserReconciler {
             },
             after: Some(undecodable::RETRY_INTERVAL),
         }
-    }
-}
-
-fn paused_findings(user: &User) -> UserFindings {
-    let message = "spec.paused is set: the operator changes nothing for this user; unset it to resume";
-    let ready = match status::is_reconciled(user) {
-        true => (
-            ConditionStatus::True,
-            UserProblem::new(ConditionReason::Reconciled, ""),
-        ),
-        false => (
-            ConditionStatus::False,
-            UserProblem::new(ConditionReason::Paused, message),
-        ),
-    };
-    UserFindings {
-        ready: Some(ready),
-        outcome: ReconcileOutcome::Ok,
-        events: Vec::new(),
-    }
-}
-
-fn applied_findings(user: &User, changes: &UserChanges) -> UserFindings {
-    if !changes.is_empty() {
-        tracing::info!(user = %user.user_name(), changes = %changes.summary(), "changed a user");
-    }
-    UserFindings {
-        ready: Some((
-            ConditionStatus::True,
-            UserProblem::new(ConditionReason::Reconciled, ""),
-        )),
-        outcome: ReconcileOutcome::Ok,
-        events: event_of_changes(user, changes).into_iter().collect(),
     }
 }

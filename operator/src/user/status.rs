@@ -146,7 +146,7 @@ pub(super) fn event_of_changes(user: &User, changes: &UserChanges) -> Option<Use
             ConditionReason::CredentialsUpdated,
             format!("the password of user {name} was changed; written: {what}"),
         )
-    } else if is_reconciled(user) {
+    } else if is_reconciled(user) && (changes.credentials || changes.acls || changes.quotas) {
         UserEvent::normal(
             ConditionReason::DriftCorrected,
             format!("user {name} was changed outside of the operator; restored: {what}"),

@@ -148,7 +148,13 @@ impl UserTestEnvironment {
         let cluster = serde_json::from_value(cluster).unwrap();
         let created = self.clusters().create(&PostParams::default(), &cluster).await;
         created.unwrap();
-        let listener = json!({ "name": "kafka", "type": "internal", "protocol": "kafka", "bootstrap": "main-kafka:9092" });
+        self.set_kafka_address("main-kafka:9092").await;
+    }
+
+    /// Sets the address of the Kafka listener as the reconciliation of the cluster would.
+    pub(crate) async fn set_kafka_address(&self, address: &str) {
+        let listener =
+            json!({ "name": "kafka", "type": "internal", "protocol": "kafka", "bootstrap": address });
         let patch = Patch::Merge(json!({ "status": { "listeners": [listener] } }));
         let how = PatchParams::default();
         let clusters = self.clusters();

@@ -209,14 +209,42 @@ async fn rights_that_no_request_needs_are_refused_and_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_secret_follows_the_address_of_the_cluster() {
+    let world = UserTestEnvironment::new("address").await;
+    let operator = world.start_operator();
+    world.apply("alice", json!({})).await;
+    world.until_ready("alice").await;
+    let before = world.secret("alice").await.unwrap();
+    world.set_kafka_address("other-kafka:9092").await;
+    eventually("the new address", async || {
+        world.secret("alice").await.unwrap()["bootstrap"] == "other-kafka:9092"
+    })
+    .await;
+    let after = world.secret("alice").await.unwrap();
+    assert_eq!(after["password"], before["password"]);
+    world
+        .until_events_are("alice", &["Created", "ConfigUpdated"])
+        .await;
+    assert_eq!(operator.sum("streamhouse_operator_drift_corrected_total"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_user_is_not_changed() {
     let world = UserTestEnvironment::new("paused").await;
     let _operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
     world.apply("alice", json!({ "paused": true })).await;
-    world.until_ready_is("alice", "False", "Paused").await;
+    let user = world.until_ready_is("alice", "False", "Paused").await;
+    assert_eq!(message(&user), "paused; pending changes: create the user");
     assert_eq!(world.rows("alice").await, None);
     world.apply("alice", json!({})).await;
     world.until_ready("alice").await;
+    let acls = json!({ "acls": [acl("orders", &["Read"])] });
+    world
+        .apply("alice", json!({ "paused": true, "authorization": acls }))
+        .await;
+    let user = world.until_ready_is("alice", "False", "Paused").await;
+    assert!(message(&user).ends_with("access control lists"), "{user:?}");
+    assert!(world.rows("alice").await.unwrap().acls.is_empty());
     // A row by another name remains by itself.
     let other = streamhouse_metadata::UserRows {
         user_name: "bob".to_owned(),

@@ -47,6 +47,11 @@ fn the_event_says_what_has_happened() {
         secret: false,
         ..credentials.clone()
     };
+    // The cluster may have another address.
+    let secret = UserChanges {
+        secret: true,
+        ..UserChanges::default()
+    };
     let (new, ready) = (user(None), user(Some("True")));
     let mut edited = ready.clone();
     edited.metadata.generation = Some(3);
@@ -58,6 +63,7 @@ fn the_event_says_what_has_happened() {
         Some(ConditionReason::CredentialsUpdated)
     );
     assert_eq!(reason(&ready, &restored), Some(ConditionReason::DriftCorrected));
+    assert_eq!(reason(&ready, &secret), Some(ConditionReason::ConfigUpdated));
     assert_eq!(reason(&ready, &acls), Some(ConditionReason::DriftCorrected));
     assert_eq!(
         reason(&ready, &claimed),
