@@ -158,6 +158,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "smoke_test",
                 "api_discovery",
                 "topic",
+                "user",
             ],
             &["undecodable"],
             &["context"],
