@@ -17,10 +17,11 @@ use streamhouse_core::{
         SaslHandshakeResponse,
     },
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     frame::RequestFrame,
+    limits::FAILED_AUTHENTICATION_DELAY,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
     sasl_stage::{
         FinishedExchange, ILLEGAL_SASL_STATE, RunningExchange, SaslStage, TokenFraming,
@@ -127,12 +128,13 @@ pub(super) async fn authenticate(
         Some(running) => match advance(client, running, request.auth_bytes.expose()).await {
             Ok(answer) => response.auth_bytes = answer.into(),
             Err(error) if error.code() == ErrorCode::SaslAuthenticationFailed => {
+                sleep(FAILED_AUTHENTICATION_DELAY).await;
                 response.error_code = SASL_AUTHENTICATION_FAILED;
                 response.error_message = Some(error.message().to_owned());
                 close = true;
             }
             // Clients take every code for a wrong password, and try again without one.
-            Err(error) => return closed(client, &error),
+            Err(error) => return closed(client, &error).await,
         },
     }
     let answer = encoded(
@@ -157,11 +159,12 @@ pub(super) async fn raw_token(client: Arc<KafkaClient>, frame: RequestFrame) -> 
                 ..KafkaAnswer::default()
             }
         }
-        Err(error) => closed(&client, &error),
+        Err(error) => closed(&client, &error).await,
     }
 }
 
-fn closed(client: &KafkaClient, error: &Error) -> KafkaAnswer {
+async fn closed(client: &KafkaClient, error: &Error) -> KafkaAnswer {
+    sleep(FAILED_AUTHENTICATION_DELAY).await;
     tracing::debug!(%error, client = ?client.host, "a Kafka client has not authenticated");
     KafkaAnswer::close()
 }
