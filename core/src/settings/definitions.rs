@@ -98,6 +98,10 @@ fn parse_duration_between(text: &str, min: u64, max: u64) -> Result<std::time::D
     }
 }
 
+fn parse_path(text: &str) -> Result<Option<PathBuf>, String> {
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
 fn parse_bool(text: &str) -> Result<bool, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is neither true nor false"))
@@ -216,8 +220,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "authentication",
         "",
         "SCRAM-SHA-256, SCRAM-SHA-512 and PLAIN, with commas between them",
-        "Mechanisms by which clients authenticate, on all listeners. Without one every client is anonymous. Create the first \
-        user with streamhouse-agent user put: see docs/operate/security.md.",
+        "Mechanisms by which clients authenticate, on all listeners. Without one every client is anonymous. See docs/operate/security.md.",
         |s, v| parse_mechanisms(v).map(|v| s.authentication = v),
     ),
     define(
@@ -250,10 +253,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "a path",
         "YAML or JSON file with further listeners, for clients that reach the agents by other addresses: see \
         docs/operate/networking.md. Changed addresses are reloaded within seconds.",
-        |s, v| {
-            s.listeners_file = (!v.is_empty()).then(|| PathBuf::from(v));
-            Ok(())
-        },
+        |s, v| parse_path(v).map(|v| s.listeners_file = v),
     ),
     with_dev_default(
         "true",
@@ -261,8 +261,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
             "console",
             "false",
             BOOLEAN_BOUNDS,
-            "Serves the read-only web console at /console/ of the HTTP listener. It shows record contents, and has a login \
-            only with authentication: see docs/console.md before you enable it.",
+            "Serves the read-only web console at /console/ of the HTTP listener. It has a login only with authentication: see docs/console.md.",
             |s, v| parse_bool(v).map(|v| s.console = v),
         ),
     ),
@@ -273,10 +272,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "Directory with a subdirectory per listener (grpc, http, kafka, and the names in listeners-file) that holds tls.crt and \
         tls.key, as Kubernetes mounts them. A listener without a subdirectory serves plain text. Changed files are \
         reloaded within 30 seconds. Agents trust each other by grpc/ca.crt; without it, by the chain in grpc/tls.crt.",
-        |s, v| {
-            s.tls_dir = (!v.is_empty()).then(|| PathBuf::from(v));
-            Ok(())
-        },
+        |s, v| parse_path(v).map(|v| s.tls_dir = v),
     ),
     define(
         "advertised-grpc-address",
@@ -369,10 +365,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "",
         "a path",
         "PEM file with CA certificates to trust for the endpoint.",
-        |s, v| {
-            s.s3_ca_file = (!v.is_empty()).then(|| PathBuf::from(v));
-            Ok(())
-        },
+        |s, v| parse_path(v).map(|v| s.s3_ca_file = v),
     ),
     with_dev_default(
         "5ms",
