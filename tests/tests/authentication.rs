@@ -1,7 +1,7 @@
 //! Users and ACLs from the first user on, with the programs that people use: the agent's command
 //! stores the first user, the command line manages the others.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use streamhouse_testkit::{AgentProcess, CliRunner};
 
@@ -9,20 +9,13 @@ type TestResult = anyhow::Result<()>;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-#[test]
-fn the_first_user_lets_others_in() -> TestResult {
-    let folder = tempfile::TempDir::new()?;
-    let password_file = folder.path().join("admin.password");
-    fs::write(&password_file, "correct horse\n")?;
-    let password = password_file.display().to_string();
-    let agent = || AgentProcess::builder().dev(folder.path());
-    let stored = agent()
-        .arg("user")
-        .arg("put")
-        .arg("admin")
-        .arg("--password-file")
-        .arg(&password);
-    let stored = stored.run(LIMIT)?.ensure_success()?;
+/// Stores the user `admin`, whose password is in a file, and starts an agent with authentication.
+fn start_with_first_user(folder: &Path, password_file: &str) -> anyhow::Result<AgentProcess> {
+    fs::write(password_file, "correct horse\n")?;
+    let agent = || AgentProcess::builder().dev(folder);
+    let put = agent().arg("user").arg("put").arg("admin");
+    let stored = put.arg("--password-file").arg(password_file).run(LIMIT)?;
+    let stored = stored.ensure_success()?;
     assert!(!stored.stdout_text().contains("horse") && !stored.stderr.contains("horse"));
     let mut agent = agent()
         .env("STREAMHOUSE_AUTHENTICATION", "SCRAM-SHA-512")
@@ -30,6 +23,14 @@ fn the_first_user_lets_others_in() -> TestResult {
         .env("STREAMHOUSE_SUPER_USERS", "User:admin")
         .spawn()?;
     agent.wait_ready()?;
+    Ok(agent)
+}
+
+#[test]
+fn the_first_user_lets_others_in() -> TestResult {
+    let folder = tempfile::TempDir::new()?;
+    let password = folder.path().join("admin.password").display().to_string();
+    let mut agent = start_with_first_user(folder.path(), &password)?;
     let cli = CliRunner::new(agent.bootstrap());
     let admin = ["--user", "admin", "--password-file", &password];
     let as_admin = |args: &[&str]| cli.run([&admin[..], args].concat());
