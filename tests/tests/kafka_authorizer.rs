@@ -77,29 +77,29 @@ impl TestRandom {
         .to_owned()
     }
 
-    fn rule(&mut self) -> AclBinding {
+    fn rule(&mut self) -> anyhow::Result<AclBinding> {
         let resource_type = self.resource_type();
         let (any_name, prefixed) = (self.one_in(8), self.one_in(2));
         let name = self.name_of(resource_type);
         let (any_user, any_host, denies) = (self.one_in(6), self.one_in(2), self.one_in(3));
         let user = if any_user { "*" } else { self.of(&USERS) };
         let host = if any_host { "*" } else { self.of(&HOSTS) };
-        AclBinding {
+        Ok(AclBinding {
             resource_type,
             name: if any_name { "*".to_owned() } else { name },
             pattern: match prefixed && !any_name {
                 true => AclPatternType::Prefixed,
                 false => AclPatternType::Literal,
             },
-            principal: KafkaPrincipal::user(user).unwrap(),
-            host: host.parse().unwrap(),
+            principal: KafkaPrincipal::user(user)?,
+            host: host.parse()?,
             operation: self.of(AclOperation::ALL),
             permission: if denies {
                 AclPermission::Deny
             } else {
                 AclPermission::Allow
             },
-        }
+        })
     }
 }
 
@@ -111,10 +111,11 @@ struct AuthorizerCases {
 }
 
 impl AuthorizerCases {
-    fn add(&mut self, random: &mut TestRandom) {
+    fn add(&mut self, random: &mut TestRandom) -> anyhow::Result<()> {
         self.lines.push_str("reset\n");
         // Kafka refuses a rule that it has.
-        let rules: BTreeSet<AclBinding> = (0..random.next() % 40).map(|_| random.rule()).collect();
+        let rules = (0..random.next() % 40).map(|_| random.rule());
+        let rules: BTreeSet<AclBinding> = rules.collect::<anyhow::Result<_>>()?;
         for rule in &rules {
             let AclBinding {
                 resource_type,
@@ -131,16 +132,17 @@ impl AuthorizerCases {
                 self.lines,
                 "acl\t{kind}\t{name}\t{pattern}\t{principal}\t{host}\t{operation}\t{permission}"
             );
-            written.unwrap();
+            written?;
         }
-        let authorizer = AclAuthorizer::new(rules, ["User:root".parse().unwrap()], false);
+        let authorizer = AclAuthorizer::new(rules, ["User:root".parse()?], false);
         for _ in 0..QUESTIONS {
-            self.ask(&authorizer, random);
+            self.ask(&authorizer, random)?;
         }
+        Ok(())
     }
 
-    fn ask(&mut self, authorizer: &AclAuthorizer, random: &mut TestRandom) {
-        let principal = KafkaPrincipal::user(random.of(&USERS)).unwrap();
+    fn ask(&mut self, authorizer: &AclAuthorizer, random: &mut TestRandom) -> anyhow::Result<()> {
+        let principal = KafkaPrincipal::user(random.of(&USERS))?;
         let host = random.of(&HOSTS);
         let address: Option<IpAddr> = host.parse().ok();
         let operation = random.of(AclOperation::ALL);
@@ -168,6 +170,7 @@ impl AuthorizerCases {
         self.lines.push_str(&line);
         self.lines.push('\n');
         self.answers.push((line, answer.to_owned()));
+        Ok(())
     }
 }
 
@@ -181,7 +184,7 @@ fn ten_thousand_decisions_are_those_of_kafkas_authorizer() {
     println!("STREAMHOUSE_TEST_SEED={seed}");
     let mut random = TestRandom(seed);
     let mut cases = AuthorizerCases::default();
-    (0..RULE_SETS).for_each(|_| cases.add(&mut random));
+    (0..RULE_SETS).try_for_each(|_| cases.add(&mut random)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cases");
     std::fs::write(&file, &cases.lines).unwrap();
