@@ -376,7 +376,11 @@ async fn only_agents_can_say_for_whom_they_call() {
     }
     let forged = secured.anonymous().with_header(FORWARDED_HEADER, "192.0.2.7");
     assert_eq!(forged.code().await, Code::Unauthenticated);
-    // The header of a client that is no agent means nothing: its member is not shown with it.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_no_agent_has_the_address_of_its_connection() {
+    let secured = SecuredAgent::start().await;
     secured.allow("alice", ("GROUP", "billing"), "READ").await;
     let client = secured.client("alice").with_header(FORWARDED_HEADER, "192.0.2.7");
     let join = v1::JoinGroupRequest {

@@ -2,99 +2,119 @@
 
 use super::*;
 
+/// Makes a call and adds how it ends to the list.
+macro_rules! call {
+    ($ends:ident, $service:ident.$method:ident($request:expr)) => {
+        let status = $service.$method($request).await.unwrap_err();
+        assert_eq!(
+            status.code(),
+            Code::PermissionDenied,
+            "{}",
+            stringify!($method)
+        );
+        $ends.push((stringify!($method), status.message().to_owned()));
+    };
+}
+
+/// How calls end, by their method.
+type CallEnds = Vec<(&'static str, String)>;
+
 /// Makes every call for a topic and a group, and returns how each ends, with the names replaced.
-async fn every_denial(client: &AuthenticatedClient, topic: &str, group: &str) -> Vec<(&'static str, String)> {
-    let mut ends = Vec::new();
-    let (mut admin, mut groups, mut security) = (client.admin(), client.groups(), client.security());
-    macro_rules! call {
-        ($service:ident.$method:ident($request:expr)) => {
-            let status = $service.$method($request).await.unwrap_err();
-            assert_eq!(
-                status.code(),
-                Code::PermissionDenied,
-                "{}",
-                stringify!($method)
-            );
-            let told = status
-                .message()
-                .replace(topic, "TOPIC")
-                .replace(group, "GROUP");
-            ends.push((stringify!($method), told));
-        };
+async fn every_denial(client: &AuthenticatedClient, topic: &str, group: &str) -> CallEnds {
+    let mut ends = topic_denials(client, topic).await;
+    ends.extend(group_denials(client, group).await);
+    ends.extend(security_denials(client).await);
+    for (_, told) in &mut ends {
+        *told = told.replace(topic, "TOPIC").replace(group, "GROUP");
     }
-    let (topic_name, group_id) = (topic.to_owned(), group.to_owned());
+    ends.extend(item_denials(client, topic).await);
+    ends
+}
+
+async fn topic_denials(client: &AuthenticatedClient, topic: &str) -> CallEnds {
+    let (mut ends, mut admin) = (Vec::new(), client.admin());
+    let topic_name = topic.to_owned();
     let name = topic_name.clone();
-    call!(admin.create_topic(v1::CreateTopicRequest {
+    call!(ends, admin.create_topic(v1::CreateTopicRequest {
         name,
         partitions: 1,
         ..Default::default()
     }));
     let name = topic_name.clone();
-    call!(admin.describe_topic(v1::DescribeTopicRequest { name }));
+    call!(ends, admin.describe_topic(v1::DescribeTopicRequest { name }));
     let name = topic_name.clone();
-    call!(admin.alter_topic(v1::AlterTopicRequest {
+    call!(ends, admin.alter_topic(v1::AlterTopicRequest {
         name,
         partitions: 2,
         ..Default::default()
     }));
     let name = topic_name.clone();
-    call!(admin.alter_topic(v1::AlterTopicRequest {
+    call!(ends, admin.alter_topic(v1::AlterTopicRequest {
         name,
         reset_config: vec!["retention.ms".to_owned()],
         ..Default::default()
     }));
     let name = topic_name.clone();
-    call!(admin.delete_topic(v1::DeleteTopicRequest { name }));
+    call!(ends, admin.delete_topic(v1::DeleteTopicRequest { name }));
     let topic = topic_name.clone();
-    call!(admin.delete_records(v1::DeleteRecordsRequest {
+    call!(ends, admin.delete_records(v1::DeleteRecordsRequest {
         topic,
         before_offset: -1,
         ..Default::default()
     }));
-    let group_of = || group_id.clone();
-    call!(groups.find_coordinator(v1::FindCoordinatorRequest { group_id: group_of() }));
-    call!(groups.join_group(v1::JoinGroupRequest {
+    ends
+}
+
+async fn group_denials(client: &AuthenticatedClient, group: &str) -> CallEnds {
+    let (mut ends, mut groups) = (Vec::new(), client.groups());
+    let group_of = || group.to_owned();
+    call!(ends, groups.find_coordinator(v1::FindCoordinatorRequest { group_id: group_of() }));
+    call!(ends, groups.join_group(v1::JoinGroupRequest {
         group_id: group_of(),
         ..Default::default()
     }));
-    call!(groups.sync_group(v1::SyncGroupRequest {
+    call!(ends, groups.sync_group(v1::SyncGroupRequest {
         group_id: group_of(),
         ..Default::default()
     }));
-    call!(groups.heartbeat(v1::HeartbeatRequest {
+    call!(ends, groups.heartbeat(v1::HeartbeatRequest {
         group_id: group_of(),
         ..Default::default()
     }));
-    call!(groups.leave_group(v1::LeaveGroupRequest {
+    call!(ends, groups.leave_group(v1::LeaveGroupRequest {
         group_id: group_of(),
         ..Default::default()
     }));
-    call!(groups.commit_offsets(v1::CommitOffsetsRequest {
+    call!(ends, groups.commit_offsets(v1::CommitOffsetsRequest {
         group_id: group_of(),
         ..Default::default()
     }));
-    call!(groups.fetch_offsets(v1::FetchOffsetsRequest {
+    call!(ends, groups.fetch_offsets(v1::FetchOffsetsRequest {
         group_id: group_of(),
         ..Default::default()
     }));
-    call!(groups.describe_group(v1::DescribeGroupRequest { group_id: group_of() }));
-    call!(groups.delete_group(v1::DeleteGroupRequest { group_id: group_of() }));
-    call!(groups.reset_offsets(v1::ResetOffsetsRequest {
+    call!(ends, groups.describe_group(v1::DescribeGroupRequest { group_id: group_of() }));
+    call!(ends, groups.delete_group(v1::DeleteGroupRequest { group_id: group_of() }));
+    call!(ends, groups.reset_offsets(v1::ResetOffsetsRequest {
         group_id: group_of(),
         ..Default::default()
     }));
-    call!(security.list_users(v1::ListUsersRequest {}));
-    call!(security.put_user(v1::PutUserRequest::default()));
-    call!(security.delete_user(v1::DeleteUserRequest {
+    ends
+}
+
+async fn security_denials(client: &AuthenticatedClient) -> CallEnds {
+    let (mut ends, mut security) = (Vec::new(), client.security());
+    call!(ends, security.list_users(v1::ListUsersRequest {}));
+    call!(ends, security.put_user(v1::PutUserRequest::default()));
+    call!(ends, security.delete_user(v1::DeleteUserRequest {
         name: "admin".to_owned()
     }));
-    call!(security.list_acls(v1::ListAclsRequest::default()));
-    call!(security.create_acls(v1::CreateAclsRequest::default()));
-    call!(security.delete_acls(v1::DeleteAclsRequest::default()));
-    call!(security.explain_access(v1::ExplainAccessRequest::default()));
+    call!(ends, security.list_acls(v1::ListAclsRequest::default()));
+    call!(ends, security.create_acls(v1::CreateAclsRequest::default()));
+    call!(ends, security.delete_acls(v1::DeleteAclsRequest::default()));
+    call!(ends, security.explain_access(v1::ExplainAccessRequest::default()));
     let mut data = client.data();
-    call!(data.init_producer_id(v1::InitProducerIdRequest {}));
-    ends.extend(item_denials(client, &topic_name).await);
+    call!(ends, data.init_producer_id(v1::InitProducerIdRequest {}));
     ends
 }
 

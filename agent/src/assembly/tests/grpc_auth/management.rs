@@ -87,7 +87,7 @@ async fn acls_are_created_explained_and_deleted() {
         permission: "ALLOW".to_owned(),
     };
     let create = v1::CreateAclsRequest {
-        acls: vec![acl.clone()],
+        acls: vec!std::slice::from_ref(&acl),
     };
     for created in [1, 0] {
         let answer = admin.create_acls(create.clone()).await.unwrap().into_inner();
@@ -134,7 +134,7 @@ async fn acls_are_created_explained_and_deleted() {
     };
     assert_eq!(
         admin.list_acls(list).await.unwrap().into_inner().acls,
-        [acl.clone()]
+        std::slice::from_ref(&acl)
     );
     for (validate_only, left) in [(true, 1), (false, 0)] {
         let delete = v1::DeleteAclsRequest {
@@ -142,7 +142,7 @@ async fn acls_are_created_explained_and_deleted() {
             validate_only,
         };
         let deleted = admin.delete_acls(delete).await.unwrap().into_inner().deleted;
-        assert_eq!(deleted, [acl.clone()]);
+        assert_eq!(deleted, std::slice::from_ref(&acl));
         assert_eq!(alice.topics().await.len(), left);
     }
 }
