@@ -114,6 +114,13 @@ impl UserApplication<'_> {
         Ok(changes)
     }
 
+    /// Returns the metadata store for a call, which is counted.
+    fn store(&self, call: &str) -> &dyn MetadataStore {
+        let queries = &self.context.metrics.metadata_queries;
+        queries.with_label_values(&[call]).inc();
+        self.store
+    }
+
     async fn password(&self, scram: &DesiredScram) -> Result<PasswordSource, UserError> {
         let secret = read_client_secret(self.context, self.user, &scram.secret_name).await?;
         let password = match &scram.password {
@@ -136,16 +143,16 @@ impl UserApplication<'_> {
         };
         // The rows of an earlier User of this name, whose uid tells that it is gone.
         for key in self
-            .store
+            .store("list_owned_users")
             .list_owned_users(&self.owner.prefix())
             .await?
             .keys()
             .filter(|key| **key != self.owner.key())
         {
-            self.store.delete_user(key).await?;
+            self.store("delete_user").delete_user(key).await?;
         }
         match self
-            .store
+            .store("apply_user")
             .apply_user(&self.owner.key(), &claim, UnownedRows::Refuse)
             .await
         {
@@ -178,8 +185,8 @@ impl UserApplication<'_> {
             return Err(UserProblem::new(ConditionReason::AlreadyExists, message).into());
         }
         tracing::info!(user = %claim.user_name, owner = %other, "the User no longer exists: taking its rows over");
-        self.store.delete_user(owner).await?;
-        self.store
+        self.store("delete_user").delete_user(owner).await?;
+        self.store("apply_user")
             .apply_user(&self.owner.key(), claim, UnownedRows::Refuse)
             .await?;
         Ok(true)
@@ -246,7 +253,10 @@ impl UserApplication<'_> {
             AdoptionPolicy::IfExists => UnownedRows::Adopt,
             AdoptionPolicy::Never => UnownedRows::Refuse,
         };
-        let applied = self.store.apply_user(&self.owner.key(), wanted, unowned).await;
+        let applied = self
+            .store("apply_user")
+            .apply_user(&self.owner.key(), wanted, unowned)
+            .await;
         match applied {
             Ok(_) => Ok(()),
             Err(Error::OwnerConflict { what, owner }) if owner.is_empty() => {

@@ -202,16 +202,17 @@ impl UserReconciler {
         Ok(applied_findings(user, &changes))
     }
 
+    fn count_call(&self, call: &str) {
+        let queries = &self.context.metrics.metadata_queries;
+        queries.with_label_values(&[call]).inc();
+    }
+
     async fn stored_rows(
         &self,
         store: &dyn MetadataStore,
         owner: &UserOwner,
     ) -> Result<Option<UserRows>, UserError> {
-        self.context
-            .metrics
-            .metadata_queries
-            .with_label_values(&["list_owned_users"])
-            .inc();
+        self.count_call("list_owned_users");
         let mut owned = store.list_owned_users(&owner.key()).await?;
         Ok(owned.remove(&owner.key()))
     }
@@ -256,6 +257,7 @@ impl UserReconciler {
                 UserEvent::normal(ConditionReason::Retained, message)
             }
             (UserDeletionPlan::Delete, Some(store)) => {
+                self.count_call("delete_user");
                 store.delete_user(&UserOwner::of(user).key()).await?;
                 UserEvent::normal(ConditionReason::Deleted, format!("user {name} was deleted"))
             }

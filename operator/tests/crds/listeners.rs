@@ -7,6 +7,14 @@ use super::{Result, cluster, defaults, dry_run, server};
 /// Additional listeners and what their rejection must contain.
 const REFUSED_LISTENERS: &[(&str, &str)] = &[
     (
+        "{name: a, type: nodeport, port: 9094}",
+        "require authentication: set authentication, or unsafeWithoutAuthentication",
+    ),
+    (
+        "{name: a, type: loadbalancer, unsafeWithoutAuthentication: false, port: 9094}",
+        "require authentication",
+    ),
+    (
         "{name: http, type: internal, port: 9094}",
         "names of other listeners",
     ),

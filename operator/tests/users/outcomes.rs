@@ -261,3 +261,42 @@ async fn a_paused_user_is_not_changed() {
     world.until_gone("alice").await;
     assert!(world.rows("bob").await.is_some());
 }
+
+/// The rows as an operator leaves them that ends after the claim, or before it writes the Secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_has_begun_another_completes() {
+    let world = UserTestEnvironment::new("begun").await;
+    for name in ["claimed", "half-written"] {
+        let user = world
+            .apply(name, json!({ "quotas": { "producerByteRate": 1000 } }))
+            .await;
+        let uid = user.metadata.uid.unwrap();
+        let begun = streamhouse_metadata::UserRows {
+            user_name: name.to_owned(),
+            credentials: match name {
+                "claimed" => Vec::new(),
+                _ => vec![streamhouse_metadata::ScramCredentialRow {
+                    user_name: name.to_owned(),
+                    mechanism: "SCRAM-SHA-256".to_owned(),
+                    salt: vec![1; 16],
+                    iterations: 4096,
+                    stored_key: vec![2; 32],
+                    server_key: vec![3; 32],
+                }],
+            },
+            acls: Vec::new(),
+            quotas: Vec::new(),
+        };
+        let owner = format!("k8s:{}/{name}/{uid}", world.namespace);
+        let applied = world.store.apply_user(&owner, &begun, UnownedRows::Refuse);
+        applied.await.unwrap();
+    }
+    let _operator = world.start_operator();
+    for name in ["claimed", "half-written"] {
+        let user = world.until_ready(name).await;
+        assert!(has_finalizer(&user));
+        let password = world.secret(name).await.unwrap()["password"].clone();
+        assert!(world.accepts(name, &password).await);
+        assert_eq!(world.rows(name).await.unwrap().quotas.len(), 1);
+    }
+}
