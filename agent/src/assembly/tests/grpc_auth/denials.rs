@@ -6,12 +6,7 @@ use super::*;
 macro_rules! call {
     ($ends:ident, $service:ident.$method:ident($request:expr)) => {
         let status = $service.$method($request).await.unwrap_err();
-        assert_eq!(
-            status.code(),
-            Code::PermissionDenied,
-            "{}",
-            stringify!($method)
-        );
+        assert_eq!(status.code(), Code::PermissionDenied, "{}", stringify!($method));
         $ends.push((stringify!($method), status.message().to_owned()));
     };
 }
@@ -35,70 +30,112 @@ async fn topic_denials(client: &AuthenticatedClient, topic: &str) -> CallEnds {
     let (mut ends, mut admin) = (Vec::new(), client.admin());
     let topic_name = topic.to_owned();
     let name = topic_name.clone();
-    call!(ends, admin.create_topic(v1::CreateTopicRequest {
-        name,
-        partitions: 1,
-        ..Default::default()
-    }));
+    call!(
+        ends,
+        admin.create_topic(v1::CreateTopicRequest {
+            name,
+            partitions: 1,
+            ..Default::default()
+        })
+    );
     let name = topic_name.clone();
     call!(ends, admin.describe_topic(v1::DescribeTopicRequest { name }));
     let name = topic_name.clone();
-    call!(ends, admin.alter_topic(v1::AlterTopicRequest {
-        name,
-        partitions: 2,
-        ..Default::default()
-    }));
+    call!(
+        ends,
+        admin.alter_topic(v1::AlterTopicRequest {
+            name,
+            partitions: 2,
+            ..Default::default()
+        })
+    );
     let name = topic_name.clone();
-    call!(ends, admin.alter_topic(v1::AlterTopicRequest {
-        name,
-        reset_config: vec!["retention.ms".to_owned()],
-        ..Default::default()
-    }));
+    call!(
+        ends,
+        admin.alter_topic(v1::AlterTopicRequest {
+            name,
+            reset_config: vec!["retention.ms".to_owned()],
+            ..Default::default()
+        })
+    );
     let name = topic_name.clone();
     call!(ends, admin.delete_topic(v1::DeleteTopicRequest { name }));
     let topic = topic_name.clone();
-    call!(ends, admin.delete_records(v1::DeleteRecordsRequest {
-        topic,
-        before_offset: -1,
-        ..Default::default()
-    }));
+    call!(
+        ends,
+        admin.delete_records(v1::DeleteRecordsRequest {
+            topic,
+            before_offset: -1,
+            ..Default::default()
+        })
+    );
     ends
 }
 
 async fn group_denials(client: &AuthenticatedClient, group: &str) -> CallEnds {
     let (mut ends, mut groups) = (Vec::new(), client.groups());
     let group_of = || group.to_owned();
-    call!(ends, groups.find_coordinator(v1::FindCoordinatorRequest { group_id: group_of() }));
-    call!(ends, groups.join_group(v1::JoinGroupRequest {
-        group_id: group_of(),
-        ..Default::default()
-    }));
-    call!(ends, groups.sync_group(v1::SyncGroupRequest {
-        group_id: group_of(),
-        ..Default::default()
-    }));
-    call!(ends, groups.heartbeat(v1::HeartbeatRequest {
-        group_id: group_of(),
-        ..Default::default()
-    }));
-    call!(ends, groups.leave_group(v1::LeaveGroupRequest {
-        group_id: group_of(),
-        ..Default::default()
-    }));
-    call!(ends, groups.commit_offsets(v1::CommitOffsetsRequest {
-        group_id: group_of(),
-        ..Default::default()
-    }));
-    call!(ends, groups.fetch_offsets(v1::FetchOffsetsRequest {
-        group_id: group_of(),
-        ..Default::default()
-    }));
-    call!(ends, groups.describe_group(v1::DescribeGroupRequest { group_id: group_of() }));
-    call!(ends, groups.delete_group(v1::DeleteGroupRequest { group_id: group_of() }));
-    call!(ends, groups.reset_offsets(v1::ResetOffsetsRequest {
-        group_id: group_of(),
-        ..Default::default()
-    }));
+    call!(
+        ends,
+        groups.find_coordinator(v1::FindCoordinatorRequest { group_id: group_of() })
+    );
+    call!(
+        ends,
+        groups.join_group(v1::JoinGroupRequest {
+            group_id: group_of(),
+            ..Default::default()
+        })
+    );
+    call!(
+        ends,
+        groups.sync_group(v1::SyncGroupRequest {
+            group_id: group_of(),
+            ..Default::default()
+        })
+    );
+    call!(
+        ends,
+        groups.heartbeat(v1::HeartbeatRequest {
+            group_id: group_of(),
+            ..Default::default()
+        })
+    );
+    call!(
+        ends,
+        groups.leave_group(v1::LeaveGroupRequest {
+            group_id: group_of(),
+            ..Default::default()
+        })
+    );
+    call!(
+        ends,
+        groups.commit_offsets(v1::CommitOffsetsRequest {
+            group_id: group_of(),
+            ..Default::default()
+        })
+    );
+    call!(
+        ends,
+        groups.fetch_offsets(v1::FetchOffsetsRequest {
+            group_id: group_of(),
+            ..Default::default()
+        })
+    );
+    call!(
+        ends,
+        groups.describe_group(v1::DescribeGroupRequest { group_id: group_of() })
+    );
+    call!(
+        ends,
+        groups.delete_group(v1::DeleteGroupRequest { group_id: group_of() })
+    );
+    call!(
+        ends,
+        groups.reset_offsets(v1::ResetOffsetsRequest {
+            group_id: group_of(),
+            ..Default::default()
+        })
+    );
     ends
 }
 
@@ -106,9 +143,12 @@ async fn security_denials(client: &AuthenticatedClient) -> CallEnds {
     let (mut ends, mut security) = (Vec::new(), client.security());
     call!(ends, security.list_users(v1::ListUsersRequest {}));
     call!(ends, security.put_user(v1::PutUserRequest::default()));
-    call!(ends, security.delete_user(v1::DeleteUserRequest {
-        name: "admin".to_owned()
-    }));
+    call!(
+        ends,
+        security.delete_user(v1::DeleteUserRequest {
+            name: "admin".to_owned()
+        })
+    );
     call!(ends, security.list_acls(v1::ListAclsRequest::default()));
     call!(ends, security.create_acls(v1::CreateAclsRequest::default()));
     call!(ends, security.delete_acls(v1::DeleteAclsRequest::default()));

@@ -87,7 +87,7 @@ async fn acls_are_created_explained_and_deleted() {
         permission: "ALLOW".to_owned(),
     };
     let create = v1::CreateAclsRequest {
-        acls: vec!std::slice::from_ref(&acl),
+        acls: vec![acl.clone()],
     };
     for created in [1, 0] {
         let answer = admin.create_acls(create.clone()).await.unwrap().into_inner();
