@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     tonic_prost_build::configure()
         .bytes(".")
+        .skip_debug(["streamhouse.v1.ScramVerifier"])
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -404,7 +404,7 @@ of_release() {
     --selector app.kubernetes.io/instance=streamhouse-operator
 }
 only_definitions_left() {
-  of_release >"$WORK/left" && [ "$(sort "$WORK/left")" = "$(printf 'customresourcedefinition.apiextensions.k8s.io/%s.streamhouse.io\n' streamhouseclusters topics)" ]
+  of_release >"$WORK/left" && [ "$(sort "$WORK/left")" = "$(printf 'customresourcedefinition.apiextensions.k8s.io/%s.streamhouse.io\n' streamhouseclusters topics users)" ]
 }
 uninstalled() {
   local before

@@ -58,9 +58,9 @@ by_nodes() {
 LISTENERS='{"spec":{"listeners":{
   "kafka":{"enabled":true,"autoCreatePartitions":3},
   "additional":[
-    {"name":"nodes","type":"nodeport","port":9094,"nodeAddressType":"InternalIP"},
+    {"name":"nodes","type":"nodeport","unsafeWithoutAuthentication":true,"port":9094,"nodeAddressType":"InternalIP"},
     {"name":"kafka-tls","type":"internal","protocol":"kafka","port":9093,"tls":{"secretName":"kafka-tls"}},
-    {"name":"kafka-nodes","type":"nodeport","protocol":"kafka","port":9095,"nodeAddressType":"InternalIP"}]}}}'
+    {"name":"kafka-nodes","type":"nodeport","unsafeWithoutAuthentication":true,"protocol":"kafka","port":9095,"nodeAddressType":"InternalIP"}]}}}'
 
 # The Secret kafka-tls: a certificate with the names that Kafka clients verify, signed by itself.
 kafka_certificate() {

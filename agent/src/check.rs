@@ -228,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dev = settings(&["--dev".to_owned(), format!("--data-dir={}", dir.path().display())]);
         let lines = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let empty = "metadata store: ok (empty; the first agent creates it with schema version 6)";
+        let empty = "metadata store: ok (empty; the first agent creates it with schema version 7)";
         for (arguments, said) in [
             (&[] as &[&str], lines(&[empty, "object store: ok"])),
             (&["metadata"], lines(&[empty])),
@@ -260,16 +260,16 @@ mod tests {
         for (version, schema, objects_note) in [
             (
                 4,
-                "schema version 4; the next agent that starts migrates it to version 6",
+                "schema version 4; the next agent that starts migrates it to version 7",
                 " (its timeline was not compared with the metadata store: \
-                 schema version 4; the next agent that starts migrates it to version 6)",
+                 schema version 4; the next agent that starts migrates it to version 7)",
             ),
             (
                 5,
-                "schema version 5; the next agent that starts migrates it to version 6",
+                "schema version 5; the next agent that starts migrates it to version 7",
                 "",
             ),
-            (6, "schema version 6", ""),
+            (7, "schema version 7", ""),
         ] {
             let request = MigrationRequest {
                 to: Some(version),

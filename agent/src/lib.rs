@@ -7,7 +7,6 @@
 //! ```
 
 pub mod assembly;
-pub mod auth;
 pub mod backup;
 pub mod check;
 pub mod console;
@@ -37,6 +36,7 @@ pub mod process;
 pub mod produce;
 pub mod purge;
 pub mod recover;
+pub mod security;
 pub mod segment;
 pub mod server;
 pub mod session;
@@ -44,3 +44,4 @@ pub mod store;
 pub mod tls;
 pub mod topics;
 pub mod traces;
+pub mod user;

@@ -21,7 +21,7 @@ use streamhouse_agent::{
     migrate, purge, recover,
     store::s3::check_environment as check_s3_environment,
     tls::TlsError,
-    traces,
+    traces, user,
 };
 use streamhouse_core::{
     settings::{self, AgentInvocation, AgentSettings, LogFormat},
@@ -36,7 +36,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Commands besides `run`.
 const COMMANDS: &[&str] = &[
-    "backup", "check", "migrate", "objects", "purge", "recover", "tables",
+    "backup", "check", "migrate", "objects", "purge", "recover", "tables", "user",
 ];
 /// How long the export of the last spans may take.
 const SPAN_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,6 +94,7 @@ enum AgentCommand {
     Purge(purge::PurgeOptions),
     Recover { confirmed: bool },
     Tables(inspect::InspectOptions),
+    User(user::UserOptions),
 }
 
 impl AgentCommand {
@@ -112,6 +113,7 @@ impl AgentCommand {
                 recover::parse_confirmation(arguments).map(|meant| Self::Recover { confirmed: meant })
             }
             "tables" => inspect::InspectOptions::parse(name, arguments).map(Self::Tables),
+            "user" => user::UserOptions::parse(arguments).map(Self::User),
             _ => alone(Self::Run),
         }
     }
@@ -130,6 +132,7 @@ impl AgentCommand {
             Self::Tables(options) => inspect::show_tables(&settings, &options)
                 .await
                 .map(|text| print_line(&text)),
+            Self::User(options) => user::run(&settings, &options, print_line).await,
         }
     }
 }
@@ -251,7 +254,7 @@ fn start_logging(settings: &AgentSettings) -> Result<(), String> {
 fn help() -> String {
     format!(
         "streamhouse-agent {}\n{}\n\n\
-        usage: streamhouse-agent [run|backup|check|migrate|objects|purge|recover|tables] [settings]\n\n\
+        usage: streamhouse-agent [run|backup|check|migrate|objects|purge|recover|tables|user] [settings]\n\n\
         commands:\n  run      serve until SIGTERM or SIGINT, then hand leases over and exit (the default)\n  \
         backup   copy the embedded metadata store to a file while agents run --to FILE\n  \
         check    check that the stores can be used with these settings [metadata|object-store]\n  \
@@ -259,7 +262,8 @@ fn help() -> String {
         objects  list the objects in the object store [--prefix TEXT] [-o table|json]\n  \
         purge    permanently delete all objects and metadata of the cluster; no agent may be running --yes [--cluster-id ID]\n  \
         recover  report objects that restored metadata does not know, and continue without them [--yes]\n  \
-        tables   show the metadata store's tables [-o table|json]\n\n\
+        tables   show the metadata store's tables [-o table|json]\n  \
+        user     give a user a password in the metadata store, the first one above all: put NAME --password-file FILE\n\n\
         settings (each also an environment variable: --flush-interval is STREAMHOUSE_FLUSH_INTERVAL):\n{}  \
         --help, --version\n\ntraces: OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables",
         env!("CARGO_PKG_VERSION"),

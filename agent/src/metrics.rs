@@ -11,6 +11,7 @@ mod kafka_clients;
 mod labels;
 mod listeners;
 mod register;
+mod security;
 mod topics;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -32,6 +33,7 @@ pub use self::{
     kafka_clients::{ClientSoftware, ConnectedClient, CountedConnection, KafkaClients},
     labels::{BackgroundJob, FlushReason, FrameRefusal, LeaseChange, MemoryUse, PartitionKind, WriteStage},
     listeners::{ForwardKind, ForwardMetrics, ListenerTraffic},
+    security::{AuthenticationOutcome, SecurityMetrics},
     topics::TopicTraffic,
 };
 use crate::{invariant::Invariant, process};
@@ -116,6 +118,8 @@ pub struct AgentMetrics {
     pub forward: ForwardMetrics,
     /// Requests and connections of Kafka clients.
     pub kafka: KafkaMetrics,
+    /// Of authentication and authorization.
+    pub security: SecurityMetrics,
     certificate_not_after: GaugeVec,
     handshake_errors: IntCounterVec,
     cpu_seconds: Counter,
@@ -248,6 +252,7 @@ impl AgentMetrics {
             listeners: ListenerMetrics::new(&new)?,
             forward: ForwardMetrics::new(&new)?,
             kafka: KafkaMetrics::new(&new)?,
+            security: SecurityMetrics::new(&new)?,
             certificate_not_after: new.float_gauges(
                 "certificate_not_after_seconds",
                 "When the certificate that a listener serves now expires, in seconds since 1970.",

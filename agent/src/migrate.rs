@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(
             migrate(&["--dry-run", "--to=5"]).await,
             [
-                "metadata schema: version 0; this build runs on versions 5 to 6",
+                "metadata schema: version 0; this build runs on versions 5 to 7",
                 "would be migrated to version 5; nothing was changed"
             ]
         );
@@ -162,7 +162,7 @@ mod tests {
             migrate(&["--to", "5"]).await,
             ["metadata schema: version 5 (was 0)"]
         );
-        assert_eq!(migrate(&[]).await, ["metadata schema: version 6 (was 5)"]);
+        assert_eq!(migrate(&[]).await, ["metadata schema: version 7 (was 5)"]);
         assert_eq!(
             migrate(&["--dry-run"]).await.last().map(String::as_str),
             Some("nothing to migrate")

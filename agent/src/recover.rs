@@ -206,16 +206,16 @@ mod tests {
         let (said, refused) = recover(4).await;
         assert_eq!(
             said,
-            ["metadata schema: version 4; --yes migrates it to version 6"]
+            ["metadata schema: version 4; --yes migrates it to version 7"]
         );
         assert!(refused.contains("run `streamhouse-agent migrate`"), "{refused}");
         let (said, refused) = recover(5).await;
         assert_eq!(
             said,
-            ["metadata schema: version 5; --yes migrates it to version 6"]
+            ["metadata schema: version 5; --yes migrates it to version 7"]
         );
         assert!(refused.contains("there is nothing to recover"), "{refused}");
-        let (said, _) = recover(6).await;
+        let (said, _) = recover(7).await;
         assert_eq!(said, Vec::<String>::new());
     }
 

@@ -4,13 +4,14 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    bench, cluster,
+    acl, bench, cluster,
     command_error::CommandResult,
     completions, consume,
     context::{CommandContext, GlobalArgs},
     group,
     output::OutputFormat,
-    produce, topic,
+    password::PasswordVariable,
+    produce, topic, user,
 };
 
 const EXAMPLES: &str = "\
@@ -20,6 +21,7 @@ Examples:
   streamhouse consume orders --from-beginning --exit-at-end -f '%p@%o %k: %v\\n'
   streamhouse consume orders --group billing --from-beginning
   streamhouse group describe billing
+  streamhouse acl add --allow-principal User:alice --operation Read --topic orders
   streamhouse bench produce --topic bench --partitions 4 --records 1000000
 
 Traces:
@@ -47,6 +49,12 @@ enum CliCommand {
     /// Manage consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Manage users and their passwords
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Manage access control lists
+    #[command(subcommand)]
+    Acl(acl::AclCommand),
     /// Show the agents, leases, versions and stores of the cluster
     Cluster,
     /// Benchmark throughput, latency and cost
@@ -65,6 +73,12 @@ impl Cli {
         self.global.output
     }
 
+    /// Sets the password that the environment has.
+    pub(crate) fn with_password(mut self, password: PasswordVariable) -> Self {
+        self.global.password = password;
+        self
+    }
+
     /// Runs the command.
     pub(crate) async fn run(self) -> CommandResult {
         if let CliCommand::Completions { shell } = self.command {
@@ -77,6 +91,8 @@ impl Cli {
             CliCommand::Produce(args) => produce::run(&context, args).await,
             CliCommand::Consume(args) => consume::run(&context, args).await,
             CliCommand::Group(command) => group::run(&context, command).await,
+            CliCommand::User(command) => user::run(&context, command).await,
+            CliCommand::Acl(command) => acl::run(&context, command).await,
             CliCommand::Cluster => cluster::run(&context).await,
             CliCommand::Bench(command) => bench::run(&context, command).await,
             CliCommand::Completions { .. } => Ok(()),
@@ -149,6 +165,14 @@ mod tests {
             "consume a --partition 0 --partition 2 --offset 7 --max-messages 3",
             "consume a --at-timestamp 5 -f %v\\n",
             "group reset-offsets g --topic a --topic b:0,1 --shift-by -10 --execute",
+            "user list --user admin --password-file f",
+            "user put alice --new-password-file - --mechanism scram-sha-512",
+            "user delete alice",
+            "acl list --topic orders --pattern match -o json",
+            "acl add --allow-principal User:alice --operation Read --operation Describe --topic orders --prefixed",
+            "acl add --deny-principal User:* --operation all --cluster --host 10.0.0.1",
+            "acl delete --principal User:alice --dry-run",
+            "acl explain User:alice Read --topic orders --host 10.0.0.1",
             "cluster",
             "completions bash",
             "bench produce --records 10 --rate 1000 --agent-http h:1 --agent-http h:2",
@@ -181,6 +205,14 @@ mod tests {
             "group reset-offsets g --topic a",
             "group reset-offsets g --topic a --to-latest --to-earliest",
             "group reset-offsets g --topic a --to-latest --dry-run --execute",
+            "user put",
+            "user put alice --password secret",
+            "acl add --allow-principal User:alice --topic orders",
+            "acl add --operation Read --topic orders",
+            "acl add --allow-principal alice --operation Read --topic orders",
+            "acl add --allow-principal User:alice --operation Fly --topic orders",
+            "acl list --topic orders --prefixed --pattern match",
+            "acl explain User:alice --topic orders",
             "bench produce --records 10 --duration 5s",
             "bench produce --rate 0",
             "topic list --timeout 0",

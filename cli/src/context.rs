@@ -12,6 +12,7 @@ use streamhouse_client::{Admin, Client, ClientConfig, ClientIdentity};
 use crate::{
     command_error::{CommandError, CommandResult},
     output::OutputFormat,
+    password::{PasswordVariable, own_credentials},
     values, warnings,
 };
 
@@ -55,6 +56,18 @@ pub(crate) struct GlobalArgs {
     /// PEM file of the private key for --tls-cert
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_KEY", value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// User to authenticate as; its password is that of --password-file or of STREAMHOUSE_PASSWORD
+    #[arg(long, global = true, env = "STREAMHOUSE_USER", value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// File with the password of --user
+    #[arg(long, global = true, env = "STREAMHOUSE_PASSWORD_FILE", value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Send the password also without TLS, where others may read it
+    #[arg(long, global = true)]
+    pub(crate) allow_plaintext_password: bool,
+    /// Password of the environment.
+    #[arg(skip)]
+    pub(crate) password: PasswordVariable,
     /// Log to stderr; repeat for more detail (-vv, -vvv)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -94,6 +107,12 @@ impl CommandContext {
                 return Err(CommandError::usage("--tls-key needs --tls-cert, its certificate"));
             }
         };
+        settings.credentials = own_credentials(
+            global.user.as_deref(),
+            global.password_file.as_deref(),
+            &global.password,
+        )?;
+        settings.allow_plaintext_password = global.allow_plaintext_password;
         let client = Client::new(settings)?;
         warnings::warn_about_silent_agents(client.clone(), global.output);
         Ok(Self {

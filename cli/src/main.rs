@@ -1,6 +1,7 @@
 //! The command line `streamhouse`: parses the arguments, runs one command, prints its error, and
 //! exits with 0 (success), 1 (failure) or 2 (usage error).
 
+mod acl;
 mod arguments;
 mod bench;
 mod cluster;
@@ -15,15 +16,18 @@ mod docs;
 mod group;
 mod output;
 mod output_format;
+mod password;
 mod produce;
 mod signals;
 mod terminal;
 mod topic;
+mod user;
 mod values;
 mod warnings;
 
 use std::{process::ExitCode, time::Duration};
 
+use self::password::PasswordVariable;
 #[cfg(feature = "otlp")]
 use streamhouse_client::opentelemetry::KeyValue;
 #[cfg(feature = "otlp")]
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
+    let password = std::env::var(PasswordVariable::NAME).unwrap_or_default();
+    let cli = cli.with_password(PasswordVariable::new(password));
     let format = cli.format();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -5,12 +5,21 @@
 mod conversions;
 mod groups;
 mod offsets;
+mod security;
 mod topics;
 mod types;
 
 pub use types::{
-    AgentInfo, ClusterInfo, GroupInfo, GroupListing, GroupMember, GroupOffset, NewTopic, OffsetReset,
-    PartitionInfo, TopicChange, TopicInfo, TopicLeaders, TopicListing,
+    AccessDecision, AgentInfo, ClusterInfo, GroupInfo, GroupListing, GroupMember, GroupOffset, NewTopic,
+    OffsetReset, PartitionInfo, TopicChange, TopicInfo, TopicLeaders, TopicListing, UserCredential,
+    UserListing,
+};
+
+/// Re-exported: ACLs in Kafka's terms.
+#[doc(inline)]
+pub use streamhouse_core::security::{
+    AclBinding, AclError, AclFilter, AclHost, AclOperation, AclPatternFilter, AclPatternType, AclPermission,
+    AclResourceType, KafkaPrincipal, PrincipalError, ScramMechanism,
 };
 
 pub use crate::queries::{CommittedOffset, OffsetSpec, PartitionOffset};

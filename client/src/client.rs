@@ -17,11 +17,11 @@ use std::{
 use parking_lot::Mutex;
 use streamhouse_core::{Error as ClusterError, ErrorCode, protocol::v1};
 use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 
 use crate::{
     config::{ClientConfig, is_secure, parse_bootstrap},
-    connection::{self, ChannelPool},
+    connection::{self, AgentChannel, ChannelPool},
     error::{Error, Result},
     metadata_cache::MetadataCache,
     reachability::ReachabilityTracker,
@@ -129,7 +129,7 @@ impl Client {
         &self.inner.reachability
     }
 
-    pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<Channel> {
+    pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<AgentChannel> {
         self.inner.pool.channel(uri)
     }
 
@@ -168,7 +168,7 @@ impl Client {
         &self,
         uri: &Arc<str>,
         allowed: Duration,
-        call: impl FnOnce(Channel) -> Fut,
+        call: impl FnOnce(AgentChannel) -> Fut,
     ) -> Result<T, ClusterError>
     where
         Fut: Future<Output = Result<Response<T>, Status>>,
@@ -198,7 +198,7 @@ impl Client {
         call: F,
     ) -> Result<(T, bool)>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(AgentChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         match self.try_any_agent(what, deadline, call).await {
@@ -215,7 +215,7 @@ impl Client {
         call: F,
     ) -> Result<(T, bool), (Error, bool)>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(AgentChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let mut backoff = self.backoff();
@@ -255,7 +255,7 @@ impl Client {
         call: F,
     ) -> Result<T>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(AgentChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         self.call_coordinator_with_timeout(group, what, deadline, self.config().request_timeout, call)
@@ -273,7 +273,7 @@ impl Client {
         call: F,
     ) -> Result<T>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(AgentChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let mut backoff = self.backoff();

@@ -3,6 +3,7 @@
 //! any connection is opened.
 
 mod address;
+mod credentials;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,8 +11,9 @@ use streamhouse_core::time::{system_clock, system_entropy};
 
 pub use streamhouse_core::time::{Clock, Entropy};
 
-use self::address::{host_of, is_ip, is_server_name};
+use self::address::{host_of, is_ip, is_loopback, is_server_name};
 pub(crate) use self::address::{is_secure, parse_agent_uri, parse_bootstrap};
+pub use self::credentials::ClientCredentials;
 use crate::error::{Error, Result};
 
 /// Port of an agent's gRPC listener, for bootstrap addresses without a port.
@@ -97,6 +99,11 @@ pub struct ClientConfig {
     pub tls_server_name: Option<String>,
     /// Client certificate for servers that require mutual TLS. Default: none.
     pub tls_identity: Option<ClientIdentity>,
+    /// User and password, for clusters whose clients authenticate. Default: none.
+    pub credentials: Option<ClientCredentials>,
+    /// Whether the password may be sent over connections without TLS to other machines, where
+    /// anybody in between can read it. Default false.
+    pub allow_plaintext_password: bool,
     /// Source of the current time, for timestamps of records.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness, for jitter and the first sticky partition.
@@ -117,6 +124,8 @@ impl Default for ClientConfig {
             tls_ca_pem: None,
             tls_server_name: None,
             tls_identity: None,
+            credentials: None,
+            allow_plaintext_password: false,
             clock: system_clock(),
             entropy: system_entropy(),
         }
@@ -204,6 +213,21 @@ impl ClientConfig {
         self
     }
 
+    /// Sets user and password, see [`ClientConfig::credentials`].
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: ClientCredentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets whether the password may be sent without TLS, see
+    /// [`ClientConfig::allow_plaintext_password`].
+    #[must_use]
+    pub fn with_plaintext_password(mut self, allowed: bool) -> Self {
+        self.allow_plaintext_password = allowed;
+        self
+    }
+
     /// Sets the source of the current time, see [`ClientConfig::clock`].
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -233,6 +257,12 @@ impl ClientConfig {
                 "retry_backoff_max is shorter than retry_backoff; raise it",
             ));
         }
+        if let Some(credentials) = &self.credentials {
+            credentials.validate()?;
+        }
+        for uri in parse_bootstrap(&self.bootstrap)? {
+            self.check_password_is_safe(&uri)?;
+        }
         if let Some(name) = &self.tls_server_name
             && !is_server_name(name)
         {
@@ -258,6 +288,8 @@ impl ClientConfig {
             tls_ca_pem,
             tls_server_name,
             tls_identity,
+            credentials,
+            allow_plaintext_password,
             clock,
             entropy,
         } = Self::default();
@@ -276,6 +308,11 @@ impl ClientConfig {
                 "tls_identity",
                 self.tls_identity.is_some() != tls_identity.is_some(),
             ),
+            ("credentials", self.credentials != credentials),
+            (
+                "allow_plaintext_password",
+                self.allow_plaintext_password != allow_plaintext_password,
+            ),
             // These have no equality: compare the concrete type by its debug output.
             ("clock", format!("{:?}", self.clock) != format!("{clock:?}")),
             ("entropy", format!("{:?}", self.entropy) != format!("{entropy:?}")),
@@ -291,6 +328,21 @@ impl ClientConfig {
         Err(Error::config(format!(
             "{} would have no effect beside a shared client, whose own settings apply; set it where that client is built",
             names.join(", ")
+        )))
+    }
+
+    /// Checks that nobody between this client and the agent at `uri` can read the password.
+    pub(crate) fn check_password_is_safe(&self, uri: &str) -> Result<()> {
+        let is_safe = self.credentials.is_none()
+            || self.allow_plaintext_password
+            || is_secure(uri)
+            || is_loopback(host_of(uri));
+        if is_safe {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "the password is not sent to {uri} without TLS, because others could read it: use https://, or allow \
+             plaintext passwords if the network is trusted"
         )))
     }
 
@@ -355,6 +407,25 @@ mod tests {
             settings.tls_server_name = Some(name.to_owned());
             assert_eq!(settings.validate().is_ok(), legal, "{name}");
         }
+    }
+
+    #[test]
+    fn a_password_is_sent_to_other_machines_only_by_tls() {
+        let config = |bootstrap: &str| {
+            ClientConfig::new(bootstrap).with_credentials(ClientCredentials::new("alice", "hunter2"))
+        };
+        for safe in ["https://a:1", "localhost:1", "127.0.0.1:1", "[::1]:1"] {
+            config(safe).validate().unwrap();
+        }
+        for unsafe_ in ["a:1", "https://a:1,b:1", "10.0.0.1:1", "localhost.example.com:1"] {
+            let error = config(unsafe_).validate().unwrap_err().to_string();
+            assert!(
+                error.contains("https://") && !error.contains("hunter2"),
+                "{error}"
+            );
+            config(unsafe_).with_plaintext_password(true).validate().unwrap();
+        }
+        assert!(!format!("{:?}", config("a:1")).contains("hunter2"));
     }
 
     #[test]

@@ -10,17 +10,19 @@ use streamhouse_core::{
         ERROR_CODE_HEADER,
         v1::{
             admin_service_client::AdminServiceClient, data_service_client::DataServiceClient,
-            group_service_client::GroupServiceClient,
+            group_service_client::GroupServiceClient, security_service_client::SecurityServiceClient,
         },
     },
 };
 use tonic::{
-    Status,
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
 use crate::{
-    config::{ClientConfig, MAX_MESSAGE_SIZE, is_secure},
+    config::{ClientConfig, ClientCredentials, MAX_MESSAGE_SIZE, is_secure},
     error::{Error, Result},
 };
 
@@ -30,9 +32,26 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A channel whose calls carry the client's credentials.
+pub(crate) type AgentChannel = InterceptedService<Channel, CallAuthorization>;
+
+/// Adds the header `authorization` to calls, if there are credentials.
+#[derive(Debug, Clone)]
+pub(crate) struct CallAuthorization(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for CallAuthorization {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// A client's channels, by agent URI.
 pub(crate) struct ChannelPool {
     channels: RwLock<HashMap<Arc<str>, Channel>>,
+    authorization: CallAuthorization,
     config: ClientConfig,
 }
 
@@ -48,15 +67,22 @@ impl ChannelPool {
     pub(crate) fn new(config: &ClientConfig) -> Self {
         Self {
             channels: RwLock::default(),
+            authorization: CallAuthorization(config.credentials.as_ref().and_then(ClientCredentials::header)),
             config: config.clone(),
         }
     }
 
     /// Returns the channel to an agent. It connects on first use.
-    pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<Channel> {
+    pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<AgentChannel> {
+        let channel = self.plain_channel(uri)?;
+        Ok(InterceptedService::new(channel, self.authorization.clone()))
+    }
+
+    fn plain_channel(&self, uri: &Arc<str>) -> Result<Channel> {
         if let Some(channel) = self.channels.read().get(uri) {
             return Ok(channel.clone());
         }
+        self.config.check_password_is_safe(uri)?;
         let channel = self.endpoint(uri)?.connect_lazy();
         Ok(self
             .channels
@@ -146,20 +172,25 @@ fn printable_client_id(client_id: &str) -> String {
 }
 
 /// Returns a client of the data service on this channel.
-pub(crate) fn data_client(channel: Channel) -> DataServiceClient<Channel> {
+pub(crate) fn data_client(channel: AgentChannel) -> DataServiceClient<AgentChannel> {
     DataServiceClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_SIZE)
         .max_encoding_message_size(MAX_MESSAGE_SIZE)
 }
 
 /// Returns a client of the admin service on this channel.
-pub(crate) fn admin_client(channel: Channel) -> AdminServiceClient<Channel> {
+pub(crate) fn admin_client(channel: AgentChannel) -> AdminServiceClient<AgentChannel> {
     AdminServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
 }
 
 /// Returns a client of the group service on this channel.
-pub(crate) fn group_client(channel: Channel) -> GroupServiceClient<Channel> {
+pub(crate) fn group_client(channel: AgentChannel) -> GroupServiceClient<AgentChannel> {
     GroupServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
+}
+
+/// Returns a client of the security service on this channel.
+pub(crate) fn security_client(channel: AgentChannel) -> SecurityServiceClient<AgentChannel> {
+    SecurityServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
 }
 
 /// Converts the status of a failed call. Agents always set an error code; a status without one

@@ -64,7 +64,7 @@ mod traces;
 
 pub use admin::Admin;
 pub use client::Client;
-pub use config::{ClientConfig, ClientIdentity};
+pub use config::{ClientConfig, ClientCredentials, ClientIdentity};
 pub use consumer::{
     AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, ConsumerRecords, OwnedRecord,
 };

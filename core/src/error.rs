@@ -48,6 +48,7 @@ macro_rules! error_codes {
 }
 
 error_codes! {
+    ClusterAuthorizationFailed = 31, "CLUSTER_AUTHORIZATION_FAILED", fatal, clean, "The principal may not do this to the cluster.";
     CoordinatorLoadInProgress = 14, "COORDINATOR_LOAD_IN_PROGRESS", retry, clean, "The coordinator is still loading the group.";
     CoordinatorNotAvailable = 15, "COORDINATOR_NOT_AVAILABLE", retry, clean, "The group has no coordinator at the moment.";
     CorruptMessage = 2, "CORRUPT_MESSAGE", fatal, clean, "The batch's CRC or structure is wrong.";
@@ -55,6 +56,7 @@ error_codes! {
     FencedInstanceId = 82, "FENCED_INSTANCE_ID", fatal, clean, "Another member joined with this static instance id.";
     FencedLeaderEpoch = 74, "FENCED_LEADER_EPOCH", retry, clean, "The request names an older leader epoch.";
     FencedMemberEpoch = 110, "FENCED_MEMBER_EPOCH", fatal, clean, "The member's epoch is not the one that the coordinator knows; it must give up its partitions and join again.";
+    GroupAuthorizationFailed = 30, "GROUP_AUTHORIZATION_FAILED", fatal, clean, "The principal may not do this to the group.";
     GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND", fatal, clean, "The group does not exist.";
     GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED", fatal, clean, "The group has reached its maximum number of members.";
     GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC", fatal, clean, "Members of the group subscribe to the topic.";
@@ -88,11 +90,13 @@ error_codes! {
     RebalanceInProgress = 27, "REBALANCE_IN_PROGRESS", retry, clean, "The group is rebalancing; the member must join again.";
     RequestTimedOut = 7, "REQUEST_TIMED_OUT", retry, unsure, "The request was not answered within its time-out.";
     ResourceExhausted = 1002, "RESOURCE_EXHAUSTED", retry, clean, "The agent's memory budget for this kind of request is exhausted; the client must slow down.";
+    SaslAuthenticationFailed = 58, "SASL_AUTHENTICATION_FAILED", fatal, clean, "The client has not proven who it is.";
     ShuttingDown = 1003, "SHUTTING_DOWN", retry, clean, "The agent is draining; another agent takes over its partitions.";
     StaleMemberEpoch = 113, "STALE_MEMBER_EPOCH", retry, clean, "The member's epoch is not its current one; it must take the epoch of its last heartbeat.";
     StorageCorrupt = 56, "STORAGE_CORRUPT", fatal, clean, "The stored records are damaged and cannot be served.";
     StorageUnavailable = 1004, "STORAGE_UNAVAILABLE", retry, unsure, "The object store does not respond.";
     TopicAlreadyExists = 36, "TOPIC_ALREADY_EXISTS", fatal, clean, "A topic with this name already exists.";
+    TopicAuthorizationFailed = 29, "TOPIC_AUTHORIZATION_FAILED", fatal, clean, "The principal may not do this to the topic; whether it exists is not said.";
     TopicDeletionInProgress = 1005, "TOPIC_DELETION_IN_PROGRESS", retry, clean, "No longer returned: the name of a deleted topic is free at once.";
     Unknown = -1, "UNKNOWN", fatal, unsure, "An unexpected failure; the agent's log has the cause.";
     UnknownLeaderEpoch = 75, "UNKNOWN_LEADER_EPOCH", retry, clean, "The request names a leader epoch newer than the agent's.";

@@ -12,7 +12,7 @@ mod messages;
 mod reader;
 mod writer;
 
-pub use buffers::RecordBuffers;
+pub use buffers::{RecordBuffers, SecretBytes};
 pub use error_names::error_name;
 pub use header::{RequestHeader, decode_request_header, encode_request, encode_response};
 pub use messages::*;

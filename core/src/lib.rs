@@ -1,6 +1,6 @@
 //! The vocabulary shared by all crates of StreamHouse: ids, record batches, protocol, error codes,
-//! settings, back-off, and the interfaces for time and randomness. Depends on no other crate of the
-//! workspace.
+//! settings, security, back-off, and the interfaces for time and randomness. Depends on no other
+//! crate of the workspace.
 
 pub mod backoff;
 pub mod batch;
@@ -11,6 +11,7 @@ pub mod kafka;
 pub mod listen;
 pub mod murmur2;
 pub mod protocol;
+pub mod security;
 pub mod settings;
 pub mod time;
 pub mod topic_config;

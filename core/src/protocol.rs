@@ -31,6 +31,16 @@ impl From<Error> for v1::Error {
     }
 }
 
+impl std::fmt::Debug for v1::ScramVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is left out is a secret.
+        f.debug_struct("ScramVerifier")
+            .field("mechanism", &self.mechanism)
+            .field("iterations", &self.iterations)
+            .finish_non_exhaustive()
+    }
+}
+
 impl v1::PartitionProduceResult {
     /// Returns the result of a batch that was not appended.
     pub fn failed(topic: String, partition: i32, error: Error) -> Self {
@@ -86,6 +96,10 @@ fn grpc_code(code: ErrorCode) -> Code {
     use ErrorCode as E;
     match code {
         E::None => Code::Ok,
+        E::SaslAuthenticationFailed => Code::Unauthenticated,
+        E::ClusterAuthorizationFailed | E::GroupAuthorizationFailed | E::TopicAuthorizationFailed => {
+            Code::PermissionDenied
+        }
         E::CorruptMessage
         | E::InvalidConfig
         | E::InvalidPartitions

@@ -9,7 +9,7 @@ import sys
 import lupa
 import yaml
 
-KINDS = ("StreamHouseCluster", "Topic")
+KINDS = ("StreamHouseCluster", "Topic", "User")
 
 
 def resource(*conditions, generation=3, observed=3, **metadata):

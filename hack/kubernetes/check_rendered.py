@@ -44,7 +44,7 @@ def rights(rendered, namespaced):
         for group, resource, verb, names in rules(role):
             what = f"{role['kind']} {role['metadata']['name']}: {verb} {resource}.{group}"
             check("*" not in (group, resource, verb), f"{what}: no wildcards")
-            check(resource != "secrets" or verb == "get", f"{what}: secrets may be read by name only")
+            check(resource != "secrets" or verb in ("get", "create", "patch"), f"{what}: secrets may be read and written by name only")
             check(verb not in ("bind", "escalate", "impersonate"), f"{what}: gives power over others")
             check(group != "rbac.authorization.k8s.io", f"{what}: gives power over others")
             check(resource not in ("pods/exec", "pods/attach"), f"{what}: is not needed")

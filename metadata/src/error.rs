@@ -69,6 +69,20 @@ pub enum Error {
         "the outcome of the commit of {0} is no longer stored, because this or a later object was deleted as garbage; send the records again"
     )]
     OutcomeExpired(String),
+    /// A user, an ACL or a quota is malformed, or named twice. The message has no keys.
+    #[error("{0}")]
+    InvalidSecurityChange(String),
+    /// There would be too many users, ACLs or quotas.
+    #[error("{0}")]
+    SecurityLimit(String),
+    /// A user or a quota is managed by another owner, or was made by hand and may not be adopted.
+    #[error("{what} {}", describe_owner(owner))]
+    OwnerConflict {
+        /// The user or the quota.
+        what: String,
+        /// The owner; empty if it was made by hand.
+        owner: String,
+    },
     /// A row cannot be interpreted, or a bug; the message says what and where.
     #[error("unexpected state in the metadata store: {0}")]
     Inconsistent(String),
@@ -92,8 +106,18 @@ impl Error {
             Self::UnknownTopic(_) | Self::UnknownPartition(_) => ErrorCode::UnknownTopicOrPartition,
             Self::TopicAlreadyExists(_) => ErrorCode::TopicAlreadyExists,
             Self::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+            Self::InvalidSecurityChange(_) => ErrorCode::InvalidRequest,
+            Self::SecurityLimit(_) | Self::OwnerConflict { .. } => ErrorCode::PolicyViolation,
             Self::IllegalGeneration { .. } => ErrorCode::IllegalGeneration,
         }
+    }
+}
+
+fn describe_owner(owner: &str) -> String {
+    if owner.is_empty() {
+        "was made by hand: delete it, or let it be adopted".to_owned()
+    } else {
+        format!("is managed by {owner}: choose another name, or delete that one")
     }
 }
 

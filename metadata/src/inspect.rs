@@ -16,6 +16,20 @@ use crate::{
 /// The time limit: rows of large tables are counted.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The columns that are not shown, by table: with them a password can be guessed, a client
+/// deceived, or an agent imitated.
+const HIDDEN_COLUMNS: [(&str, &[&str]); 2] = [
+    ("cluster", &["agent_secret"]),
+    ("scram_credentials", &["salt", "stored_key", "server_key"]),
+];
+/// The value in place of theirs.
+const HIDDEN: &str = "(hidden)";
+
+fn hidden_columns(table: &str) -> &'static [&'static str] {
+    let found = HIDDEN_COLUMNS.iter().find(|(name, _)| *name == table);
+    found.map_or(&[], |(_, columns)| columns)
+}
+
 /// A sample of a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TableSample {
@@ -23,7 +37,7 @@ pub struct TableSample {
     pub table: String,
     /// The number of rows.
     pub rows: i64,
-    /// The first rows by column; bytes as hexadecimal digits.
+    /// The first rows by column; bytes as hexadecimal digits, and no keys of users.
     pub sample: Vec<Value>,
 }
 
@@ -71,7 +85,23 @@ async fn sample_postgres_tables(
         let quoted = quote_identifier(&table);
         let rows = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {quoted}")));
         let rows: i64 = rows.fetch_one(&mut *conn).await?;
-        let first = format!("SELECT row_to_json(t)::text FROM (SELECT * FROM {quoted} LIMIT {sample}) t");
+        let columns: Vec<String> = sqlx::query_scalar(
+            "SELECT column_name::text FROM information_schema.columns
+             WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position",
+        )
+        .bind(&table)
+        .fetch_all(&mut *conn)
+        .await?;
+        let hidden = hidden_columns(&table);
+        let field = |column: &String| match hidden.contains(&column.as_str()) {
+            true => format!("'{HIDDEN}' AS {}", quote_identifier(column)),
+            false => quote_identifier(column),
+        };
+        let fields: Vec<String> = columns.iter().map(field).collect();
+        let first = format!(
+            "SELECT row_to_json(t)::text FROM (SELECT {} FROM {quoted} LIMIT {sample}) t",
+            fields.join(", ")
+        );
         let first: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(first))
             .fetch_all(&mut *conn)
             .await?;
@@ -99,8 +129,13 @@ async fn sample_sqlite_tables(url: &str, sample: usize) -> Result<Vec<TableSampl
             .bind(&table)
             .fetch_all(&mut conn)
             .await?;
+        let hidden = hidden_columns(&table);
         let field = |column: &String| {
-            let (name, column) = (column.replace('\'', "''"), quote_identifier(column));
+            let name = column.replace('\'', "''");
+            if hidden.contains(&column.as_str()) {
+                return format!("'{name}', '{HIDDEN}'");
+            }
+            let column = quote_identifier(column);
             format!("'{name}', CASE typeof({column}) WHEN 'blob' THEN hex({column}) ELSE {column} END")
         };
         let fields: Vec<String> = columns.iter().map(field).collect();

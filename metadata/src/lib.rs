@@ -33,6 +33,7 @@ mod producers;
 mod rows;
 mod schema;
 mod schema_window;
+mod security_plan;
 mod segment_plan;
 mod sqlite;
 mod transaction;
@@ -40,6 +41,8 @@ pub mod types;
 
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
@@ -51,6 +54,9 @@ pub use error::{Error, Result};
 pub use options::{ConnectOptions, TlsMode, TlsOptions};
 pub use schema::{LiveAgent, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview, list_agents};
 pub use schema_window::{SCHEMA_WINDOW, SchemaWindow, compare_releases, release_window};
+pub use security_plan::{
+    MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MAX_SECURITY_CHANGES, MAX_SECURITY_NAME_BYTES,
+};
 pub use types::*;
 
 /// Stores the metadata of one cluster.
@@ -363,4 +369,84 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
 
     /// Returns all committed offsets of a group.
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>>;
+
+    // ---- users, ACLs and quotas
+
+    /// Returns the credentials, ACLs and quotas in force as of one moment.
+    ///
+    /// Reads three tables as a whole: whoever needs them keeps them, and loads them again when
+    /// [`ClusterSnapshot::security_version`] is not that of the loaded ones. Empty, with version 0,
+    /// while the schema has no such tables.
+    async fn load_security(&self) -> Result<SecuritySnapshot>;
+
+    /// Returns the secret by which agents prove to each other that they are agents; the first call
+    /// makes it. It never changes, except by a recovery to a time before it was made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SchemaMismatch`] on a schema without users.
+    async fn agent_secret(&self) -> Result<AgentSecret>;
+
+    /// Stores and deletes credentials of SCRAM by hand, and returns the outcome for each user.
+    ///
+    /// Either everything that is named of a user is done, or nothing. The credentials of a user
+    /// with an owner are that owner's afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSecurityChange`] if a row is malformed, [`Error::SecurityLimit`] if there
+    /// would be more than [`MAX_SCRAM_CREDENTIALS`]. [`Error::SchemaMismatch`] also on a schema
+    /// without these tables, as with every change of users, ACLs and quotas.
+    async fn alter_scram_credentials(
+        &self,
+        alteration: &ScramAlteration,
+    ) -> Result<BTreeMap<String, ScramAlterationOutcome>>;
+
+    /// Creates entries of access control lists by hand, and returns for each whether it is new.
+    ///
+    /// An entry that an owner has too stays in force when that owner goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`alter_scram_credentials`](Self::alter_scram_credentials), with a limit of [`MAX_ACLS`].
+    async fn create_acls(&self, rows: &[AclRow]) -> Result<Vec<bool>>;
+
+    /// Deletes entries of access control lists, whoever owns them, and returns for each whether it
+    /// existed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSecurityChange`] if a row is malformed.
+    async fn delete_acls(&self, rows: &[AclRow]) -> Result<Vec<bool>>;
+
+    /// Stores and removes quotas of clients by hand. A quota keeps its owner.
+    ///
+    /// # Errors
+    ///
+    /// As [`alter_scram_credentials`](Self::alter_scram_credentials), with a limit of
+    /// [`MAX_CLIENT_QUOTAS`]; [`Error::InvalidSecurityChange`] also if a quota is named twice.
+    async fn alter_client_quotas(&self, alteration: &QuotaAlteration) -> Result<()>;
+
+    /// Gives `owner` exactly the rows of `user`, and returns whether that changed anything.
+    ///
+    /// Rows of the owner that `user` does not have are deleted, also those of another user that it
+    /// had before. Of concurrent owners of one user exactly one succeeds. Another's entries of
+    /// access control lists do not matter: each owner has its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OwnerConflict`] if the user or a quota belongs to another owner, or was made by
+    /// hand and `unowned` refuses that. [`Error::InvalidSecurityChange`] if a row is malformed or
+    /// named twice, [`Error::SecurityLimit`] if there would be too many.
+    async fn apply_user(&self, owner: &str, user: &UserRows, unowned: UnownedRows) -> Result<bool>;
+
+    /// Deletes everything that `owner` has, and returns whether that was anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSecurityChange`] if `owner` cannot be one.
+    async fn delete_user(&self, owner: &str) -> Result<bool>;
+
+    /// Returns the rows of every owner whose name begins with `prefix`, as of one moment.
+    async fn list_owned_users(&self, prefix: &str) -> Result<BTreeMap<String, UserRows>>;
 }

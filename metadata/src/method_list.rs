@@ -110,6 +110,16 @@ macro_rules! for_each_metadata_method {
             delete_offsets(lease: $crate::Lease, deletion: &$crate::OffsetDeletion) -> ();
             group_lags(slots: &[i32], limit: usize) -> Vec<$crate::GroupLag>;
             fetch_offsets(group_id: &str) -> Vec<$crate::CommittedOffset>;
+            load_security() -> $crate::SecuritySnapshot;
+            agent_secret() -> $crate::AgentSecret;
+            alter_scram_credentials(alteration: &$crate::ScramAlteration)
+                -> std::collections::BTreeMap<String, $crate::ScramAlterationOutcome>;
+            create_acls(rows: &[$crate::AclRow]) -> Vec<bool>;
+            delete_acls(rows: &[$crate::AclRow]) -> Vec<bool>;
+            alter_client_quotas(alteration: &$crate::QuotaAlteration) -> ();
+            apply_user(owner: &str, user: &$crate::UserRows, unowned: $crate::UnownedRows) -> bool;
+            delete_user(owner: &str) -> bool;
+            list_owned_users(prefix: &str) -> std::collections::BTreeMap<String, $crate::UserRows>;
         }
     };
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod groups;
 mod log;
 mod partitions;
+mod security;
 mod topics;
 
 use std::time::Duration;
@@ -21,6 +22,10 @@ pub(crate) use self::{
     },
     log::{MAX_SPANS, SpanRow},
     partitions::{BoundsRow, LeasedPartitionRow, check_lease},
+    security::{
+        AclColumns, CredentialColumns, OwnedRow, QuotaColumns, StoredSecurity, acl, agent_secret,
+        client_quota, entity_name_text, scram_credential,
+    },
     topics::{
         OverviewRow, TopicPartitionRow, TopicRow, assemble_topics, build_overview, config_json,
         initial_partition_count, plan_topic_change, topic_owner, topic_to_delete,

@@ -17,6 +17,20 @@ use crate::{
 /// The first schema version whose table `agents` has the window of each agent.
 pub(crate) const AGENT_WINDOWS_VERSION: i64 = 6;
 
+/// The first schema version that has users, ACLs and quotas.
+pub(crate) const SECURITY_TABLES_VERSION: i64 = 7;
+
+/// Refuses a change of users, ACLs or quotas on a schema without their tables.
+pub(crate) fn check_security_tables(found: i64) -> Result<()> {
+    if found < SECURITY_TABLES_VERSION {
+        return Err(Error::SchemaMismatch(format!(
+            "the metadata schema has version {found}, but schema version {SECURITY_TABLES_VERSION} is needed for users, ACLs and \
+             quotas: run `streamhouse-agent migrate`"
+        )));
+    }
+    Ok(())
+}
+
 /// Refuses a version outside the window of this build.
 pub(crate) fn check_window(window: SchemaWindow, found: i64) -> Result<()> {
     if found > window.max {
@@ -242,7 +256,11 @@ fn blocked_error(to: i64, old: &[&LiveAgent]) -> Error {
 
 /// All tables of StreamHouse, each before the tables that it references, and finally the
 /// migrator's.
-pub(crate) const TABLES: [&str; 17] = [
+pub(crate) const TABLES: [&str; 21] = [
+    "client_quotas",
+    "acls",
+    "scram_credentials",
+    "user_owners",
     "topic_owners",
     "topic_names",
     "abandoned_segments",

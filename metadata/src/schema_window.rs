@@ -16,7 +16,7 @@ pub struct SchemaWindow {
 }
 
 /// The schema versions that this build runs on.
-pub const SCHEMA_WINDOW: SchemaWindow = SchemaWindow { min: 5, max: 6 };
+pub const SCHEMA_WINDOW: SchemaWindow = SchemaWindow { min: 5, max: 7 };
 
 impl SchemaWindow {
     /// Returns whether the build runs on this version.
@@ -40,7 +40,7 @@ type ReleaseNumber = (u64, u64, u64);
 
 /// The releases with which the window changed, in ascending order. Each later release runs on the
 /// window of the last one listed before it.
-const RELEASES: &[(ReleaseNumber, SchemaWindow)] = &[((0, 1, 0), SchemaWindow { min: 5, max: 6 })];
+const RELEASES: &[(ReleaseNumber, SchemaWindow)] = &[((0, 1, 0), SchemaWindow { min: 5, max: 7 })];
 
 /// Returns the schema versions that a release runs on.
 ///

@@ -6,6 +6,7 @@
 mod cluster;
 mod groups;
 mod owners;
+mod security;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,6 +22,11 @@ pub use self::{
         OffsetToCommit, PersistedGroup,
     },
     owners::{TopicOwner, TopicSummary, TopicsOverview},
+    security::{
+        AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, QuotaAlteration, QuotaEntityName,
+        ScramAlteration, ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot,
+        UnownedRows, UserRows,
+    },
 };
 
 /// The internal topic whose partitions are the coordinator slots.
@@ -89,8 +95,12 @@ pub enum SilenceThreshold {
 /// All agents, topics and leaders as of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterSnapshot {
-    /// Rises with every change.
+    /// Rises with every change, also with that of [`security_version`](Self::security_version).
     pub version: u64,
+    /// The version of [`SecuritySnapshot`], which
+    /// [`load_security`](crate::MetadataStore::load_security) returns: whoever loaded another one
+    /// loads again. 0 also while the schema has no users, ACLs and quotas.
+    pub security_version: i64,
     /// The id of the cluster, created with the store.
     pub cluster_id: String,
     /// The agents that are not sealed.

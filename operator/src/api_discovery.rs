@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Resources that must be served, by plural name.
-const REQUIRED_RESOURCES: &[&str] = &["streamhouseclusters", "topics"];
+const REQUIRED_RESOURCES: &[&str] = &["streamhouseclusters", "topics", "users"];
 /// Interval while something is missing.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval while everything is served.
@@ -144,17 +144,25 @@ mod tests {
     use kube::Resource;
 
     use super::*;
-    use crate::crd::{StreamHouseCluster, Topic};
+    use crate::crd::{StreamHouseCluster, Topic, User};
 
     #[test]
-    fn both_kinds_are_needed() {
-        let plurals = [StreamHouseCluster::plural(&()), Topic::plural(&())];
+    fn all_kinds_are_needed() {
+        let plurals = [
+            StreamHouseCluster::plural(&()),
+            Topic::plural(&()),
+            User::plural(&()),
+        ];
         assert_eq!(plurals.map(|name| name.into_owned()), REQUIRED_RESOURCES);
         assert_eq!(
             missing_definitions(&[]),
-            ["streamhouseclusters.streamhouse.io", "topics.streamhouse.io"]
+            [
+                "streamhouseclusters.streamhouse.io",
+                "topics.streamhouse.io",
+                "users.streamhouse.io"
+            ]
         );
-        let served = ["topics", "topics/status"].map(ToOwned::to_owned);
+        let served = ["topics", "topics/status", "users"].map(ToOwned::to_owned);
         assert_eq!(
             missing_definitions(&served),
             ["streamhouseclusters.streamhouse.io"]

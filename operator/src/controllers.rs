@@ -1,12 +1,12 @@
-//! The controllers of a leader: clusters and topics, side by side. Called by `run` once per term.
-//! Returns after both have finished their running reconciliations, or as soon as one ends by
+//! The controllers of a leader: clusters, topics and users, side by side. Called by `run` once per
+//! term. Returns after all have finished their running reconciliations, or as soon as one ends by
 //! itself.
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster, context::OperatorContext, topic};
+use crate::{cluster, context::OperatorContext, topic, user};
 
-/// Runs both controllers until `stop` is cancelled.
+/// Runs all controllers until `stop` is cancelled.
 ///
 /// # Errors
 ///
@@ -17,6 +17,15 @@ pub async fn run(context: OperatorContext, concurrency: u16, stop: CancellationT
         anyhow::ensure!(stop.is_cancelled(), "the watch of Topics has ended unexpectedly");
         Ok(())
     };
-    tokio::try_join!(cluster::run(context.clone(), concurrency, stop.clone()), topics)?;
+    let users = async {
+        user::run(context.clone(), stop.clone()).await;
+        anyhow::ensure!(stop.is_cancelled(), "the watch of Users has ended unexpectedly");
+        Ok(())
+    };
+    tokio::try_join!(
+        cluster::run(context.clone(), concurrency, stop.clone()),
+        topics,
+        users
+    )?;
     Ok(())
 }

@@ -28,3 +28,4 @@ pub mod settings;
 pub mod smoke_test;
 pub mod topic;
 mod undecodable;
+pub mod user;

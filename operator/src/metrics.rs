@@ -8,7 +8,7 @@ use prometheus::{
 };
 
 /// Custom resources, as in the label `kind`.
-pub const KINDS: &[&str] = &["StreamHouseCluster", "Topic"];
+pub const KINDS: &[&str] = &["StreamHouseCluster", "Topic", "User"];
 
 /// Result of a reconciliation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -113,7 +113,7 @@ fn an_upgrade_without_a_change_restarts_nothing_and_what_is_uninstalled_leaves_t
         &api,
         &["crd", "--selector", "app.kubernetes.io/part-of=streamhouse"],
     );
-    assert_eq!(definitions["items"].as_array().unwrap().len(), 2);
+    assert_eq!(definitions["items"].as_array().unwrap().len(), 3);
     assert_eq!(
         get(&api, &["topics", "--namespace", "default"])["items"]
             .as_array()
@@ -139,6 +139,9 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
         ("patch", "streamhouseclusters.streamhouse.io/main"),
         ("patch", "topics.streamhouse.io/orders"),
         ("patch", "topics.streamhouse.io/orders --subresource=status"),
+        ("patch", "users.streamhouse.io/alice --subresource=status"),
+        ("create", "secrets"),
+        ("patch", "secrets/alice"),
         ("create", "deployments.apps"),
         ("patch", "services/main-agents"),
         ("delete", "networkpolicies.networking.k8s.io/main-agent"),
@@ -166,13 +169,15 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
         ("list", "nodes"),
         ("list", "secrets"),
         ("watch", "secrets"),
-        ("create", "secrets"),
+        ("delete", "secrets/alice"),
+        ("update", "secrets/alice"),
         ("create", "pods"),
         ("delete", "pods"),
         ("create", "clusterroles.rbac.authorization.k8s.io"),
         ("create", "rolebindings.rbac.authorization.k8s.io"),
         ("delete", "namespaces"),
         ("delete", "topics.streamhouse.io"),
+        ("delete", "users.streamhouse.io"),
         ("get", "leases.coordination.k8s.io/somebody-elses"),
     ] {
         assert!(
@@ -427,8 +432,12 @@ fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {
         .unwrap();
     }
     let may = |user: &str, verb: &str| {
-        api.kubectl(&["auth", "can-i", verb, "topics.streamhouse.io", "--as", user])
-            .is_ok()
+        ["topics.streamhouse.io", "users.streamhouse.io"]
+            .iter()
+            .all(|kind| {
+                let args = ["auth", "can-i", verb, kind, "--as", user];
+                api.kubectl(&args).is_ok()
+            })
     };
     // A controller aggregates the roles.
     streamhouse_testkit::wait_until("the aggregation", std::time::Duration::from_secs(60), || {

@@ -75,7 +75,7 @@ fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> TestR
     let sound = check("metadata", &database, "absent", "hunter2hunter2")?.ensure_success()?;
     assert_eq!(
         sound.stdout_text(),
-        "metadata store: ok (schema version 6)\n",
+        "metadata store: ok (schema version 7)\n",
         "the object store was not checked"
     );
     let refused = check("both", &database, "checked", key)?;

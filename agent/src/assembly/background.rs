@@ -16,6 +16,7 @@ use crate::{
     leases::{LeaseDeps, LeaseKeeper, watch},
     maintenance,
     ownership::identity,
+    security::{follow_agent_secret, follow_changes},
     store,
 };
 
@@ -40,6 +41,8 @@ pub(super) async fn run_background_tasks(
         () = run_lease_keeper(node.clone(), deferred.clone(), keeper) => {}
         () = run_directory_watch(node.clone(), deferred, leases) => {}
         () = coordinator.run_reports() => {}
+        () = follow_changes(node.security.clone(), node.directory.clone(), node.metadata.clone()) => {}
+        () = follow_agent_secret(node.security.clone(), node.metadata.clone()) => {}
         () = maintenance::run(node.maintenance(), every, stop.clone()) => {}
         () = recheck_object_store(&node) => {}
     }

@@ -29,6 +29,7 @@ use crate::{
     ownership::{OwnershipDeps, OwnershipVerifier},
     partition::tail::TailBudget,
     produce::{CurrentWriter, ProduceDeps, WriterDeps},
+    security::ClientSecurity,
     server::{ServerDeps, ServerLimits},
     session::CurrentSession,
     store::{
@@ -88,6 +89,8 @@ pub(super) struct AgentNode {
     pub(super) request_memory: ByteBudget,
     /// Memory of calls that are being forwarded, in bytes.
     call_memory: u64,
+    /// Who clients are and what they may do.
+    pub(super) security: Arc<ClientSecurity>,
     /// Starts the agent's trace spans.
     traces: AgentTraces,
     /// Verifies that the two stores belong to the same cluster.
@@ -108,7 +111,7 @@ impl AgentNode {
         (store, store_health): (Arc<dyn ObjectStore>, Arc<StoreHealth>),
         (metrics, tls): (Arc<AgentMetrics>, Arc<ListenerCertificates>),
         traces: OptionalTracer,
-    ) -> Self {
+    ) -> anyhow::Result<Self> {
         let budgets = settings.memory_budgets();
         let bound = i64::try_from(budgets.total()).unwrap_or(i64::MAX);
         metrics.memory_bound.set(bound);
@@ -121,6 +124,7 @@ impl AgentNode {
         };
         let call_memory = budgets.requests / FORWARDED_CALLS_SHARE;
         let (entropy, health) = (system_entropy(), store_health.health().clone());
+        let security = ClientSecurity::new(&settings, entropy.clone(), metrics.clone())?;
         let ownership = OwnershipVerifier::new(OwnershipDeps {
             metadata: metadata.clone(),
             store: store.clone(),
@@ -128,7 +132,7 @@ impl AgentNode {
             health: health.clone(),
             metrics: metrics.clone(),
         });
-        Self {
+        Ok(Self {
             metadata,
             directory: Arc::default(),
             clock: system_clock(),
@@ -150,8 +154,9 @@ impl AgentNode {
             failpoints: Arc::default(),
             session: Arc::default(),
             writer: Arc::default(),
+            security: Arc::new(security),
             settings,
-        }
+        })
     }
 
     /// Returns the reader of logs that are no longer in a tail.
@@ -289,6 +294,7 @@ impl AgentNode {
             gauges: self.gauges(),
             metrics: self.metrics.clone(),
             health: self.health.clone(),
+            security: self.security.clone(),
             clock: self.clock.clone(),
             agent_id: self.settings.agent_id.clone(),
             lease_ttl: self.settings.lease_ttl,
@@ -310,6 +316,9 @@ impl AgentNode {
         ForwardDeps {
             directory: self.directory.clone(),
             session: self.session.clone(),
+            security: self.security.clone(),
+            clock: self.clock.clone(),
+            agent_id: self.settings.agent_id.clone(),
             request_memory: self.request_memory.clone(),
             call_memory: self.call_memory,
             tls: self.tls.certificate(ListenerKind::Grpc).cloned(),
@@ -323,6 +332,7 @@ impl AgentNode {
     fn kafka(&self, coordinator: &Arc<GroupCoordinator>) -> KafkaDeps {
         let auto_create = self.settings.kafka_auto_create_partitions;
         let produce_requests = self.request_memory.capacity() / 2;
+        let unauthenticated_requests = self.request_memory.capacity() / 4;
         KafkaDeps {
             produce: self.produce(),
             fetch: self.fetch(),
@@ -333,8 +343,10 @@ impl AgentNode {
             metrics: self.metrics.clone(),
             request_memory: self.request_memory.clone(),
             produce_request_memory: ByteBudget::new(produce_requests as u64),
+            unauthenticated_request_memory: ByteBudget::new(unauthenticated_requests as u64),
             max_request_bytes: self.settings.max_request_bytes.as_usize(),
             auto_create_partitions: (auto_create > 0).then_some(auto_create),
+            security: self.security.clone(),
         }
     }
 
@@ -350,6 +362,8 @@ impl AgentNode {
             console: settings.console.then(|| self.console(coordinator)),
             gauges: self.gauges(),
             metadata: self.metadata.clone(),
+            security: self.security.clone(),
+            clock: self.clock.clone(),
             directory: self.directory.clone(),
             health: self.health.clone(),
             metrics: self.metrics.clone(),

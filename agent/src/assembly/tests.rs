@@ -4,11 +4,13 @@
 //! fetches at an agent that does not lead; [`kafka_apis`], [`kafka_configs`], [`kafka_groups`] and
 //! [`kafka_records`] what Kafka clients ask, [`kafka_failing_stores`] what they learn of stores
 //! that fail, [`kafka_limits`] and [`kafka_fuzz`] those that take too much or send nonsense,
-//! [`kafka_listeners`] the addresses that they are given; [`forwarding`] clients that reach only
-//! one agent; [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's cluster;
-//! [`kafka_metrics`] the metrics of Kafka clients; [`tls_agents`] TLS; [`stores`] stores that fail;
-//! [`takeover`] what other agents find after an agent stopped at any step; [`bounded_waits`] the
-//! bounds of waits; [`simulation`] all of it at random.
+//! [`kafka_listeners`] the addresses that they are given; [`kafka_sasl`] how they authenticate,
+//! [`kafka_acls`] and [`kafka_denials`] what they may do, [`kafka_security_admin`] how they change
+//! that; [`forwarding`] clients that reach only one agent; [`grpc_auth`] gRPC clients that
+//! authenticate; [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's
+//! cluster; [`kafka_metrics`] the metrics of Kafka clients; [`tls_agents`] TLS; [`stores`] stores
+//! that fail; [`takeover`] what other agents find after an agent stopped at any step;
+//! [`bounded_waits`] the bounds of waits; [`simulation`] all of it at random.
 
 mod admin_calls;
 mod bounded_waits;
@@ -16,9 +18,12 @@ mod console;
 mod false_answers;
 mod foreign_polls;
 mod forwarding;
+mod grpc_auth;
+mod kafka_acls;
 mod kafka_apis;
 mod kafka_client;
 mod kafka_configs;
+mod kafka_denials;
 mod kafka_failing_stores;
 mod kafka_fuzz;
 mod kafka_groups;
@@ -26,6 +31,8 @@ mod kafka_limits;
 mod kafka_listeners;
 mod kafka_metrics;
 mod kafka_records;
+mod kafka_sasl;
+mod kafka_security_admin;
 mod ledger;
 mod memory;
 mod ownership;

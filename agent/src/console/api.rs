@@ -55,6 +55,8 @@ impl From<streamhouse_metadata::Error> for ApiError {
 fn http_status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::UnknownTopicOrPartition | ErrorCode::GroupIdNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::SaslAuthenticationFailed => StatusCode::UNAUTHORIZED,
+        ErrorCode::ClusterAuthorizationFailed | ErrorCode::TopicAuthorizationFailed => StatusCode::FORBIDDEN,
         ErrorCode::InvalidRequest
         | ErrorCode::InvalidTopic
         | ErrorCode::InvalidGroupId

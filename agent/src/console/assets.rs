@@ -15,6 +15,11 @@ const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 const PAGE: &str = include_str!("assets/index.html");
+const LOGIN_PAGE: &str = include_str!("assets/login.html");
+/// Replaces [`PROBLEM_PLACE`] after a login that failed.
+const LOGIN_PROBLEM: &str =
+    r#"<p class="problem" role="alert">Wrong user or password, or too many attempts.</p>"#;
+const PROBLEM_PLACE: &str = "<!-- problem -->";
 
 /// Expands to [`ASSETS`]: name, content type and contents of each file.
 macro_rules! assets {
@@ -42,6 +47,21 @@ assets! {
 /// Serves the page.
 pub(super) async fn get_index() -> Response {
     asset_response(HTML, PAGE)
+}
+
+/// Returns the login page.
+pub(super) fn get_login() -> Response {
+    asset_response(HTML, LOGIN_PAGE)
+}
+
+/// Returns the login page after a login that failed. It does not say which part was wrong.
+pub(super) fn get_failed_login() -> Response {
+    let page = LOGIN_PAGE.replace(PROBLEM_PLACE, LOGIN_PROBLEM);
+    (
+        [(header::CONTENT_TYPE, HTML), (header::CONNECTION, "close")],
+        page,
+    )
+        .into_response()
 }
 
 /// Serves one of the page's files.
@@ -101,7 +121,9 @@ mod tests {
         }
         for inline in ["<style", "style=", "onclick", "onload", "javascript:"] {
             assert!(!PAGE.contains(inline), "index.html has {inline}");
+            assert!(!LOGIN_PAGE.contains(inline), "login.html has {inline}");
         }
+        assert!(!LOGIN_PAGE.contains("<script") && LOGIN_PAGE.contains(PROBLEM_PLACE));
         assert!(
             !PAGE.replace(" src=", "").contains("<script>"),
             "a script of the page's own"

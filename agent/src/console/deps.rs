@@ -8,7 +8,7 @@ use tokio::time::Duration;
 
 use crate::{
     directory::ClusterDirectory, fetch::FetchDeps, gauges::AgentGauges, groups::GroupCoordinator,
-    health::AgentHealth, metrics::AgentMetrics, session::CurrentSession,
+    health::AgentHealth, metrics::AgentMetrics, security::ClientSecurity, session::CurrentSession,
 };
 
 /// Dependencies of the console. None of them is a setting that may be secret.
@@ -30,6 +30,8 @@ pub struct ConsoleDeps {
     pub metrics: Arc<AgentMetrics>,
     /// Readiness, with the reasons why the agent is not ready.
     pub health: Arc<AgentHealth>,
+    /// Who people are and what they may see.
+    pub security: Arc<ClientSecurity>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Id of this agent in its settings; may be empty.

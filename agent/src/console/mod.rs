@@ -1,6 +1,8 @@
 //! The web console: a read-only page of this agent and its JSON API, below `/console/` of the HTTP
 //! port. Served only if the setting `console` is on.
 //!
+//! Where clients have to authenticate, so do people ([`login`]).
+//!
 //! Guarantees: the console changes nothing. Its load on the metadata store does not depend on the
 //! number of open pages: shared responses are cached ([`ttl_cache`]). Records are read like
 //! consumers read them, within the same budgets, and bounded by what a page can show. Every
@@ -15,6 +17,7 @@ mod deps;
 mod field;
 mod groups;
 mod guard;
+mod login;
 mod overview;
 mod rates;
 mod records;
@@ -27,17 +30,17 @@ use axum::{
     Router,
     middleware::from_fn_with_state,
     response::Redirect,
-    routing::{MethodRouter, get},
+    routing::{MethodRouter, get, post},
 };
 use tokio::{
     sync::Semaphore,
     time::{Duration, Instant},
 };
 
-pub use self::deps::ConsoleDeps;
 #[cfg(test)]
 pub(crate) use self::rates::EXPOSED_METRICS;
-use self::{api::ApiError, guard::ConsoleGuard, ttl_cache::TtlCache};
+use self::{api::ApiError, guard::ConsoleGuard, login::ConsoleLogin, ttl_cache::TtlCache};
+pub use self::{deps::ConsoleDeps, login::ClientAddress};
 
 /// Time to live of shared responses; a page refreshes every two seconds.
 const CACHE_TTL: Duration = Duration::from_millis(1500);
@@ -57,8 +60,13 @@ struct ConsoleState {
 }
 
 /// Builds the console's routes. `only_local` says that the port is bound to a loopback address;
-/// then only host names of this machine are accepted.
-pub fn router(deps: ConsoleDeps, only_local: bool) -> Router {
+/// then only host names of this machine are accepted. `is_secure` says that the port has TLS.
+pub fn router(deps: ConsoleDeps, only_local: bool, is_secure: bool) -> Router {
+    let login = Arc::new(ConsoleLogin::new(
+        deps.security.clone(),
+        deps.clock.clone(),
+        is_secure,
+    ));
     let console = Arc::new(ConsoleState {
         deps,
         started: Instant::now(),
@@ -78,6 +86,7 @@ pub fn router(deps: ConsoleDeps, only_local: bool) -> Router {
         .route("/clients", get(clients::list_clients))
         .route("/rates", get(rates::get_rates))
         .route("/records", get(records::get_records))
+        .route("/session", get(login::get_session))
         .fallback(unknown_endpoint)
         .layer(from_fn_with_state(gate.clone(), guard::limit_calls));
     Router::new()
@@ -86,8 +95,17 @@ pub fn router(deps: ConsoleDeps, only_local: bool) -> Router {
         .route("/console/", get(assets::get_index))
         .route("/console/{asset}", get(assets::get_asset))
         .nest("/console/api", api)
+        .merge(login_routes(login.clone()))
+        .layer(from_fn_with_state(login, login::require_login))
         .layer(from_fn_with_state(gate, guard::secure_response))
         .with_state(console)
+}
+
+fn login_routes(login: Arc<ConsoleLogin>) -> Router<Arc<ConsoleState>> {
+    Router::new()
+        .route("/console/login", get(login::get_login).post(login::log_in))
+        .route("/console/logout", post(login::log_out))
+        .with_state(login)
 }
 
 /// Redirects to the page.

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::Uri};
+use axum::{Extension, Json, extract::State, http::Uri};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use streamhouse_core::{
     Error, ErrorCode,
     batch::{BatchError, BatchHeader, BatchIter, DecodedRecords, HeadersView, RecordView},
     protocol::v1,
+    security::AclOperation,
 };
 use streamhouse_metadata::PartitionEntry;
 
@@ -19,7 +20,7 @@ use super::{
     api::{ApiResult, parse_query},
     field::RenderedField,
 };
-use crate::{fetch, topics::require_view};
+use crate::{fetch, security::ClientAccess, topics::require_view};
 
 /// Records of one page: the default and the maximum.
 const RECORD_ROWS: (usize, usize) = (20, 100);
@@ -97,8 +98,13 @@ struct UnreadableRange {
     message: String,
 }
 
-pub(super) async fn get_records(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<RecordPage> {
+pub(super) async fn get_records(
+    State(console): State<Arc<ConsoleState>>,
+    Extension(access): Extension<ClientAccess>,
+    uri: Uri,
+) -> ApiResult<RecordPage> {
     let wanted: RecordsQuery = parse_query(&uri)?;
+    access.check_topic(AclOperation::Read, &wanted.topic)?;
     let limit = wanted.limit.unwrap_or(RECORD_ROWS.0).clamp(1, RECORD_ROWS.1);
     let _turn = console.reads.acquire().await.map_err(|_| shutting_down())?;
     let deps = &console.deps;

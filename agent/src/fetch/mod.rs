@@ -99,10 +99,7 @@ pub async fn fetch_partitions(
     deps: &FetchDeps,
     request: v1::FetchRequest,
 ) -> Result<(Vec<FetchedPartition>, Option<ResponseMemory>), Error> {
-    if request.partitions.is_empty() || request.partitions.len() > MAX_FETCH_PARTITIONS {
-        let message = format!("a fetch names between 1 and {MAX_FETCH_PARTITIONS} partitions");
-        return Err(Error::new(ErrorCode::InvalidRequest, message));
-    }
+    check_partition_count(&request)?;
     let asked = (request.max_bytes as usize).clamp(1, deps.limits.max_response_bytes);
     let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into()).min(MAX_FETCH_WAIT);
     let mut least = 0;
@@ -124,6 +121,18 @@ pub async fn fetch_partitions(
             Err(_) => return Err(budget::memory_full_error()),
         }
     }
+}
+
+/// Checks how many partitions a fetch names.
+///
+/// # Errors
+/// `InvalidRequest` if they are none or too many.
+pub fn check_partition_count(request: &v1::FetchRequest) -> Result<(), Error> {
+    if request.partitions.is_empty() || request.partitions.len() > MAX_FETCH_PARTITIONS {
+        let message = format!("a fetch names between 1 and {MAX_FETCH_PARTITIONS} partitions");
+        return Err(Error::new(ErrorCode::InvalidRequest, message));
+    }
+    Ok(())
 }
 
 /// The parts of a response.

@@ -11,10 +11,10 @@ use streamhouse_core::{
 };
 use streamhouse_metadata::AgentEntry;
 use tokio::time::{Duration, timeout};
-use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
+use tonic::{Request, Response, Status, transport::Channel};
 
-use super::PeerForwarder;
-use crate::{listeners::FORWARDED_HEADER, metrics::ForwardKind};
+use super::{ForwardedClient, PeerForwarder, client::ClientHeaders};
+use crate::metrics::ForwardKind;
 
 /// How long a call may take that waits for no members of a group, and how much longer than its
 /// members may take one that does.
@@ -67,10 +67,11 @@ impl PeerForwarder {
         let bytes = request.get_ref().encoded_len();
         let memory = bytes.saturating_mul(2).saturating_add(CALL_OVERHEAD_BYTES);
         let _memory = self.admission.acquire_call(memory).await?;
+        let client = self.client_headers(&ForwardedClient::of(&request));
         let view = self.deps.directory.view();
         let lease = self.pool.lease(&view, peer, ForwardKind::Call)?;
         self.deps.metrics.forward.record_request(ForwardKind::Call, 0);
-        let calling = call(lease.channel(), outgoing_request(request));
+        let calling = call(lease.channel(), outgoing_request(request, client));
         let answered = timeout(limit, calling).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorCode::RequestTimedOut, format!("no answer in {limit:?}")).into())
         });
@@ -79,17 +80,7 @@ impl PeerForwarder {
     }
 }
 
-/// Returns the IP address of a call's client.
-pub fn client_of<T>(request: &Request<T>) -> String {
-    let address = request.remote_addr();
-    address.map_or_else(
-        || "unknown".to_owned(),
-        |address| address.ip().to_canonical().to_string(),
-    )
-}
-
-fn outgoing_request<T>(request: Request<T>) -> Request<T> {
-    let client = client_of(&request);
+fn outgoing_request<T>(request: Request<T>, client: ClientHeaders) -> Request<T> {
     let (received, _, message) = request.into_parts();
     let mut outgoing = Request::new(message);
     let metadata = outgoing.metadata_mut();
@@ -98,8 +89,7 @@ fn outgoing_request<T>(request: Request<T>) -> Request<T> {
             metadata.insert(header, value.clone());
         }
     }
-    let client = MetadataValue::try_from(client).unwrap_or(MetadataValue::from_static("unknown"));
-    metadata.insert(FORWARDED_HEADER, client);
+    client.add_to(metadata);
     outgoing
 }
 
@@ -108,6 +98,10 @@ fn outgoing_request<T>(request: Request<T>) -> Request<T> {
 fn call_error(status: Status, peer: &AgentEntry) -> Error {
     let from_agent = status.metadata().contains_key(ERROR_CODE_HEADER);
     let error = Error::from(status);
+    if error.code() == ErrorCode::SaslAuthenticationFailed {
+        // The client is known: it is this agent that is not.
+        return Error::new(ErrorCode::CoordinatorNotAvailable, unknown_agent(&error));
+    }
     if from_agent || error.code() == ErrorCode::MessageTooLarge {
         return error;
     }
@@ -117,4 +111,9 @@ fn call_error(status: Status, peer: &AgentEntry) -> Error {
         error.message()
     );
     Error::new(ErrorCode::NetworkException, message)
+}
+
+/// Returns what is said of an agent that does not accept this one.
+pub(super) fn unknown_agent(error: &Error) -> String {
+    format!("the leader does not accept this agent: {}", error.message())
 }

@@ -1,7 +1,7 @@
 //! Brings the results of a request's parts, forwarded and own ones, into the order of the request.
 
 /// Puts forwarded results, in ascending order of their places, among those of the other parts.
-pub(super) fn merge_results<T>(results: &mut Vec<T>, forwarded: Vec<(usize, T)>) {
+pub(crate) fn merge_results<T>(results: &mut Vec<T>, forwarded: Vec<(usize, T)>) {
     let mut own = std::mem::take(results).into_iter();
     results.reserve_exact(own.len() + forwarded.len());
     for (at, result) in forwarded {

@@ -13,6 +13,7 @@
 
 mod admission;
 mod calls;
+mod client;
 mod connect;
 mod merge;
 mod peer_stream;
@@ -22,12 +23,14 @@ mod routes;
 
 use std::sync::Arc;
 
-use streamhouse_core::Incarnation;
+use streamhouse_core::{Incarnation, time::Clock};
 use streamhouse_metadata::{AgentEntry, PartitionEntry};
 
+pub(crate) use self::merge::merge_results;
 use self::{admission::ForwardAdmission, pool::PeerPool};
 pub use self::{
-    calls::{CALL_TIMEOUT, client_of},
+    calls::CALL_TIMEOUT,
+    client::ForwardedClient,
     pool::ForwardLimits,
     produce::{ForwardedProduce, ProduceForwarder},
 };
@@ -35,6 +38,7 @@ use crate::{
     directory::{ClusterDirectory, ClusterView},
     memory::ByteBudget,
     metrics::AgentMetrics,
+    security::ClientSecurity,
     session::CurrentSession,
     tls::ListenerCertificate,
 };
@@ -46,6 +50,12 @@ pub struct ForwardDeps {
     pub directory: Arc<ClusterDirectory>,
     /// The active session: this agent.
     pub session: Arc<CurrentSession>,
+    /// Vouches for clients.
+    pub security: Arc<ClientSecurity>,
+    /// Time of what this agent vouches for.
+    pub clock: Arc<dyn Clock>,
+    /// This agent's id.
+    pub agent_id: String,
     /// Budget of arriving requests.
     pub request_memory: ByteBudget,
     /// Memory of single calls, in bytes.

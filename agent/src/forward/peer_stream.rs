@@ -16,10 +16,9 @@ use tokio::{
     time::{Duration, Instant, timeout, timeout_at},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, Streaming, metadata::MetadataValue};
+use tonic::{Request, Streaming};
 
-use super::{admission::ForwardPermit, pool::ConnectionLease};
-use crate::listeners::FORWARDED_HEADER;
+use super::{admission::ForwardPermit, calls::unknown_agent, client::ClientHeaders, pool::ConnectionLease};
 
 /// How long the other agent may take to answer a request, and to accept a stream. As clients do by
 /// default.
@@ -53,12 +52,11 @@ impl Drop for PeerStream {
 
 impl PeerStream {
     /// Opens a stream.
-    pub(super) fn open(lease: ConnectionLease, client: &str, max_answer_bytes: usize) -> Self {
+    pub(super) fn open(lease: ConnectionLease, client: ClientHeaders, max_answer_bytes: usize) -> Self {
         // The number of waiting requests is bounded by the client's stream, their size by the
         // memory that each holds.
         let (requests, outgoing) = mpsc::unbounded_channel();
         let unanswered = Arc::new(UnansweredRequests::default());
-        let client = MetadataValue::try_from(client).unwrap_or(MetadataValue::from_static("unknown"));
         let task = tokio::spawn(run_stream(
             lease,
             outgoing,
@@ -210,7 +208,7 @@ async fn run_stream(
     lease: ConnectionLease,
     outgoing: mpsc::UnboundedReceiver<u64>,
     unanswered: Arc<UnansweredRequests>,
-    client: MetadataValue<tonic::metadata::Ascii>,
+    client: ClientHeaders,
     max_answer_bytes: usize,
 ) {
     // The connection may keep this for longer than the stream lives.
@@ -219,7 +217,7 @@ async fn run_stream(
         future::ready(source.upgrade().and_then(|source| source.take_unsent(id)))
     });
     let mut request = Request::new(outgoing);
-    request.metadata_mut().insert(FORWARDED_HEADER, client);
+    client.add_to(request.metadata_mut());
     let mut service = DataServiceClient::new(lease.channel()).max_decoding_message_size(max_answer_bytes);
     let error = match timeout(ANSWER_TIMEOUT, service.produce(request)).await {
         Ok(Ok(answers)) => read_answers(answers.into_inner(), &unanswered).await,
@@ -255,6 +253,11 @@ fn stream_error(status: tonic::Status) -> Error {
     let error = Error::from(status);
     if error.code() == ErrorCode::MessageTooLarge {
         return error;
+    }
+    if error.code() == ErrorCode::SaslAuthenticationFailed {
+        // A stream is refused before any of its requests is read.
+        return Error::new(ErrorCode::LeaderNotAvailable, unknown_agent(&error))
+            .with_retry_after_ms(RETRY_AFTER_MS);
     }
     let message = format!("the connection to the leader broke: {}", error.message());
     Error::new(ErrorCode::NetworkException, message)

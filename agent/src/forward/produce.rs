@@ -8,7 +8,7 @@ use streamhouse_metadata::AgentEntry;
 use tokio::sync::oneshot;
 
 use super::{
-    PeerForwarder,
+    ForwardedClient, PeerForwarder,
     admission::ForwardPermit,
     merge::merge_results,
     peer_stream::{ForwardOutcome, PeerStream},
@@ -31,8 +31,7 @@ const OVERTAKING_RETRY_MS: u32 = 20;
 pub struct ProduceForwarder {
     forwarder: Arc<PeerForwarder>,
     origin: CallOrigin,
-    /// The client's IP address.
-    client: String,
+    client: ForwardedClient,
     peers: HashMap<Incarnation, StreamedPeer>,
     routes: RouteTable,
 }
@@ -100,7 +99,7 @@ struct RoutedPart {
 
 impl ProduceForwarder {
     /// Creates the forwarder of one client's stream.
-    pub fn new(forwarder: Arc<PeerForwarder>, origin: CallOrigin, client: String) -> Self {
+    pub fn new(forwarder: Arc<PeerForwarder>, origin: CallOrigin, client: ForwardedClient) -> Self {
         Self {
             forwarder,
             origin,
@@ -249,7 +248,11 @@ impl ProduceForwarder {
                 known.stream.has_unanswered() || view.agent(*incarnation).is_some()
             });
             let streamed = StreamedPeer {
-                stream: PeerStream::open(lease, client, forwarder.deps.max_answer_bytes),
+                stream: PeerStream::open(
+                    lease,
+                    forwarder.client_headers(client),
+                    forwarder.deps.max_answer_bytes,
+                ),
                 limit: limit.unwrap_or_else(|| Arc::new(RequestLimit(usize::MAX.into()))),
             };
             peers.insert(peer.incarnation, streamed);

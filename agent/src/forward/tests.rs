@@ -3,6 +3,8 @@
 use streamhouse_core::{
     ErrorCode,
     protocol::v1::{self, group_service_client::GroupServiceClient},
+    settings::AgentSettings,
+    time::{system_clock, system_entropy},
 };
 use streamhouse_metadata::ClusterSnapshot;
 use tokio::time::Duration;
@@ -142,13 +144,19 @@ async fn a_call_without_a_deadline_ends_after_its_limit() {
         agents: vec![peer.clone()],
         ..ClusterSnapshot::default()
     });
+    let metrics = Arc::new(AgentMetrics::new().unwrap());
+    let settings = AgentSettings::defaults(true);
+    let security = ClientSecurity::new(&settings, system_entropy(), metrics.clone()).unwrap();
     let forwarder = PeerForwarder::new(ForwardDeps {
         directory,
         session: Arc::default(),
+        security: Arc::new(security),
+        clock: system_clock(),
+        agent_id: "one".to_owned(),
         request_memory: ByteBudget::new(1 << 20),
         call_memory: 1 << 20,
         tls: None,
-        metrics: Arc::new(AgentMetrics::new().unwrap()),
+        metrics,
         max_answer_bytes: 1 << 20,
         limits: ForwardLimits::default(),
     });

@@ -9,13 +9,18 @@ use streamhouse_core::{
         ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
     },
     protocol::v1,
+    security::AclOperation,
 };
 use uuid::Uuid;
 
 use super::{
+    access::{
+        OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, allows_cluster, cluster_operations, is_visible,
+        topic_refusal,
+    },
     assignment, brokers,
     error::{ErrorFamily, kafka_code, result_code},
-    metadata::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, named_topic, partition_code},
+    metadata::{NamedTopic, UNKNOWN_TOPIC_ID, named_topic, partition_code},
     request::{RepeatedNames, RequestContext},
 };
 use crate::topics;
@@ -71,6 +76,9 @@ async fn delete_topic(context: &RequestContext, topic: DeleteTopicsTopic) -> Del
     let topic_id = topic.topic_id;
     let view = deps.directory.view();
     let topic = named_topic(&view, topic.name.unwrap_or_default(), topic_id);
+    if let Some(refused) = refused_deletion(context, &topic, topic_id) {
+        return refused;
+    }
     let error = topics::delete(&deps.topics, &topic.name).await.err();
     DeleteTopicsResult {
         error_code: error
@@ -82,6 +90,30 @@ async fn delete_topic(context: &RequestContext, topic: DeleteTopicsTopic) -> Del
             .map_or(topic_id, |found| found.record.topic_id),
         name: Some(topic.name).filter(|name| !name.is_empty()),
     }
+}
+
+/// Returns the answer for a topic that the client may not delete. Who has named it by its id does
+/// not learn its name, and that it exists, unless it may describe the topic.
+fn refused_deletion(
+    context: &RequestContext,
+    topic: &NamedTopic,
+    topic_id: Uuid,
+) -> Option<DeleteTopicsResult> {
+    let access = context.access();
+    if allows_cluster(access, AclOperation::Delete) {
+        return None;
+    }
+    topic_refusal(access, AclOperation::Delete, (&topic.name, topic_id))?;
+    let is_named = topic_id.is_nil() || is_visible(access, &topic.name);
+    Some(DeleteTopicsResult {
+        error_code: match is_named {
+            true => TOPIC_AUTHORIZATION_FAILED,
+            false => UNKNOWN_TOPIC_ID,
+        },
+        topic_id,
+        name: is_named.then(|| topic.name.clone()),
+        ..DeleteTopicsResult::default()
+    })
 }
 
 /// Serves CreatePartitions.
@@ -115,6 +147,7 @@ async fn add_partitions(
     topic: CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Error> {
+    context.access().check_topic(AclOperation::Alter, &topic.name)?;
     let deps = &context.client.deps;
     let existing = topics::count_partitions(&deps.topics, &topic.name).await?;
     let existing = i32::try_from(existing).unwrap_or(i32::MAX);
@@ -148,7 +181,7 @@ pub(super) async fn describe_cluster(
         cluster_id: view.cluster_id.clone(),
         controller_id: brokers.first().map_or(-1, |broker| broker.node_id),
         cluster_authorized_operations: match request.include_cluster_authorized_operations {
-            true => CLUSTER_OPERATIONS,
+            true => cluster_operations(context.access()),
             false => OPERATIONS_NOT_ASKED,
         },
         ..DescribeClusterResponse::default()
@@ -175,8 +208,13 @@ pub(super) async fn describe_cluster(
 
 /// Serves ListPartitionReassignments: leases move at once, so no partition is ever on its way.
 pub(super) async fn list_partition_reassignments(
-    _: RequestContext,
+    context: RequestContext,
     _: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default()
+    let allowed = context.access().check_cluster(AclOperation::Describe);
+    ListPartitionReassignmentsResponse {
+        error_code: result_code(ErrorFamily::Admin, &allowed),
+        error_message: allowed.err().map(|error| error.message().to_owned()),
+        ..ListPartitionReassignmentsResponse::default()
+    }
 }

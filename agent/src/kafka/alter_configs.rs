@@ -11,11 +11,12 @@ use streamhouse_core::{
         IncrementalAlterConfigsResult,
     },
     protocol::v1,
+    security::AclOperation,
     topic_config::{TopicSettingType, find_definition},
 };
 
 use super::{
-    configs::{BROKER, GROUP, TOPIC, unknown_resource},
+    configs::{BROKER, GROUP, TOPIC, check_access, unknown_resource},
     error::{ErrorFamily, result_code},
     request::RequestContext,
 };
@@ -84,10 +85,16 @@ async fn alter_resources(
     let repeated = repeated_resources(resources.iter().map(|(key, _)| key));
     let mut results = Vec::with_capacity(resources.len());
     for (key, settings) in resources {
-        let altered = match settings {
-            _ if repeated.contains(&key) => Err(repeated_resource()),
-            RequestedSettings::All(configs) => replace(context, &key, configs, validate_only).await,
-            RequestedSettings::Changes(configs) => change_topic(context, &key, configs, validate_only).await,
+        let allowed = match repeated.contains(&key) {
+            true => Err(repeated_resource()),
+            false => check_access(context, AclOperation::AlterConfigs, (key.0, &key.1)),
+        };
+        let altered = match (allowed, settings) {
+            (Err(error), _) => Err(error),
+            (_, RequestedSettings::All(configs)) => replace(context, &key, configs, validate_only).await,
+            (_, RequestedSettings::Changes(configs)) => {
+                change_topic(context, &key, configs, validate_only).await
+            }
         };
         results.push(AlterConfigsResult {
             error_code: result_code(ErrorFamily::Admin, &altered),

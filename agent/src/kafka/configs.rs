@@ -9,6 +9,7 @@ use streamhouse_core::{
         DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
     },
     protocol::v1,
+    security::AclOperation,
     topic_config::{TOPIC_SETTING_DEFINITIONS, TopicSettingDefinition},
 };
 
@@ -23,6 +24,9 @@ use crate::topics;
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 pub(super) const GROUP: i8 = 32;
+/// Resources that have no settings here, and are the cluster's.
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
 /// Bytes of memory that the settings of a topic take in an answer.
 const RESOURCE_MEMORY: usize = 16 << 10;
 /// Where a value comes from: set for the topic, or the default.
@@ -134,6 +138,11 @@ async fn describe_resource(
     request: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Error> {
     let name = &resource.resource_name;
+    check_access(
+        context,
+        AclOperation::DescribeConfigs,
+        (resource.resource_type, name),
+    )?;
     let mut settings: Vec<DescribeConfigsResourceResult> = match resource.resource_type {
         TOPIC => {
             let topic = topics::describe_settings(&context.client.deps.topics, name).await?;
@@ -155,6 +164,21 @@ async fn describe_resource(
         settings.retain(|setting| keys.contains(setting.name.as_str()));
     }
     Ok(settings)
+}
+
+/// Checks that the client may read or change the settings of a resource.
+pub(super) fn check_access(
+    context: &RequestContext,
+    operation: AclOperation,
+    (kind, name): (i8, &str),
+) -> Result<(), Error> {
+    let access = context.access();
+    match kind {
+        TOPIC => access.check_topic(operation, name),
+        GROUP => access.check_group(operation, name),
+        BROKER | BROKER_LOGGER | CLIENT_METRICS => access.check_cluster(operation),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the error for a resource without settings.

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    time::{Duration, sleep, timeout},
+    time::{Duration, Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -106,7 +106,11 @@ async fn run(
 ) -> io::Result<()> {
     let deps = &client.deps;
     let largest = deps.max_request_bytes.saturating_add(limits::REQUEST_OVERHEAD);
-    let budgets = RequestBudgets::new(deps.request_memory.clone(), deps.produce_request_memory.clone());
+    let budgets = RequestBudgets::new(
+        deps.request_memory.clone(),
+        deps.produce_request_memory.clone(),
+        deps.unauthenticated_request_memory.clone(),
+    );
     let frames = FrameReader::new(budgets, largest);
     let (mut reader, mut writer) = tokio::io::split(connection);
     let mut state = ConnectionState {
@@ -117,12 +121,19 @@ async fn run(
         serial: false,
         stopping: false,
     };
+    let authenticated_by = Instant::now() + limits::AUTHENTICATION_TIMEOUT;
     loop {
         let (idle, stopping) = (state.is_idle(), state.stopping);
         if stopping && idle {
             return Ok(());
         }
         let may_read = state.may_read();
+        let is_open = state.client.sasl.is_open();
+        let max_bytes = match is_open {
+            true => largest,
+            false => limits::MAX_UNAUTHENTICATED_FRAME.min(largest),
+        };
+        state.frames.set_limits(max_bytes, is_open);
         let ConnectionState {
             frames,
             accepting,
@@ -148,9 +159,16 @@ async fn run(
                     return Ok(());
                 }
             },
+            () = sleep_until(authenticated_by), if !is_open => return Err(unauthenticated()),
             () = sleep(limits::IDLE_TIMEOUT), if idle => return Ok(()),
         }
     }
+}
+
+fn unauthenticated() -> io::Error {
+    let patience = limits::AUTHENTICATION_TIMEOUT;
+    let message = format!("the client has not authenticated within {patience:?}");
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 /// Returns the next frame, or, if none may be read now, `None` when the client has gone.

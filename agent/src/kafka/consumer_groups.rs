@@ -10,12 +10,13 @@ use streamhouse_core::{
         ConsumerGroupHeartbeatAssignment, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
         ConsumerGroupHeartbeatTopicPartitions,
     },
+    security::AclOperation,
 };
 
 use super::{
+    access::{check_all_topics, group_operations, is_visible},
     error::{ErrorFamily, kafka_code},
-    groups::{GROUP_OPERATIONS, kafka_host},
-    metadata::OPERATIONS_NOT_ASKED,
+    groups::kafka_host,
     request::{RequestContext, each_once},
 };
 use crate::groups::consumer::{
@@ -52,6 +53,7 @@ async fn answer_heartbeat(
     context: &RequestContext,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Result<ConsumerGroupHeartbeatResponse, Error> {
+    check_access(context, &request)?;
     check_request(context.version, &request)?;
     let groups = &context.client.deps.groups;
     let group_id = request.group_id.clone();
@@ -59,6 +61,20 @@ async fn answer_heartbeat(
     let reply = groups.consumer_heartbeat(&group_id, beat).await?;
     let interval = groups.consumer_heartbeat_ms();
     Ok(to_response(reply, interval))
+}
+
+/// Checks that the client may be a member of the group, and know of the topics that it wants. What
+/// an expression finds is the same for all members of a group, so it needs the right to all topics.
+fn check_access(context: &RequestContext, request: &ConsumerGroupHeartbeatRequest) -> Result<(), Error> {
+    let access = context.access();
+    access.check_group(AclOperation::Read, &request.group_id)?;
+    let mut names = request.subscribed_topic_names.iter().flatten();
+    names.try_for_each(|name| access.check_topic(AclOperation::Describe, name))?;
+    let expression = request.subscribed_topic_regex.as_deref().unwrap_or_default();
+    match expression.is_empty() {
+        true => Ok(()),
+        false => check_all_topics(access, &context.client.deps.directory.view()),
+    }
 }
 
 /// Checks what a request of this version must have.
@@ -180,25 +196,50 @@ pub(super) async fn consumer_group_describe(
     let group_ids = each_once(request.group_ids, String::clone);
     let mut groups = Vec::with_capacity(group_ids.len());
     for group_id in group_ids {
-        let described = deps.groups.describe_consumer_group(&group_id).await;
-        let mut group = match described {
-            Ok(view) => described_group(view, &*catalog),
+        let described = match context.access().check_group(AclOperation::Describe, &group_id) {
+            Ok(()) => deps.groups.describe_consumer_group(&group_id).await,
+            Err(refused) => Err(refused),
+        };
+        let described = described.map(|view| described_group(view, &*catalog));
+        let mut group = match described.and_then(|group| visible_group(&context, group)) {
+            Ok(group) => group,
             Err(error) => ConsumerGroupDescribeGroup {
                 error_code: kafka_code(ErrorFamily::Group, &error),
                 error_message: Some(error.message().to_owned()),
                 ..ConsumerGroupDescribeGroup::default()
             },
         };
+        let is_asked = request.include_authorized_operations;
+        group.authorized_operations = group_operations(context.access(), &group_id, is_asked);
         group.group_id = group_id;
-        group.authorized_operations = match request.include_authorized_operations {
-            true => GROUP_OPERATIONS,
-            false => OPERATIONS_NOT_ASKED,
-        };
         groups.push(group);
     }
     ConsumerGroupDescribeResponse {
         groups,
         ..ConsumerGroupDescribeResponse::default()
+    }
+}
+
+/// Returns a group, if the client may know of all its topics.
+fn visible_group(
+    context: &RequestContext,
+    group: ConsumerGroupDescribeGroup,
+) -> Result<ConsumerGroupDescribeGroup, Error> {
+    let mut members = group.members.iter();
+    let is_all_visible = members.all(|member| {
+        let assigned = member.assignment.topic_partitions.iter();
+        let assigned = assigned.chain(&member.target_assignment.topic_partitions);
+        let mut names = assigned
+            .map(|assigned| &assigned.topic_name)
+            .chain(&member.subscribed_topic_names);
+        names.all(|name| is_visible(context.access(), name))
+    });
+    match is_all_visible {
+        true => Ok(group),
+        false => Err(Error::new(
+            ErrorCode::TopicAuthorizationFailed,
+            "The group has described topic(s) that the client is not authorized to describe.",
+        )),
     }
 }
 

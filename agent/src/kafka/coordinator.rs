@@ -10,10 +10,12 @@ use streamhouse_core::{
         OffsetFetchResponseTopics,
     },
     protocol::v1,
+    security::AclOperation,
 };
 use uuid::Uuid;
 
 use super::{
+    access::{is_visible, topic_refusal},
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code},
     metadata::{NamedTopic, UNKNOWN_TOPIC_ID, named_topic, partition_code},
@@ -90,6 +92,7 @@ impl CoordinatorLookup {
             let message = "transactions and share groups are not served";
             return Err(Error::new(ErrorCode::InvalidRequest, message));
         }
+        context.access().check_group(AclOperation::Describe, key)?;
         limits::check_group_id(key)?;
         let deps = &context.client.deps;
         let cluster = &deps.groups.deps().cluster;
@@ -114,16 +117,37 @@ pub(super) async fn offset_commit(
     context: RequestContext,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let committed = commit(&context, &request).await;
+    let access = context.access();
+    let allowed = access.check_group(AclOperation::Read, &request.group_id);
+    let view = context.client.deps.directory.view();
+    let is_checked = allowed.is_ok() && context.client.deps.security.is_authorization_on();
+    let refusals = request.topics.iter().map(|topic| {
+        if !is_checked {
+            return None;
+        }
+        let NamedTopic { name, .. } = named_topic(&view, topic.name.clone(), topic.topic_id);
+        topic_refusal(access, AclOperation::Read, (&name, topic.topic_id))
+    });
+    let refusals: Vec<Option<i16>> = refusals.collect();
+    let committed = match allowed {
+        Ok(()) => commit(&context, &request, &refusals).await,
+        Err(refused) => Err(refused),
+    };
     let mut results = match &committed {
         Ok(response) => response.offsets.iter(),
         Err(_) => [].iter(),
     };
     let failure = committed.as_ref().err();
     let version = context.version;
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = request.topics.into_iter().zip(refusals).map(|(topic, refusal)| {
         let topic_id = topic.topic_id;
         let partitions = topic.partitions.into_iter().map(|part| {
+            if let Some(error_code) = refusal {
+                return OffsetCommitResponsePartition {
+                    partition_index: part.partition_index,
+                    error_code,
+                };
+            }
             let result = results
                 .next()
                 .and_then(|result| result.error.clone())
@@ -146,9 +170,11 @@ pub(super) async fn offset_commit(
     }
 }
 
+/// Commits the offsets of the topics that are not refused.
 async fn commit(
     context: &RequestContext,
     request: &OffsetCommitRequest,
+    refusals: &[Option<i16>],
 ) -> Result<v1::CommitOffsetsResponse, Error> {
     let deps = &context.client.deps;
     // Before the names of topics are copied for each partition.
@@ -156,7 +182,10 @@ async fn commit(
     deps.groups.deps().limits.check_offset_count(count)?;
     let view = deps.directory.view();
     let mut offsets = Vec::with_capacity(count);
-    for topic in &request.topics {
+    for (topic, refusal) in request.topics.iter().zip(refusals) {
+        if refusal.is_some() {
+            continue;
+        }
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
         offsets.extend(topic.partitions.iter().map(|part| v1::CommitOffset {
             topic: name.clone(),
@@ -166,6 +195,9 @@ async fn commit(
             metadata: part.committed_metadata.clone().unwrap_or_default(),
             topic_id: topic_id.clone(),
         }));
+    }
+    if offsets.is_empty() && refusals.iter().any(Option::is_some) {
+        return Ok(v1::CommitOffsetsResponse::default());
     }
     let commit = v1::CommitOffsetsRequest {
         group_id: request.group_id.clone(),
@@ -202,6 +234,11 @@ pub(super) async fn offset_fetch(
             ..OffsetFetchResponse::default()
         };
     }
+    let named = match context.version {
+        // Later versions have a code for all topics.
+        ..2 => request.topics.clone().unwrap_or_default(),
+        _ => Vec::new(),
+    };
     // Before version 2 there is no null; a list without topics asks for none.
     let topics = request.topics.map(|topics| {
         let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
@@ -217,7 +254,19 @@ pub(super) async fn offset_fetch(
         ..OffsetFetchRequestGroup::default()
     };
     let fetched = fetch_group(&context, group).await;
-    let topics = fetched.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
+    let failed = named
+        .into_iter()
+        .filter(|_| fetched.error_code != 0)
+        .map(|topic| {
+            let topic = OffsetFetchRequestTopics {
+                name: topic.name,
+                topic_id: Uuid::nil(),
+                partition_indexes: topic.partition_indexes,
+            };
+            failed_topic(&topic, fetched.error_code)
+        });
+    let topics = failed.chain(fetched.topics);
+    let topics = topics.map(|topic| OffsetFetchResponseTopic {
         name: topic.name,
         partitions: topic.partitions.into_iter().map(old_partition).collect(),
     });
@@ -254,6 +303,8 @@ async fn fetched_topics(
     context: &RequestContext,
     group: OffsetFetchRequestGroup,
 ) -> Result<Vec<OffsetFetchResponseTopics>, Error> {
+    let access = context.access();
+    access.check_group(AclOperation::Describe, &group.group_id)?;
     let groups = &context.client.deps.groups;
     if group.member_id.is_some() || group.member_epoch >= 0 {
         let member_id = group.member_id.as_deref().unwrap_or_default();
@@ -270,8 +321,13 @@ async fn fetched_topics(
     let mut partitions = Vec::with_capacity(count);
     for topic in wanted {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
+        let named = (name.as_str(), topic.topic_id);
+        if let Some(code) = topic_refusal(access, AclOperation::Describe, named) {
+            topics.push(failed_topic(topic, code));
+            continue;
+        }
         if name.is_empty() && !topic.topic_id.is_nil() {
-            topics.push(unknown_topic(topic));
+            topics.push(failed_topic(topic, UNKNOWN_TOPIC_ID));
             continue;
         }
         let indexes = topic.partition_indexes.iter();
@@ -288,7 +344,8 @@ async fn fetched_topics(
         group_id: group.group_id,
         partitions,
     };
-    for offset in groups.fetch_offsets(&request).await?.offsets {
+    let fetched = groups.fetch_offsets(&request).await?.offsets.into_iter();
+    for offset in fetched.filter(|offset| is_visible(access, &offset.topic)) {
         let topic_id = view
             .topic(&offset.topic)
             .map_or(Uuid::nil(), |topic| topic.record.topic_id);
@@ -306,8 +363,8 @@ async fn fetched_topics(
     Ok(topics)
 }
 
-/// Returns the answer for a topic whose id is that of none.
-fn unknown_topic(topic: &OffsetFetchRequestTopics) -> OffsetFetchResponseTopics {
+/// Returns the answer for a topic of which no offset may be read, or whose id is that of none.
+fn failed_topic(topic: &OffsetFetchRequestTopics, error_code: i16) -> OffsetFetchResponseTopics {
     let partitions = topic
         .partition_indexes
         .iter()
@@ -315,13 +372,13 @@ fn unknown_topic(topic: &OffsetFetchRequestTopics) -> OffsetFetchResponseTopics 
             partition_index: *partition,
             committed_offset: -1,
             metadata: Some(String::new()),
-            error_code: UNKNOWN_TOPIC_ID,
+            error_code,
             ..OffsetFetchResponsePartitions::default()
         });
     OffsetFetchResponseTopics {
+        name: topic.name.clone(),
         topic_id: topic.topic_id,
         partitions: partitions.collect(),
-        ..OffsetFetchResponseTopics::default()
     }
 }
 

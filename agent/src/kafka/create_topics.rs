@@ -9,10 +9,12 @@ use streamhouse_core::{
         CreateTopicsResponse, CreateTopicsTopic, CreateTopicsTopicResult,
     },
     protocol::v1,
+    security::{AclOperation, AclResourceType},
 };
 use uuid::Uuid;
 
 use super::{
+    access::{TOPIC_AUTHORIZATION_FAILED, check_creation},
     assignment, configs,
     error::{ErrorFamily, kafka_code},
     request::{RepeatedNames, RequestContext},
@@ -58,6 +60,7 @@ async fn create_topic(
     topic: CreateTopicsTopic,
     validate_only: bool,
 ) -> Result<CreateTopicsTopicResult, Error> {
+    check_creation(context.access(), &topic.name)?;
     let deps = &context.client.deps;
     let request = v1::CreateTopicRequest {
         partitions: partition_count(context, &topic)?,
@@ -66,6 +69,15 @@ async fn create_topic(
         validate_only,
     };
     let created = topics::create(&deps.topics, request).await?;
+    let (operation, topic) = (AclOperation::DescribeConfigs, AclResourceType::Topic);
+    if !context.access().allows(operation, topic, &created.name) {
+        return Ok(CreateTopicsTopicResult {
+            topic_id: created.topic_id.parse().unwrap_or(Uuid::nil()),
+            topic_config_error_code: TOPIC_AUTHORIZATION_FAILED,
+            name: created.name,
+            ..CreateTopicsTopicResult::default()
+        });
+    }
     let configs =
         configs::topic_settings(&created).map(|(name, value, config_source)| CreateTopicsConfigResult {
             name,

@@ -10,7 +10,7 @@ use streamhouse_core::kafka::{
 use tokio::time::Instant;
 
 use super::{
-    admin, alter_configs, api, configs, consumer_groups, coordinator, create_topics,
+    acls, admin, alter_configs, api, client_quotas, configs, consumer_groups, coordinator, create_topics,
     error::{INVALID_REQUEST, UNSUPPORTED_VERSION},
     fetch,
     frame::RequestFrame,
@@ -18,7 +18,9 @@ use super::{
     refusal::refused,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
     request_memory::RequestMemory,
-    topic_partitions,
+    sasl,
+    sasl_stage::SaslAdmission,
+    scram_credentials, topic_partitions,
 };
 use crate::metrics::{ClientSoftware, FrameRefusal};
 
@@ -37,20 +39,26 @@ pub(super) struct StartedRequest {
 /// # Errors
 ///
 /// If the connection must end: the request cannot be decoded, its version is not served, or the
-/// client may not send it.
+/// client may not send it, because it has not authenticated or its credential was changed since.
 pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::Result<StartedRequest> {
+    if client.sasl.awaits_raw_token() {
+        return Ok(started(sasl::raw_token(client, frame)));
+    }
     let mut reader = reader_of(&frame);
     let header = decode_request_header(&mut reader).map_err(malformed)?;
+    let admission = client.sasl.admit(header.api_key)?;
+    check_credential(&client)?;
     let api_version = header.api_version;
     let Some(key) = served_api(&header) else {
         return refuse_request(&client, header);
     };
+    if admission == SaslAdmission::RefuseState {
+        let answer = sasl::refuse_state(key, api_version, header.correlation_id);
+        return Ok(started(async move { answer }));
+    }
     client.set_client_id(header.client_id.as_deref().unwrap_or_default());
-    client
-        .principal
-        .authorize_request(key)
-        .map_err(|problem| io::Error::new(io::ErrorKind::PermissionDenied, problem.to_string()))?;
     let context = RequestContext {
+        access: client.access(),
         client,
         version: api_version,
         client_id: header.client_id.clone().unwrap_or_default(),
@@ -76,6 +84,15 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
         answer: answer.boxed(),
         serial,
     })
+}
+
+/// Checks that the credential of a client, if it has authenticated, is still the stored one.
+fn check_credential(client: &KafkaClient) -> io::Result<()> {
+    if client.has_current_credential() {
+        return Ok(());
+    }
+    let message = "the client's credential was changed or deleted since it has authenticated";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 /// Returns the API of a request, if its version is served.
@@ -171,14 +188,11 @@ fn serve(
         correlation_id,
         frame,
     };
-    if key == ApiKey::Fetch {
-        let (request, taken) = decode(parts.reader, parts.context.version)?;
-        let memory = held_while_served(key, parts.frame, taken);
-        return Ok(started(async move {
-            let answer = fetch::serve(parts.context, request, correlation_id).await;
-            drop(memory);
-            answer
-        }));
+    match key {
+        ApiKey::Fetch => return answer(parts, fetch::serve),
+        ApiKey::SaslHandshake => return answer(parts, sasl::handshake),
+        ApiKey::SaslAuthenticate => return answer(parts, sasl::authenticate),
+        _ => {}
     }
     served!(key, parts;
         ApiVersions => api_versions,
@@ -203,6 +217,13 @@ fn serve(
         DescribeCluster => admin::describe_cluster,
         ConsumerGroupHeartbeat => consumer_groups::consumer_group_heartbeat,
         ConsumerGroupDescribe => consumer_groups::consumer_group_describe,
+        DescribeAcls => acls::describe_acls,
+        CreateAcls => acls::create_acls,
+        DeleteAcls => acls::delete_acls,
+        DescribeClientQuotas => client_quotas::describe_client_quotas,
+        AlterClientQuotas => client_quotas::alter_client_quotas,
+        DescribeUserScramCredentials => scram_credentials::describe_user_scram_credentials,
+        AlterUserScramCredentials => scram_credentials::alter_user_scram_credentials,
         DescribeConfigs => configs::describe_configs,
         AlterConfigs => alter_configs::alter_configs,
         IncrementalAlterConfigs => alter_configs::incremental_alter_configs,
@@ -212,6 +233,23 @@ fn serve(
         DescribeProducers => producers::describe_producers,
         DescribeTopicPartitions => topic_partitions::describe_topic_partitions,
     )
+}
+
+/// Decodes a request and starts to serve it by a function that encodes the answer itself.
+fn answer<R, F, S>(parts: RequestParts, function: F) -> io::Result<StartedRequest>
+where
+    R: KafkaRequest + Send + 'static,
+    F: FnOnce(RequestContext, R, i32) -> S + Send + 'static,
+    S: Future<Output = KafkaAnswer> + Send + 'static,
+{
+    let (request, taken) = decode(parts.reader, parts.context.version)?;
+    let memory = held_while_served(R::KEY, parts.frame, taken);
+    let answered = function(parts.context, request, parts.correlation_id);
+    Ok(started(async move {
+        let answer = answered.await;
+        drop(memory);
+        answer
+    }))
 }
 
 /// Decodes a request and starts to serve it.

@@ -9,10 +9,12 @@ use streamhouse_core::{
         FetchResponse, FetchTopic, FetchableTopicResponse, RecordBuffers,
     },
     protocol::v1,
+    security::AclOperation,
 };
 use uuid::Uuid;
 
 use super::{
+    access::topic_refusal,
     brokers::{self, BrokerAddresses, KafkaBroker},
     error::{ErrorFamily, FENCED_LEADER_EPOCH, FETCH_SESSION_ID_NOT_FOUND, NOT_LEADER, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
@@ -100,9 +102,14 @@ fn wanted_topics(context: &RequestContext, topics: Vec<FetchTopic>, rack: &str) 
     };
     let topics = topics.into_iter().map(|topic| {
         let named = named_topic(&view, topic.topic.clone(), topic.topic_id);
+        let to_read = (named.name.as_str(), topic.topic_id);
+        let refused = topic_refusal(context.access(), AclOperation::Read, to_read);
         let wanted = topic.partitions.into_iter().map(|wanted| {
             let topic = named.clone();
-            let answered = redirect(context, (&view, &brokers), &topic, &wanted, rack);
+            let answered = match refused {
+                Some(code) => Some(empty_data(wanted.partition, code)),
+                None => redirect(context, (&view, &brokers), &topic, &wanted, rack),
+            };
             WantedPartition {
                 topic,
                 wanted,

@@ -108,6 +108,12 @@ impl FrameReader {
         }
     }
 
+    /// Changes the size of the frames that have not begun, and where their memory comes from.
+    pub(super) fn set_limits(&mut self, max_bytes: usize, is_authenticated: bool) {
+        self.max_bytes = max_bytes;
+        self.budgets.set_authenticated(is_authenticated);
+    }
+
     /// Returns the next frame; `None` if the client has closed the connection between two frames.
     /// Waits for memory before it reads more of a frame than is read ahead.
     ///
@@ -298,8 +304,9 @@ mod tests {
     }
 
     fn reader_of(budget: &ByteBudget) -> FrameReader {
-        let produce = ByteBudget::new(0);
-        FrameReader::new(RequestBudgets::new(budget.clone(), produce), 100_000)
+        let [produce, unauthenticated] = [0; 2].map(ByteBudget::new);
+        let budgets = RequestBudgets::new(budget.clone(), produce, unauthenticated);
+        FrameReader::new(budgets, 100_000)
     }
 
     /// Returns the memory of a frame of an API that does not exist.

@@ -11,11 +11,12 @@ use streamhouse_core::{
         ListGroupsGroup, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
     },
     protocol::v1,
+    security::{AclOperation, AclResourceType},
 };
 
 use super::{
+    access::{allows_cluster, group_operations},
     error::{ErrorFamily, kafka_code, result_code},
-    metadata::OPERATIONS_NOT_ASKED,
     request::{RequestContext, each_once},
 };
 use crate::groups::{GroupType, coordinator::JoinOutcome};
@@ -23,12 +24,17 @@ use crate::groups::{GroupType, coordinator::JoinOutcome};
 const GROUP_ID_NOT_FOUND: i16 = 69;
 /// MEMBER_ID_REQUIRED
 const MEMBER_ID_REQUIRED: i16 = 79;
-/// What a client without authorisation may do with a group: read, describe, delete, and describe
-/// and alter its settings.
-pub(super) const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 
 /// Serves JoinGroup.
 pub(super) async fn join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
+    let refused = |error_code, member_id| JoinGroupResponse {
+        error_code,
+        member_id,
+        ..JoinGroupResponse::default()
+    };
+    if let Err(error) = may_join(&context, &request.group_id) {
+        return refused(kafka_code(ErrorFamily::Group, &error), request.member_id);
+    }
     let groups = &context.client.deps.groups;
     let require_known = context.version >= 4;
     // Version 0 has no time of its own for rebalances.
@@ -52,11 +58,6 @@ pub(super) async fn join_group(context: RequestContext, request: JoinGroupReques
         session_timeout_ms: u32::try_from(request.session_timeout_ms).unwrap_or_default(),
         rebalance_timeout_ms: u32::try_from(rebalance_timeout_ms).unwrap_or_default(),
         require_known_member_id: require_known,
-    };
-    let refused = |error_code, member_id| JoinGroupResponse {
-        error_code,
-        member_id,
-        ..JoinGroupResponse::default()
     };
     match groups.join(join, &context.client.host(), require_known).await {
         Ok(JoinOutcome::Joined(joined)) => joined_response(joined, protocol_type),
@@ -86,8 +87,19 @@ fn instance_id(instance_id: String) -> Option<String> {
     Some(instance_id).filter(|instance_id| !instance_id.is_empty())
 }
 
+/// Checks that the client may be a member of a group.
+fn may_join(context: &RequestContext, group_id: &str) -> Result<(), Error> {
+    context.access().check_group(AclOperation::Read, group_id)
+}
+
 /// Serves SyncGroup.
 pub(super) async fn sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
+    if let Err(error) = may_join(&context, &request.group_id) {
+        return SyncGroupResponse {
+            error_code: kafka_code(ErrorFamily::Group, &error),
+            ..SyncGroupResponse::default()
+        };
+    }
     let assignments = request.assignments.into_iter().map(|given| v1::MemberAssignment {
         member_id: given.member_id,
         // A copy, so that the group does not hold the whole frame.
@@ -121,6 +133,12 @@ pub(super) async fn sync_group(context: RequestContext, request: SyncGroupReques
 
 /// Serves Heartbeat.
 pub(super) async fn heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+    if let Err(error) = may_join(&context, &request.group_id) {
+        return HeartbeatResponse {
+            error_code: kafka_code(ErrorFamily::Group, &error),
+            ..HeartbeatResponse::default()
+        };
+    }
     let heartbeat = v1::HeartbeatRequest {
         group_id: request.group_id,
         generation: request.generation_id,
@@ -140,6 +158,12 @@ pub(super) async fn heartbeat(context: RequestContext, request: HeartbeatRequest
 
 /// Serves LeaveGroup.
 pub(super) async fn leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    if let Err(error) = may_join(&context, &request.group_id) {
+        return LeaveGroupResponse {
+            error_code: kafka_code(ErrorFamily::Group, &error),
+            ..LeaveGroupResponse::default()
+        };
+    }
     let groups = &context.client.deps.groups;
     let single = context.version < 3;
     let members = if single {
@@ -183,12 +207,12 @@ pub(super) async fn describe_groups(
     let group_ids = each_once(request.groups, String::clone);
     let mut groups = Vec::with_capacity(group_ids.len());
     for group_id in group_ids {
-        let mut group = described_group(&context, group_id).await;
-        group.authorized_operations = match request.include_authorized_operations {
-            true => GROUP_OPERATIONS,
-            false => OPERATIONS_NOT_ASKED,
-        };
-        groups.push(group);
+        let is_asked = request.include_authorized_operations;
+        let authorized_operations = group_operations(context.access(), &group_id, is_asked);
+        groups.push(DescribeGroupsGroup {
+            authorized_operations,
+            ..described_group(&context, group_id).await
+        });
     }
     DescribeGroupsResponse {
         groups,
@@ -197,7 +221,10 @@ pub(super) async fn describe_groups(
 }
 
 async fn described_group(context: &RequestContext, group_id: String) -> DescribeGroupsGroup {
-    let described = context.client.deps.groups.describe(&group_id).await;
+    let described = match context.access().check_group(AclOperation::Describe, &group_id) {
+        Ok(()) => context.client.deps.groups.describe(&group_id).await,
+        Err(refused) => Err(refused),
+    };
     let described = match described {
         Ok(described) if described.group_type == GroupType::Classic.name() => described,
         // Groups of the consumer protocol are described by ConsumerGroupDescribe only.
@@ -276,8 +303,14 @@ pub(super) async fn list_groups(context: RequestContext, request: ListGroupsRequ
     let matches = |filter: &[String], value: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
+    let access = context.access();
+    let is_all_visible = allows_cluster(access, AclOperation::Describe);
+    let is_visible = |group_id: &str| {
+        is_all_visible || access.allows(AclOperation::Describe, AclResourceType::Group, group_id)
+    };
     let own = listed.into_iter().filter(|group| {
         groups.is_coordinator_of(&group.group_id)
+            && is_visible(&group.group_id)
             && matches(&request.states_filter, &group.state)
             && matches(&request.types_filter, &group.group_type)
     });
@@ -302,7 +335,10 @@ pub(super) async fn delete_groups(
     let groups = &context.client.deps.groups;
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let deleted: Result<(), Error> = groups.delete(&group_id).await;
+        let deleted = match context.access().check_group(AclOperation::Delete, &group_id) {
+            Ok(()) => groups.delete(&group_id).await,
+            Err(refused) => Err(refused),
+        };
         results.push(DeleteGroupsResult {
             error_code: result_code(ErrorFamily::Group, &deleted),
             group_id,

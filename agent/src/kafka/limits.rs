@@ -13,6 +13,15 @@ pub(super) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const ANSWER_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests may take that are being served when the listener stops.
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(750);
+/// How long a connection may take until its client has authenticated.
+pub(super) const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client whose authentication has failed waits for its answer: Kafka's
+/// `connection.failed.authentication.delay.ms`. Some clients try again at once.
+pub(super) const FAILED_AUTHENTICATION_DELAY: Duration = Duration::from_millis(100);
+/// How soon a connection may authenticate again, as in Kafka.
+pub(super) const MIN_REAUTHENTICATION_INTERVAL: Duration = Duration::from_secs(1);
+/// Size of a request of a client that has not authenticated, in bytes.
+pub(super) const MAX_UNAUTHENTICATED_FRAME: usize = 64 << 10;
 /// Bytes of a request beside its records.
 pub(super) const REQUEST_OVERHEAD: usize = 64 << 10;
 /// Answers of this size or less take no memory of the budget: a connection has one of them.

@@ -8,6 +8,7 @@ use streamhouse_core::{
         DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult,
         DescribeLogDirsTopic,
     },
+    security::AclOperation,
 };
 use streamhouse_metadata::LogBounds;
 
@@ -30,6 +31,12 @@ pub(super) async fn describe_log_dirs(
     context: RequestContext,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
+    if let Err(error) = context.access().check_cluster(AclOperation::Describe) {
+        return DescribeLogDirsResponse {
+            error_code: kafka_code(ErrorFamily::Admin, &error),
+            ..DescribeLogDirsResponse::default()
+        };
+    }
     let deps = &context.client.deps;
     let view = deps.directory.view();
     let mut result = DescribeLogDirsResult {

@@ -1,6 +1,6 @@
 //! Metadata: brokers, topics and the leaders of their partitions.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use streamhouse_core::{
     Error,
@@ -10,27 +10,25 @@ use streamhouse_core::{
         MetadataResponsePartition, MetadataResponseTopic,
     },
     protocol::v1,
+    security::AclResourceType,
 };
 use streamhouse_metadata::PartitionEntry;
 use uuid::Uuid;
 
 use super::{
+    access::{
+        OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, authorized_operations, check_creation,
+        cluster_operations, is_visible,
+    },
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, kafka_code},
     request::{RequestContext, each_once},
 };
 use crate::{
     directory::{ClusterView, DirectoryTopic},
+    security::ClientAccess,
     topics,
 };
-
-/// What a client without authorisation may do with a topic: read, write, create, delete, alter,
-/// describe, and describe and alter its settings; one bit for each of Kafka's operations.
-pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// What it may do with the cluster: create, alter, describe, and so on.
-pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
-/// No operations were asked for.
-pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
@@ -45,63 +43,120 @@ const FIRST_WITH_LISTENER_ERRORS: i16 = 6;
 
 /// Serves Metadata.
 pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) -> MetadataResponse {
-    let deps = &context.client.deps;
     // Version 0 has no null: no topics are all topics.
     let wanted = request
         .topics
         .filter(|topics| context.version > 0 || !topics.is_empty())
         .map(|topics| each_once(topics, |topic| (topic.topic_id, topic.name.clone())));
-    let mut view = deps.directory.view();
-    let is_known = |view: &ClusterView, topic: &MetadataRequestTopic| find(view, topic).is_some();
-    let unknown = wanted.iter().flatten().any(|topic| !is_known(&view, topic));
-    if view.version == 0 || unknown {
-        view = deps.directory.refresh().await;
-    }
+    let mut finder = TopicFinder::new(&context, wanted.as_deref()).await;
     if request.allow_auto_topic_creation {
-        let missing: Vec<String> = wanted
-            .iter()
-            .flatten()
-            .filter(|topic| topic.topic_id.is_nil() && !is_known(&view, topic))
-            .filter_map(|topic| topic.name.clone())
-            .collect();
-        if create_missing(&context, missing).await {
-            view = deps.directory.view();
-        }
+        finder.create_missing(&context, wanted.as_deref()).await;
     }
+    let view = &finder.view;
     context
-        .reserve_answer(answer_memory(&view, wanted.as_deref()))
+        .reserve_answer(answer_memory(view, wanted.as_deref()))
         .await;
     let without_address = match context.version {
         FIRST_WITH_LISTENER_ERRORS.. => LISTENER_NOT_FOUND,
         _ => LEADER_NOT_AVAILABLE,
     };
-    let cluster = DescribedCluster::new(&view, &context, without_address);
+    let cluster = DescribedCluster::new(view, &context, without_address);
     let asked = request.include_topic_authorized_operations;
     let describe = |topic: &Arc<DirectoryTopic>| cluster.topic(topic, asked);
     let topics = match &wanted {
         None => view
             .topics()
-            .filter(|topic| !topic.record.internal)
+            .filter(|topic| !topic.record.internal && is_visible(context.access(), &topic.record.name))
             .map(describe)
             .collect(),
         Some(wanted) => wanted
             .iter()
-            .map(|topic| find(&view, topic).map_or_else(|| unknown_topic(topic), describe))
+            .map(|topic| finder.find(topic).map_or_else(|| finder.missing(topic), describe))
             .collect(),
     };
-    let cluster_operations = request.include_cluster_authorized_operations;
+    let cluster_authorized_operations = match request.include_cluster_authorized_operations {
+        true => cluster_operations(context.access()),
+        false => OPERATIONS_NOT_ASKED,
+    };
     let brokers = cluster.brokers;
     MetadataResponse {
         controller_id: brokers.first().map_or(-1, |broker| broker.node_id),
         brokers: brokers.into_iter().map(described_broker).collect(),
         cluster_id: Some(view.cluster_id.clone()),
         topics,
-        cluster_authorized_operations: if cluster_operations {
-            CLUSTER_OPERATIONS
-        } else {
-            OPERATIONS_NOT_ASKED
-        },
+        cluster_authorized_operations,
         ..MetadataResponse::default()
+    }
+}
+
+/// Finds the topics that a client may know of.
+struct TopicFinder<'a> {
+    access: &'a ClientAccess,
+    view: Arc<ClusterView>,
+    /// Topics that do not exist and that the client may not create.
+    uncreatable: BTreeSet<String>,
+}
+
+impl<'a> TopicFinder<'a> {
+    /// Creates a finder whose view is new if a topic is not found in the present one. A topic that
+    /// the client may not know of takes as long as one that does not exist.
+    async fn new(context: &'a RequestContext, wanted: Option<&[MetadataRequestTopic]>) -> Self {
+        let directory = &context.client.deps.directory;
+        let mut finder = Self {
+            access: context.access(),
+            view: directory.view(),
+            uncreatable: BTreeSet::new(),
+        };
+        let mut wanted = wanted.into_iter().flatten();
+        if finder.view.version == 0 || wanted.any(|topic| finder.is_missing(topic)) {
+            finder.view = directory.refresh().await;
+        }
+        finder
+    }
+
+    fn find(&self, wanted: &MetadataRequestTopic) -> Option<&Arc<DirectoryTopic>> {
+        find(&self.view, wanted).filter(|topic| is_visible(self.access, &topic.record.name))
+    }
+
+    /// Returns whether a topic is named of which the client may not know whether it exists.
+    fn is_refused(&self, wanted: &MetadataRequestTopic) -> bool {
+        let name = wanted.name.as_deref().filter(|_| wanted.topic_id.is_nil());
+        name.is_some_and(|name| !is_visible(self.access, name))
+    }
+
+    fn is_missing(&self, wanted: &MetadataRequestTopic) -> bool {
+        !self.is_refused(wanted) && self.find(wanted).is_none()
+    }
+
+    /// Creates the topics that do not exist, if the client may.
+    async fn create_missing(&mut self, context: &RequestContext, wanted: Option<&[MetadataRequestTopic]>) {
+        let Some(partitions) = context.client.deps.auto_create_partitions else {
+            return;
+        };
+        let wanted = wanted.into_iter().flatten();
+        let missing = wanted.filter(|topic| topic.topic_id.is_nil() && self.is_missing(topic));
+        let missing = missing.filter_map(|topic| topic.name.clone());
+        let (creatable, uncreatable) = missing.partition(|name| check_creation(self.access, name).is_ok());
+        self.uncreatable = uncreatable;
+        if create_topics(context, creatable, partitions).await {
+            self.view = context.client.deps.directory.view();
+        }
+    }
+
+    /// Returns the answer for a topic that was not found.
+    fn missing(&self, wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
+        let name = wanted.name.as_deref().filter(|_| wanted.topic_id.is_nil());
+        let is_uncreatable = name.is_some_and(|name| self.uncreatable.contains(name));
+        MetadataResponseTopic {
+            error_code: match self.is_refused(wanted) || is_uncreatable {
+                true => TOPIC_AUTHORIZATION_FAILED,
+                false => missing_topic_code(wanted.name.as_deref(), wanted.topic_id),
+            },
+            name: wanted.name.clone(),
+            topic_id: wanted.topic_id,
+            topic_authorized_operations: OPERATIONS_NOT_ASKED,
+            ..MetadataResponseTopic::default()
+        }
     }
 }
 
@@ -127,12 +182,9 @@ fn find<'a>(view: &'a ClusterView, wanted: &MetadataRequestTopic) -> Option<&'a 
     found.filter(|topic| !topic.record.internal)
 }
 
-/// Creates topics that do not exist. Returns whether one was created.
-async fn create_missing(context: &RequestContext, names: Vec<String>) -> bool {
+/// Creates topics. Returns whether one was created.
+async fn create_topics(context: &RequestContext, names: BTreeSet<String>, partitions: i32) -> bool {
     let deps = &context.client.deps;
-    let Some(partitions) = deps.auto_create_partitions else {
-        return false;
-    };
     let mut created = false;
     for name in names {
         let request = v1::CreateTopicRequest {
@@ -158,19 +210,10 @@ pub(super) fn missing_topic_code(name: Option<&str>, topic_id: Uuid) -> i16 {
     }
 }
 
-fn unknown_topic(wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
-    MetadataResponseTopic {
-        error_code: missing_topic_code(wanted.name.as_deref(), wanted.topic_id),
-        name: wanted.name.clone(),
-        topic_id: wanted.topic_id,
-        topic_authorized_operations: OPERATIONS_NOT_ASKED,
-        ..MetadataResponseTopic::default()
-    }
-}
-
 /// The cluster as the clients of one listener see it.
 pub(super) struct DescribedCluster<'a> {
     view: &'a ClusterView,
+    access: &'a ClientAccess,
     /// In the order of their numbers.
     brokers: Vec<KafkaBroker>,
     /// The code of a partition whose leader has no address on the listener.
@@ -178,9 +221,10 @@ pub(super) struct DescribedCluster<'a> {
 }
 
 impl<'a> DescribedCluster<'a> {
-    pub(super) fn new(view: &'a ClusterView, context: &RequestContext, without_address: i16) -> Self {
+    pub(super) fn new(view: &'a ClusterView, context: &'a RequestContext, without_address: i16) -> Self {
         Self {
             view,
+            access: context.access(),
             brokers: brokers::all(view, &context.client.addresses),
             without_address,
         }
@@ -201,10 +245,9 @@ impl<'a> DescribedCluster<'a> {
             name: Some(topic.record.name.clone()),
             topic_id: topic.record.topic_id,
             partitions: partitions.collect(),
-            topic_authorized_operations: if operations {
-                TOPIC_OPERATIONS
-            } else {
-                OPERATIONS_NOT_ASKED
+            topic_authorized_operations: match operations {
+                true => authorized_operations(self.access, AclResourceType::Topic, &topic.record.name),
+                false => OPERATIONS_NOT_ASKED,
             },
             ..MetadataResponseTopic::default()
         }

@@ -7,12 +7,15 @@
 //! size, and takes memory for a request before it reads it; a request that cannot be decoded ends
 //! its connection and nothing else. `limits` has the numbers.
 
+mod access;
+mod acls;
 mod admin;
 mod alter_configs;
 mod api;
 mod assignment;
 mod broker_settings;
 mod brokers;
+mod client_quotas;
 mod configs;
 mod connection;
 mod consumer_groups;
@@ -33,6 +36,10 @@ mod producers;
 mod refusal;
 mod request;
 mod request_memory;
+mod sasl;
+mod sasl_stage;
+mod scram_credentials;
+mod security_admin;
 mod topic_partitions;
 
 #[cfg(test)]
@@ -51,7 +58,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::{
     directory::ClusterDirectory, fetch::FetchDeps, groups::GroupCoordinator, memory::ByteBudget,
-    metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps,
+    metrics::AgentMetrics, produce::ProduceDeps, security::ClientSecurity, topics::TopicDeps,
 };
 
 pub use self::{api::reference_markdown, brokers::BrokerAddresses};
@@ -77,11 +84,15 @@ pub struct KafkaDeps {
     pub request_memory: ByteBudget,
     /// What Produce requests may have of it.
     pub produce_request_memory: ByteBudget,
+    /// What clients that have not authenticated may have of it.
+    pub unauthenticated_request_memory: ByteBudget,
     /// Maximum size of one request, in bytes.
     pub max_request_bytes: usize,
     /// Number of partitions of a topic that is created because a client asks for it; `None` if
     /// topics are not created so.
     pub auto_create_partitions: Option<i32>,
+    /// Authenticates clients, and decides what they may do.
+    pub security: Arc<ClientSecurity>,
 }
 
 /// A connection of a client.

@@ -14,10 +14,12 @@ use streamhouse_core::{
         OffsetForLeaderEpochResponse, OffsetForLeaderEpochTopicResult,
     },
     protocol::v1,
+    security::AclOperation,
 };
 use streamhouse_metadata::LogBounds;
 
 use super::{
+    access::{TOPIC_AUTHORIZATION_FAILED, allows_cluster, refused_topics},
     error::{
         ErrorFamily, FENCED_LEADER_EPOCH, INVALID_REQUEST, UNKNOWN_LEADER_EPOCH, UNSUPPORTED_VERSION,
         kafka_code, result_code,
@@ -41,14 +43,16 @@ pub(super) async fn list_offsets(
 ) -> ListOffsetsResponse {
     let deps = &context.client.deps;
     let view = deps.directory.view();
-    if !request
+    let named = request.topics.iter().map(|topic| topic.name.as_str());
+    let refused = refused_topics(context.access(), AclOperation::Describe, named);
+    let visible = request
         .topics
         .iter()
-        .all(|topic| view.topic(&topic.name).is_some())
-    {
+        .filter(|topic| !refused.contains(topic.name.as_str()));
+    if !visible.clone().all(|topic| view.topic(&topic.name).is_some()) {
         deps.directory.refresh().await;
     }
-    let wanted = request.topics.iter().flat_map(|topic| {
+    let wanted = visible.flat_map(|topic| {
         let partitions = topic.partitions.iter();
         partitions.map(|partition| (topic.name.as_str(), partition.partition_index))
     });
@@ -59,6 +63,7 @@ pub(super) async fn list_offsets(
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
             let found = match answered.insert((topic.name.as_str(), wanted.partition_index)) {
+                _ if refused.contains(topic.name.as_str()) => Err(TOPIC_AUTHORIZATION_FAILED),
                 true => find_offset(&context, &logs, &topic.name, wanted).await,
                 false => Err(INVALID_REQUEST),
             };
@@ -197,18 +202,32 @@ pub(super) async fn offset_for_leader_epoch(
     context: RequestContext,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
-    let wanted = request.topics.iter().flat_map(|topic| {
+    let named = request.topics.iter().map(|topic| topic.topic.as_str());
+    let refused: HashSet<String> = match allows_cluster(context.access(), AclOperation::ClusterAction) {
+        true => HashSet::new(),
+        false => refused_topics(context.access(), AclOperation::Describe, named)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+    };
+    let visible = request
+        .topics
+        .iter()
+        .filter(|topic| !refused.contains(&topic.topic));
+    let wanted = visible.flat_map(|topic| {
         let partitions = topic.partitions.iter();
         partitions.map(|partition| (topic.topic.as_str(), partition.partition))
     });
     let logs = LogPositions::read(&context, wanted.collect()).await;
     let topics = request.topics.into_iter().map(|topic| {
+        let is_refused = refused.contains(&topic.topic);
         let partitions = topic.partitions.into_iter().map(|wanted| {
             let mut end = OffsetForLeaderEpochEpochEndOffset {
                 partition: wanted.partition,
                 ..OffsetForLeaderEpochEpochEndOffset::default()
             };
             match logs.find(&topic.topic, wanted.partition) {
+                _ if is_refused => end.error_code = TOPIC_AUTHORIZATION_FAILED,
                 Ok((_, epoch, bounds)) => match check_epoch(wanted.current_leader_epoch, epoch) {
                     Ok(()) if wanted.leader_epoch <= epoch => {
                         (end.leader_epoch, end.end_offset) = (wanted.leader_epoch, bounds.high_watermark);
@@ -241,13 +260,17 @@ pub(super) async fn delete_records(
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let allowed = context.access().check_topic(AclOperation::Delete, &topic.name);
         for wanted in topic.partitions {
             let deletion = v1::DeleteRecordsRequest {
                 topic: topic.name.clone(),
                 partition: wanted.partition_index,
                 before_offset: wanted.offset,
             };
-            let deleted = topics::delete_records(&deps.topics, deletion).await;
+            let deleted = match &allowed {
+                Ok(()) => topics::delete_records(&deps.topics, deletion).await,
+                Err(refused) => Err(refused.clone()),
+            };
             partitions.push(DeleteRecordsPartitionResult {
                 partition_index: wanted.partition_index,
                 low_watermark: deleted.as_ref().map_or(-1, |low| *low),

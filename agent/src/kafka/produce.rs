@@ -11,10 +11,12 @@ use streamhouse_core::{
         ProduceLeaderIdAndEpoch, ProduceNodeEndpoint, ProduceRequest, ProduceResponse, TopicProduceResponse,
     },
     protocol::v1,
+    security::{AclOperation, AclResourceType},
 };
 use uuid::Uuid;
 
 use super::{
+    access::{CLUSTER_AUTHORIZATION_FAILED, allows_cluster, topic_refusal},
     brokers::{self, BrokerAddresses},
     error::{ErrorFamily, NOT_LEADER, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
@@ -86,6 +88,8 @@ pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) ->
     let mut accepted = Vec::new();
     for topic in request.topic_data {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name, topic.topic_id);
+        let named = (name.as_str(), topic.topic_id);
+        let refused = refused.or_else(|| topic_refusal(context.access(), AclOperation::Write, named));
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for part in topic.partition_data {
             let records = part.records.unwrap_or_default();
@@ -258,6 +262,11 @@ pub(super) async fn init_producer_id(
         response.producer_epoch = -1;
         return response;
     }
+    if !may_write_idempotently(&context) {
+        response.error_code = CLUSTER_AUTHORIZATION_FAILED;
+        response.producer_epoch = -1;
+        return response;
+    }
     match context.client.deps.metadata.allocate_producer_id().await {
         Ok(producer_id) => response.producer_id = producer_id,
         Err(error) => {
@@ -266,6 +275,12 @@ pub(super) async fn init_producer_id(
         }
     }
     response
+}
+
+fn may_write_idempotently(context: &RequestContext) -> bool {
+    let access = context.access();
+    access.allows_some(AclOperation::Write, AclResourceType::Topic)
+        || allows_cluster(access, AclOperation::IdempotentWrite)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use streamhouse_core::{
         DescribeProducersPartitionResponse, DescribeProducersProducerState, DescribeProducersRequest,
         DescribeProducersResponse, DescribeProducersTopicResponse,
     },
+    security::AclOperation,
 };
 use streamhouse_metadata::ActiveProducer;
 use uuid::Uuid;
@@ -60,6 +61,10 @@ async fn described(
         partition_index,
         ..DescribeProducersPartitionResponse::default()
     };
+    if let Err(error) = context.access().check_topic(AclOperation::Read, topic) {
+        response.error_code = kafka_code(ErrorFamily::Admin, &error);
+        return response;
+    }
     let record = view.partition(topic, partition_index);
     let Some(record) = record.filter(|_| !view.is_internal(topic)) else {
         response.error_code = missing_topic_code(Some(topic), Uuid::nil());

@@ -4,9 +4,13 @@ use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use streamhouse_core::{
@@ -15,12 +19,15 @@ use streamhouse_core::{
 };
 use tokio::{sync::OwnedSemaphorePermit, time::Duration};
 
-use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES};
+use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES, sasl_stage::SaslConnection};
 use crate::{
-    auth::ClientPrincipal,
     fetch::ResponseMemory,
     metrics::{ClientSoftware, CountedConnection},
+    security::ClientAccess,
 };
+
+/// No version of the users and ACLs.
+const UNCHECKED: i64 = -1;
 
 /// A client, as far as it has made itself known.
 #[derive(Debug)]
@@ -29,7 +36,11 @@ pub(super) struct KafkaClient {
     /// Those that the client's listener answers with.
     pub(super) addresses: BrokerAddresses,
     pub(super) host: Option<IpAddr>,
-    pub(super) principal: ClientPrincipal,
+    pub(super) sasl: SaslConnection,
+    /// What the client may do.
+    access: ArcSwap<ClientAccess>,
+    /// The version of the users and ACLs in which the client's credential was the stored one.
+    checked_version: AtomicI64,
     /// Counted by the client's software.
     connection: CountedConnection,
     /// Set once the connection has a client id.
@@ -40,13 +51,39 @@ impl KafkaClient {
     pub(super) fn new(deps: Arc<KafkaDeps>, addresses: BrokerAddresses, host: Option<IpAddr>) -> Self {
         let connection = deps.metrics.kafka.clients.connect(host);
         Self {
+            sasl: SaslConnection::new(&deps.security),
+            access: ArcSwap::from_pointee(deps.security.anonymous(host)),
+            checked_version: AtomicI64::new(UNCHECKED),
             deps,
             addresses,
             host,
-            principal: ClientPrincipal::default(),
             connection,
             identified: OnceLock::new(),
         }
+    }
+
+    /// Returns what the client may do, as it has authenticated by now.
+    pub(super) fn access(&self) -> Arc<ClientAccess> {
+        self.access.load_full()
+    }
+
+    /// Replaces what the client may do, when it has authenticated.
+    pub(super) fn replace_access(&self, access: ClientAccess) {
+        self.access.store(Arc::new(access));
+        self.checked_version.store(UNCHECKED, Ordering::Relaxed);
+    }
+
+    /// Returns whether the client's credential is still the stored one.
+    pub(super) fn has_current_credential(&self) -> bool {
+        let version = self.deps.security.version();
+        if self.checked_version.load(Ordering::Relaxed) == version {
+            return true;
+        }
+        let is_current = self.access.load().is_current();
+        if is_current {
+            self.checked_version.store(version, Ordering::Relaxed);
+        }
+        is_current
     }
 
     /// Counts the connection by the software that the client has named.
@@ -107,6 +144,8 @@ impl RepeatedNames {
 #[derive(Debug, Clone)]
 pub(super) struct RequestContext {
     pub(super) client: Arc<KafkaClient>,
+    /// What the client may do, as it had authenticated when the request began.
+    pub(super) access: Arc<ClientAccess>,
     pub(super) version: i16,
     pub(super) client_id: String,
     /// Memory that was taken for the answer before it was built.
@@ -114,6 +153,11 @@ pub(super) struct RequestContext {
 }
 
 impl RequestContext {
+    /// Returns what the client may do.
+    pub(super) fn access(&self) -> &ClientAccess {
+        &self.access
+    }
+
     /// Waits for the memory of an answer, before one is built that may be large.
     pub(super) async fn reserve_answer(&self, bytes: usize) {
         if bytes > SMALL_ANSWER_BYTES {

@@ -1,6 +1,7 @@
 //! Memory of requests: their bytes and what they are decoded to. Requests of both protocols share a
 //! budget. Produce requests may have a part of it, because they wait for the memory of their
-//! batches: when the object store is slow, heartbeats and fetches pass.
+//! batches: when the object store is slow, heartbeats and fetches pass. So may clients that have
+//! not authenticated: they cannot keep the others from being served.
 
 use std::{io, sync::Arc};
 
@@ -17,22 +18,43 @@ pub(super) struct RequestBudgets {
     all: ByteBudget,
     /// What Produce requests may have of it.
     produce: ByteBudget,
+    /// What clients that have not authenticated may have of it.
+    unauthenticated: ByteBudget,
+    is_authenticated: bool,
 }
 
 impl RequestBudgets {
-    pub(super) fn new(all: ByteBudget, produce: ByteBudget) -> Self {
-        Self { all, produce }
+    pub(super) fn new(all: ByteBudget, produce: ByteBudget, unauthenticated: ByteBudget) -> Self {
+        Self {
+            all,
+            produce,
+            unauthenticated,
+            is_authenticated: true,
+        }
+    }
+
+    /// Changes whether the requests are those of a client that has authenticated.
+    pub(super) fn set_authenticated(&mut self, is_authenticated: bool) {
+        self.is_authenticated = is_authenticated;
+    }
+
+    /// Returns the budget of the part that the requests of an API may have.
+    fn part(&self, api_key: i16) -> Option<&ByteBudget> {
+        match self.is_authenticated {
+            false => Some(&self.unauthenticated),
+            true => is_produce(api_key).then_some(&self.produce),
+        }
     }
 
     /// Returns the memory of a request of this length if there is some at once.
     pub(super) fn try_acquire(&self, api_key: i16, length: usize) -> Option<RequestMemory> {
         let bytes = wanted(api_key, length);
-        let produce = match is_produce(api_key) {
-            true => Some(self.produce.try_acquire(bytes).ok()?),
-            false => None,
+        let part = match self.part(api_key) {
+            Some(part) => Some(part.try_acquire(bytes).ok()?),
+            None => None,
         };
         let all = self.all.try_acquire(bytes).ok()?;
-        Some(RequestMemory::new(all, produce))
+        Some(RequestMemory::new(all, part))
     }
 
     /// Waits for the memory of a request of this length.
@@ -41,12 +63,12 @@ impl RequestBudgets {
     /// Never: the budgets are not closed.
     pub(super) async fn acquire(&self, api_key: i16, length: usize) -> io::Result<RequestMemory> {
         let bytes = wanted(api_key, length);
-        let produce = match is_produce(api_key) {
-            true => Some(self.produce.acquire(bytes).await.map_err(io::Error::other)?),
-            false => None,
+        let part = match self.part(api_key) {
+            Some(part) => Some(part.acquire(bytes).await.map_err(io::Error::other)?),
+            None => None,
         };
         let all = self.all.acquire(bytes).await.map_err(io::Error::other)?;
-        Ok(RequestMemory::new(all, produce))
+        Ok(RequestMemory::new(all, part))
     }
 
     /// Returns the memory that is taken.
@@ -72,19 +94,19 @@ pub(super) struct RequestMemory(Arc<Mutex<HeldMemory>>);
 #[derive(Debug)]
 struct HeldMemory {
     all: OwnedSemaphorePermit,
-    produce: Option<OwnedSemaphorePermit>,
+    part: Option<OwnedSemaphorePermit>,
 }
 
 impl RequestMemory {
-    fn new(all: OwnedSemaphorePermit, produce: Option<OwnedSemaphorePermit>) -> Self {
-        Self(Arc::new(Mutex::new(HeldMemory { all, produce })))
+    fn new(all: OwnedSemaphorePermit, part: Option<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new(Mutex::new(HeldMemory { all, part })))
     }
 
     /// Gives back all but this many bytes.
     pub(super) fn shrink_to(&self, bytes: usize) {
         let mut held = self.0.lock();
-        let HeldMemory { all, produce } = &mut *held;
-        for permit in [Some(all), produce.as_mut()].into_iter().flatten() {
+        let HeldMemory { all, part } = &mut *held;
+        for permit in [Some(all), part.as_mut()].into_iter().flatten() {
             let spare = permit.num_permits().saturating_sub(bytes);
             drop(permit.split(spare));
         }
@@ -97,7 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn produce_requests_have_a_part_of_the_memory_only() {
-        let budgets = RequestBudgets::new(ByteBudget::new(100_000), ByteBudget::new(50_000));
+        let [all, part, little] = [100_000, 50_000, 0].map(ByteBudget::new);
+        let budgets = RequestBudgets::new(all, part, little);
         let (produce, other) = (ApiKey::Produce.number(), ApiKey::Heartbeat.number());
         let first = budgets.try_acquire(produce, 20_000).unwrap();
         assert!(budgets.try_acquire(produce, 1_000).is_none());
@@ -108,5 +131,22 @@ mod tests {
         assert!(second.is_some());
         drop((first, second));
         assert_eq!((budgets.all.used(), budgets.produce.used()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn clients_that_have_not_authenticated_have_a_part_of_the_memory_only() {
+        let [all, produce, part] = [100_000, 50_000, 30_000].map(ByteBudget::new);
+        let others = RequestBudgets::new(all, produce, part);
+        let mut budgets = others.clone();
+        budgets.set_authenticated(false);
+        let handshake = ApiKey::SaslHandshake.number();
+        let taken: Vec<_> = (0..100)
+            .map_while(|_| budgets.try_acquire(handshake, 1_000))
+            .collect();
+        assert!(!taken.is_empty() && budgets.all.used() <= 30_000);
+        assert!(budgets.try_acquire(handshake, 1_000).is_none());
+        assert!(others.try_acquire(handshake, 1_000).is_some());
+        drop(taken);
+        assert_eq!(budgets.all.used(), 0);
     }
 }

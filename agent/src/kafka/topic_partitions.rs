@@ -9,14 +9,16 @@ use streamhouse_core::{
         DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
         MetadataResponsePartition,
     },
+    security::{AclOperation, AclResourceType},
 };
 use uuid::Uuid;
 
 use super::{
-    error::{ErrorFamily, kafka_code},
-    metadata::{
-        DescribedCluster, LISTENER_NOT_FOUND, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, missing_topic_code,
+    access::{
+        OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, authorized_operations, is_visible, refused_topics,
     },
+    error::{ErrorFamily, kafka_code},
+    metadata::{DescribedCluster, LISTENER_NOT_FOUND, missing_topic_code},
     request::RequestContext,
 };
 use crate::directory::{ClusterView, DirectoryTopic};
@@ -31,13 +33,21 @@ pub(super) async fn describe_topic_partitions(
 ) -> DescribeTopicPartitionsResponse {
     let deps = &context.client.deps;
     let mut view = deps.directory.view();
-    let is_unknown = |view: &ClusterView, name: &str| view.topic(name).is_none();
-    let unknown = request.topics.iter().any(|topic| is_unknown(&view, &topic.name));
+    let named = request.topics.iter().map(|topic| topic.name.as_str());
+    let refused = refused_topics(context.access(), AclOperation::Describe, named.clone());
+    let mut visible = named.filter(|name| !refused.contains(name));
+    let unknown = visible.any(|name| view.topic(name).is_none());
     if view.version == 0 || unknown {
         view = deps.directory.refresh().await;
     }
-    match wanted_topics(&view, &request) {
-        Ok(wanted) => describe_page(&context, &view, wanted, &request),
+    match wanted_topics(&context, &view, &request) {
+        Ok(wanted) => {
+            let is_refused = |name: &String| refused.contains(name.as_str());
+            let (refused, wanted) = wanted.into_iter().partition(is_refused);
+            let mut page = describe_page(&context, &view, wanted, &request);
+            page.topics.extend(refused_descriptions(refused));
+            page
+        }
         Err(error) => DescribeTopicPartitionsResponse {
             topics: request
                 .topics
@@ -56,6 +66,7 @@ pub(super) async fn describe_topic_partitions(
 
 /// Returns the names of the topics that are asked for, from the cursor on.
 fn wanted_topics(
+    context: &RequestContext,
     view: &ClusterView,
     request: &DescribeTopicPartitionsRequest,
 ) -> Result<BTreeSet<String>, Error> {
@@ -70,6 +81,7 @@ fn wanted_topics(
     }
     if request.topics.is_empty() {
         let topics = view.topics().filter(|topic| !topic.record.internal);
+        let topics = topics.filter(|topic| is_visible(context.access(), &topic.record.name));
         let names = topics.map(|topic| topic.record.name.clone());
         return Ok(names.filter(|name| name.as_str() >= from).collect());
     }
@@ -96,7 +108,7 @@ fn describe_page(
         let first = first_partition(&name, request.cursor.as_ref());
         let found = view.topic(&name).filter(|topic| !topic.record.internal);
         let Some(topic) = found else {
-            response.topics.push(missing_topic(name));
+            response.topics.push(missing_topic(context, name));
             continue;
         };
         if left == 0 {
@@ -110,7 +122,7 @@ fn describe_page(
             name: Some(name.clone()),
             topic_id: topic.record.topic_id,
             partitions,
-            topic_authorized_operations: TOPIC_OPERATIONS,
+            topic_authorized_operations: topic_operations(context, &name),
             ..DescribeTopicPartitionsResponseTopic::default()
         });
         if next < topic.record.partitions.len() {
@@ -135,11 +147,29 @@ fn cursor(topic_name: String, partition: usize) -> DescribeTopicPartitionsCursor
     }
 }
 
-fn missing_topic(name: String) -> DescribeTopicPartitionsResponseTopic {
+fn topic_operations(context: &RequestContext, name: &str) -> i32 {
+    authorized_operations(context.access(), AclResourceType::Topic, name)
+}
+
+/// Returns the answers for topics of which the client may not know whether they exist.
+fn refused_descriptions(
+    names: BTreeSet<String>,
+) -> impl Iterator<Item = DescribeTopicPartitionsResponseTopic> {
+    names
+        .into_iter()
+        .map(|name| DescribeTopicPartitionsResponseTopic {
+            error_code: TOPIC_AUTHORIZATION_FAILED,
+            name: Some(name),
+            topic_authorized_operations: OPERATIONS_NOT_ASKED,
+            ..DescribeTopicPartitionsResponseTopic::default()
+        })
+}
+
+fn missing_topic(context: &RequestContext, name: String) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic {
         error_code: missing_topic_code(Some(&name), Uuid::nil()),
+        topic_authorized_operations: topic_operations(context, &name),
         name: Some(name),
-        topic_authorized_operations: TOPIC_OPERATIONS,
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

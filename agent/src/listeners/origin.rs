@@ -94,6 +94,15 @@ impl CallOrigin {
         }
     }
 
+    /// Makes the call one that another agent, which has proven to be one, has forwarded for the
+    /// client with this address, or one that none has.
+    pub fn set_forwarded(&mut self, client: Option<Option<IpAddr>>) {
+        self.forwarded_for = client.map(|client| match client {
+            None => "unknown".into(),
+            Some(client) => client.to_string().into(),
+        });
+    }
+
     /// Returns whether the call may be forwarded to the agent that leads: it came by a listener
     /// whose clients may not reach that agent, and no agent has forwarded it before.
     pub fn may_forward(&self) -> bool {

@@ -4,14 +4,15 @@
 
 use std::sync::Arc;
 
-use streamhouse_core::protocol::v1::{
-    self, admin_service_client::AdminServiceClient, admin_service_server::AdminService,
+use streamhouse_core::{
+    protocol::v1::{self, admin_service_client::AdminServiceClient, admin_service_server::AdminService},
+    security::{AclOperation, AclResourceType, CLUSTER_RESOURCE_NAME},
 };
 use streamhouse_metadata::AgentEntry;
 use tonic::{Request, Response, Status};
 
-use super::{ServerDeps, data::describe_agents};
-use crate::{forward::CALL_TIMEOUT, listeners::CallOrigin, topics};
+use super::{ServerDeps, authorization, data::describe_agents};
+use crate::{forward::CALL_TIMEOUT, listeners::CallOrigin, security::ClientAccess, topics};
 
 /// The result of every admin call.
 type AdminResult<T> = Result<Response<T>, Status>;
@@ -54,6 +55,8 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::CreateTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
+        let access = ClientAccess::of(&request)?;
+        authorization::check_create(&access, &request.get_ref().name)?;
         let origin = CallOrigin::of(&request);
         let described = topics::create(&self.deps.topics, request.into_inner()).await?;
         Ok(translated(&origin, described))
@@ -63,15 +66,18 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::ListTopicsRequest>,
     ) -> AdminResult<v1::ListTopicsResponse> {
-        Ok(Response::new(
-            topics::list(&self.deps.topics, request.into_inner().include_internal).await?,
-        ))
+        let access = ClientAccess::of(&request)?;
+        let mut listed = topics::list(&self.deps.topics, request.into_inner().include_internal).await?;
+        listed.topics.retain(|topic| access.can_see_topic(&topic.name));
+        Ok(Response::new(listed))
     }
 
     async fn describe_topic(
         &self,
         request: Request<v1::DescribeTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
+        let access = ClientAccess::of(&request)?;
+        access.check_topic(AclOperation::Describe, &request.get_ref().name)?;
         let origin = CallOrigin::of(&request);
         let described = topics::describe(&self.deps.topics, &request.into_inner().name).await?;
         Ok(translated(&origin, described))
@@ -81,6 +87,8 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::AlterTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
+        let access = ClientAccess::of(&request)?;
+        authorization::check_alter(&access, request.get_ref())?;
         let origin = CallOrigin::of(&request);
         let described = topics::alter(&self.deps.topics, request.into_inner()).await?;
         Ok(translated(&origin, described))
@@ -90,6 +98,7 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> AdminResult<v1::DeleteTopicResponse> {
+        ClientAccess::of(&request)?.check_topic(AclOperation::Delete, &request.get_ref().name)?;
         topics::delete(&self.deps.topics, &request.into_inner().name).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
@@ -98,6 +107,7 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteRecordsRequest>,
     ) -> AdminResult<v1::DeleteRecordsResponse> {
+        ClientAccess::of(&request)?.check_topic(AclOperation::Delete, &request.get_ref().topic)?;
         if let Some(leader) = self.leading_peer(&request) {
             let delete = async |channel, request| {
                 let mut service = AdminServiceClient::new(channel);
@@ -114,7 +124,23 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DescribeClusterRequest>,
     ) -> AdminResult<v1::DescribeClusterResponse> {
+        let access = ClientAccess::of(&request)?;
         let view = topics::require_view(&self.deps.directory).await?;
+        // Every client needs the agents; the rest is for those who may describe the cluster.
+        if !access.allows(
+            AclOperation::Describe,
+            AclResourceType::Cluster,
+            CLUSTER_RESOURCE_NAME,
+        ) {
+            let mut agents = describe_agents(&view);
+            CallOrigin::of(&request).translate_agents(&mut agents);
+            return Ok(Response::new(v1::DescribeClusterResponse {
+                cluster_id: view.cluster_id.clone(),
+                agents,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..Default::default()
+            }));
+        }
         let counted = view.topics().filter(|topic| !topic.record.internal);
         let (topics, partitions) = counted.fold((0, 0), |(topics, partitions), topic| {
             (

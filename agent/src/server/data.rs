@@ -13,8 +13,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{ServerDeps, produce_stream};
-use crate::{directory::ClusterView, fetch, listeners::CallOrigin};
+use super::{ServerDeps, authorization, produce_stream};
+use crate::{
+    directory::ClusterView, fetch, forward::merge_results, listeners::CallOrigin, security::ClientAccess,
+};
 
 /// Serves producers and consumers.
 #[derive(Debug, Clone)]
@@ -37,15 +39,31 @@ impl DataService for AgentDataService {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
+        let access = ClientAccess::of(&request)?;
         let (answers, receiver) = mpsc::channel(produce_stream::MAX_IN_FLIGHT_REQUESTS);
-        tokio::spawn(produce_stream::serve(self.deps.clone(), request, answers));
+        tokio::spawn(produce_stream::serve(self.deps.clone(), access, request, answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let _timer = self.deps.metrics.start_request("Fetch");
         let origin = CallOrigin::of(&request);
-        let (mut answer, memory) = fetch::fetch(&self.deps.fetch, request.into_inner()).await?;
+        let access = ClientAccess::of(&request)?;
+        let mut wanted = request.into_inner();
+        fetch::check_partition_count(&wanted)?;
+        let denied = authorization::take_unreadable(&access, &mut wanted.partitions);
+        if !denied.is_empty() {
+            // An error is answered at once.
+            wanted.max_wait_ms = 0;
+        }
+        let (mut answer, memory) = if wanted.partitions.is_empty() {
+            Default::default()
+        } else {
+            fetch::fetch(&self.deps.fetch, wanted).await?
+        };
+        // The client may have waited for long.
+        access.check_current()?;
+        merge_results(&mut answer.partitions, denied);
         for result in &mut answer.partitions {
             origin.translate_leader(&mut result.leader);
             self.deps.metrics.record_result("Fetch", result.error.as_ref());
@@ -63,7 +81,10 @@ impl DataService for AgentDataService {
     ) -> Result<Response<v1::MetadataResponse>, Status> {
         let _timer = self.deps.metrics.start_request("Metadata");
         let origin = CallOrigin::of(&request);
-        let wanted = request.into_inner().topics;
+        let access = ClientAccess::of(&request)?;
+        let mut wanted = request.into_inner().topics;
+        let is_for_all = wanted.is_empty();
+        let denied = authorization::take_invisible(&access, &mut wanted);
         let mut view = self.deps.directory.view();
         if view.version == 0 || wanted.iter().any(|name| view.topic(name).is_none()) {
             view = self.deps.directory.refresh().await;
@@ -75,7 +96,10 @@ impl DataService for AgentDataService {
             );
             return Err(error.with_retry_after_ms(500).into());
         }
-        let mut described = describe_topics(&view, &wanted);
+        if is_for_all {
+            wanted = visible_topics(&view, &access);
+        }
+        let mut described = describe_topics(&view, &wanted, denied);
         origin.translate_agents(&mut described.agents);
         for partition in described
             .topics
@@ -89,9 +113,10 @@ impl DataService for AgentDataService {
 
     async fn init_producer_id(
         &self,
-        _: Request<v1::InitProducerIdRequest>,
+        request: Request<v1::InitProducerIdRequest>,
     ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
         let _timer = self.deps.metrics.start_request("InitProducerId");
+        authorization::check_producer_id(&ClientAccess::of(&request)?)?;
         let producer_id = self
             .deps
             .metadata
@@ -109,7 +134,9 @@ impl DataService for AgentDataService {
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
         let _timer = self.deps.metrics.start_request("ListOffsets");
-        let queries = request.into_inner().partitions;
+        let access = ClientAccess::of(&request)?;
+        let mut queries = request.into_inner().partitions;
+        let denied = authorization::take_unlistable(&access, &mut queries);
         let mut view = self.deps.directory.view();
         let known = |query: &v1::PartitionOffsetQuery| {
             view.find_partition(&query.topic, &query.topic_id, query.partition)
@@ -123,6 +150,7 @@ impl DataService for AgentDataService {
         for query in queries {
             partitions.push(self.list_offset(&view, query).await);
         }
+        merge_results(&mut partitions, denied);
         Ok(Response::new(v1::ListOffsetsResponse { partitions }))
     }
 }
@@ -184,15 +212,21 @@ impl AgentDataService {
     }
 }
 
-fn describe_topics(view: &ClusterView, wanted: &[String]) -> v1::MetadataResponse {
-    let mut topics: Vec<v1::TopicMetadata> = if wanted.is_empty() {
-        view.topics()
-            .filter(|topic| !topic.record.internal)
-            .map(|topic| describe_topic(view, &topic.record.name))
-            .collect()
-    } else {
-        wanted.iter().map(|name| describe_topic(view, name)).collect()
-    };
+/// Returns the names of the topics that a client may see.
+fn visible_topics(view: &ClusterView, access: &ClientAccess) -> Vec<String> {
+    let topics = view.topics().filter(|topic| !topic.record.internal);
+    let names = topics.map(|topic| &topic.record.name);
+    names.filter(|name| access.can_see_topic(name)).cloned().collect()
+}
+
+/// Describes topics, and adds those that are refused.
+fn describe_topics(
+    view: &ClusterView,
+    wanted: &[String],
+    refused: Vec<v1::TopicMetadata>,
+) -> v1::MetadataResponse {
+    let mut topics = refused;
+    topics.extend(wanted.iter().map(|name| describe_topic(view, name)));
     topics.sort_by(|a, b| a.name.cmp(&b.name));
     v1::MetadataResponse {
         cluster_id: view.cluster_id.clone(),

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use streamhouse_core::time::Clock;
 use streamhouse_metadata::MetadataStore;
 
 use crate::{
     console::ConsoleDeps, directory::ClusterDirectory, fetch::FetchDeps, forward::PeerForwarder,
     gauges::AgentGauges, groups::GroupCoordinator, health::AgentHealth, kafka::KafkaDeps, memory::ByteBudget,
-    metrics::AgentMetrics, produce::ProduceDeps, topics::TopicDeps, traces::AgentTraces,
+    metrics::AgentMetrics, produce::ProduceDeps, security::ClientSecurity, topics::TopicDeps,
+    traces::AgentTraces,
 };
 
 /// Dependencies of the server.
@@ -29,6 +31,10 @@ pub struct ServerDeps {
     pub gauges: AgentGauges,
     /// Producer ids and log bounds.
     pub metadata: Arc<dyn MetadataStore>,
+    /// Who clients are and what they may do.
+    pub security: Arc<ClientSecurity>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
     /// The cluster as of the newest snapshot.
     pub directory: Arc<ClusterDirectory>,
     /// Readiness, with the reasons why the agent is not ready.

@@ -6,7 +6,7 @@
 use std::{future::Future, io, pin::pin, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -23,8 +23,10 @@ use tokio::{
     task::JoinSet,
     time::{Duration, sleep, timeout},
 };
+use tonic::transport::server::Connected;
 
 use super::{ServerDeps, connections::ClientConnection};
+use crate::console::ClientAddress;
 
 /// Content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -83,6 +85,10 @@ async fn serve_connection(
     headers: Duration,
     stop: impl Future<Output = ()>,
 ) {
+    let address = connection.connect_info().remote_addr();
+    // An IPv4 client of a port on `[::]` has a mapped address.
+    let address = ClientAddress(address.map(|address| address.ip().to_canonical()));
+    let router = router.layer(Extension(address));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(headers)
@@ -109,7 +115,12 @@ async fn health() -> &'static str {
 async fn ready(State(deps): State<Arc<ServerDeps>>) -> Response {
     let reasons = deps.health.reasons();
     if reasons.is_empty() {
-        return (StatusCode::OK, Json(json!({ "ready": true }))).into_response();
+        let mut answer = json!({ "ready": true });
+        let warnings = deps.security.warnings();
+        if !warnings.is_empty() {
+            answer["warnings"] = json!(warnings);
+        }
+        return (StatusCode::OK, Json(answer)).into_response();
     }
     let reasons: Vec<_> = reasons
         .iter()

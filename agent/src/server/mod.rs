@@ -4,6 +4,8 @@
 
 mod address_limit;
 pub mod admin;
+mod authentication;
+mod authorization;
 pub mod connections;
 pub mod data;
 mod deps;
@@ -14,6 +16,7 @@ mod plain_text;
 mod ports;
 mod produce_stream;
 pub mod request_memory;
+mod security;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -22,7 +25,7 @@ use futures::future::try_join_all;
 use prometheus::IntGauge;
 use streamhouse_core::protocol::v1::{
     FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
-    group_service_server::GroupServiceServer,
+    group_service_server::GroupServiceServer, security_service_server::SecurityServiceServer,
 };
 use tokio::{net::TcpListener, sync::watch, time::Duration};
 use tonic::{service::Routes, transport::Server};
@@ -34,6 +37,7 @@ use self::{
     data::AgentDataService,
     groups::ForwardingGroupService,
     request_memory::RequestMemoryLimiter,
+    security::AgentSecurityService,
 };
 pub use self::{
     deps::{ServerDeps, ServerLimits},
@@ -87,7 +91,8 @@ impl ServerPorts {
                 follow_listeners_file(file)
             )
         };
-        let pages = http_router(&deps, self.http.local_addr()?);
+        let is_secure = tls.certificate(ListenerKind::Http).is_some();
+        let pages = http_router(&deps, self.http.local_addr()?, is_secure);
         let connections = connections::accept(
             self.http,
             ConnectionPolicy {
@@ -157,7 +162,7 @@ fn grpc_listeners<'a>(
 }
 
 /// Returns the gRPC routes of one listener, which bound the memory of requests, mark each call with
-/// its listener, and count and trace it.
+/// its listener and its client, and count and trace it.
 fn guarded_routes(
     routes: &Router,
     deps: &Arc<ServerDeps>,
@@ -165,12 +170,19 @@ fn guarded_routes(
     memory: RequestMemoryLimiter,
 ) -> Router {
     let (metrics, traces) = (deps.metrics.clone(), deps.traces.clone());
-    routes.clone().layer(from_fn(move |request: Request, next| {
-        let origin = CallOrigin::new(&listener, request.uri(), request.headers());
-        let mut request = request.map(|body| memory.limit_body(body));
-        request.extensions_mut().insert(origin);
-        guard::guard_call(metrics.clone(), traces.clone(), request, next)
-    }))
+    let (security, clock) = (deps.security.clone(), deps.clock.clone());
+    let authenticate = from_fn(move |request, next| {
+        authentication::authenticate_call(security.clone(), clock.clone(), request, next)
+    });
+    routes
+        .clone()
+        .layer(authenticate)
+        .layer(from_fn(move |request: Request, next| {
+            let origin = CallOrigin::new(&listener, request.uri(), request.headers());
+            let mut request = request.map(|body| memory.limit_body(body));
+            request.extensions_mut().insert(origin);
+            guard::guard_call(metrics.clone(), traces.clone(), request, next)
+        }))
 }
 
 /// Serves one gRPC listener until `stop` resolves and its calls in flight have ended.
@@ -289,10 +301,14 @@ async fn follow_listeners_file(file: Option<ListenersFileReader>) {
 }
 
 /// Returns the routes of the HTTP port, with the console if it is enabled.
-fn http_router(deps: &Arc<ServerDeps>, bound: SocketAddr) -> Router {
+fn http_router(deps: &Arc<ServerDeps>, bound: SocketAddr, is_secure: bool) -> Router {
     let pages = http::status_router(deps.clone());
     match &deps.console {
-        Some(console) => pages.merge(console::router(console.clone(), bound.ip().is_loopback())),
+        Some(console) => pages.merge(console::router(
+            console.clone(),
+            bound.ip().is_loopback(),
+            is_secure,
+        )),
         None => pages,
     }
 }
@@ -327,6 +343,9 @@ fn grpc_routes(deps: &Arc<ServerDeps>) -> anyhow::Result<Routes> {
     .add_service(
         GroupServiceServer::new(ForwardingGroupService::new(deps.clone())).max_decoding_message_size(largest),
     )
+    .add_service(SecurityServiceServer::new(AgentSecurityService::new(
+        deps.clone(),
+    )))
     .add_service(reflection))
 }
 
@@ -343,6 +362,7 @@ async fn report_health(reporter: HealthReporter, mut ready: watch::Receiver<bool
             "streamhouse.v1.DataService",
             "streamhouse.v1.AdminService",
             "streamhouse.v1.GroupService",
+            "streamhouse.v1.SecurityService",
         ] {
             reporter.set_service_status(service, status).await;
         }

@@ -11,12 +11,13 @@ use tokio::{
 };
 use tonic::{Request, Status, Streaming};
 
-use super::ServerDeps;
+use super::{ServerDeps, authorization::take_unwritable};
 use crate::{
-    forward::{ForwardedProduce, ProduceForwarder, client_of},
+    forward::{ForwardedClient, ForwardedProduce, ProduceForwarder, merge_results},
     listeners::CallOrigin,
     metrics::RequestTimer,
     produce::handler,
+    security::ClientAccess,
 };
 
 /// Maximum number of requests of one produce stream that wait for their response.
@@ -30,10 +31,11 @@ pub(super) type ResponseSender = mpsc::Sender<Result<v1::ProduceResponse, Status
 /// Serves one produce stream.
 pub(super) async fn serve(
     deps: Arc<ServerDeps>,
+    access: ClientAccess,
     request: Request<Streaming<v1::ProduceRequest>>,
     answers: ResponseSender,
 ) {
-    let mut acceptor = StreamAcceptor::new(deps, &request);
+    let mut acceptor = StreamAcceptor::new(deps, access.clone(), &request);
     let mut requests = request.into_inner();
     let mut waiting = FuturesOrdered::new();
     let mut open = true;
@@ -48,6 +50,10 @@ pub(super) async fn serve(
                 }
             }
             request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
+                Some(Ok(_)) if !access.is_current() => {
+                    broken = access.check_current().err().map(Status::from);
+                    open = false;
+                }
                 Some(Ok(request)) => waiting.push_back(acceptor.accept(request).await),
                 Some(Err(status)) => {
                     tracing::debug!(%status, "a produce stream failed");
@@ -71,20 +77,22 @@ pub(super) async fn serve(
 /// Accepts the requests of one stream.
 struct StreamAcceptor {
     deps: Arc<ServerDeps>,
+    access: ClientAccess,
     origin: CallOrigin,
     /// `None` if nothing of this stream may be forwarded.
     forwarder: Option<ProduceForwarder>,
 }
 
 impl StreamAcceptor {
-    fn new<T>(deps: Arc<ServerDeps>, request: &Request<T>) -> Self {
+    fn new<T>(deps: Arc<ServerDeps>, access: ClientAccess, request: &Request<T>) -> Self {
         let origin = CallOrigin::of(request);
         let forwarder = origin.may_forward().then(|| {
-            let client = client_of(request);
+            let client = ForwardedClient::of(request);
             ProduceForwarder::new(deps.forward.clone(), origin.clone(), client)
         });
         Self {
             deps,
+            access,
             origin,
             forwarder,
         }
@@ -93,13 +101,22 @@ impl StreamAcceptor {
     /// Accepts a request, whose batches then have their place in the order. Returns its response.
     async fn accept(&mut self, mut request: v1::ProduceRequest) -> BoxFuture<'static, v1::ProduceResponse> {
         let timer = self.deps.metrics.start_request("Produce");
+        let denied = take_unwritable(&self.access, &mut request.partitions);
         let forwarded = match &mut self.forwarder {
             Some(forwarder) => forwarder.forward(&mut request).await,
             None => ForwardedProduce::default(),
         };
         let pending = handler::accept(&self.deps.produce, request).await;
         let (deps, origin) = (self.deps.clone(), self.origin.clone());
-        respond(deps, origin, pending, forwarded, timer).boxed()
+        let responding = respond(deps.clone(), origin, pending, forwarded, timer);
+        let with_denied = responding.map(move |mut response| {
+            for (_, result) in &denied {
+                deps.metrics.record_result("Produce", result.error.as_ref());
+            }
+            merge_results(&mut response.partitions, denied);
+            response
+        });
+        with_denied.boxed()
     }
 }
 

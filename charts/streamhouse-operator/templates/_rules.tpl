@@ -4,13 +4,13 @@
 {{- define "streamhouse-operator.rules" -}}
 # Its own resources. The finalizers stand for the owner references that block a deletion.
 - apiGroups: [streamhouse.io]
-  resources: [streamhouseclusters, topics]
+  resources: [streamhouseclusters, topics, users]
   verbs: [get, list, watch, patch, update]
 - apiGroups: [streamhouse.io]
-  resources: [streamhouseclusters/status, topics/status]
+  resources: [streamhouseclusters/status, topics/status, users/status]
   verbs: [get, patch, update]
 - apiGroups: [streamhouse.io]
-  resources: [streamhouseclusters/finalizers, topics/finalizers]
+  resources: [streamhouseclusters/finalizers, topics/finalizers, users/finalizers]
   verbs: [update]
 # What it makes for a cluster.
 - apiGroups: [""]
@@ -40,10 +40,11 @@
 - apiGroups: [gateway.networking.k8s.io]
   resources: [grpcroutes, tlsroutes]
   verbs: [get, list, watch, create, patch, delete]
-# Connection strings and keys, by the names in a cluster's spec. It cannot list them.
+# Connection strings, keys and passwords, by the names in the specs of clusters and users; and the Secrets that it writes for clients of users.
+# It cannot list or delete them.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get]
+  verbs: [get, create, patch]
 # Why an agent does not start; the label by which the Services of additional listeners select one agent; and the annotation that lets kubelets
 # update addresses for Kafka clients.
 - apiGroups: [""]

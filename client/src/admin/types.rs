@@ -317,3 +317,36 @@ impl GroupOffset {
         }
     }
 }
+
+/// A user that has a password, see [`Admin::list_users`](super::Admin::list_users).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UserListing {
+    /// Its name.
+    pub name: String,
+    /// By which it can authenticate.
+    pub credentials: Vec<UserCredential>,
+}
+
+/// A way in which a user can authenticate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UserCredential {
+    /// `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+    pub mechanism: String,
+    /// How often the password is hashed.
+    pub iterations: u32,
+}
+
+/// Whether a principal may do something, see
+/// [`Admin::explain_access`](super::Admin::explain_access).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AccessDecision {
+    /// The answer.
+    pub allowed: bool,
+    /// The answer with its reason, for people.
+    pub decision: String,
+    /// The rule that decides, if one does.
+    pub rule: Option<super::AclBinding>,
+}

@@ -21,6 +21,12 @@ pub(super) fn is_ip(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok()
 }
 
+/// Returns whether connections to a host do not leave this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
 pub(super) fn is_server_name(name: &str) -> bool {
     let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     is_ip(name) || (!name.is_empty() && name.len() <= 253 && name.chars().all(letters))

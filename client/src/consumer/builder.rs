@@ -9,7 +9,7 @@ use streamhouse_core::{TopicPartition, trace::OptionalTracer};
 use super::{Consumer, assignors::Assignor, listener::RebalanceListener};
 use crate::{
     Client,
-    config::{ClientConfig, ClientIdentity, MAX_MESSAGE_SIZE, ensure_positive},
+    config::{ClientConfig, ClientCredentials, ClientIdentity, MAX_MESSAGE_SIZE, ensure_positive},
     error::{Error, Result},
     metrics::MetricsRegistry,
     traces::INSTRUMENTATION_SCOPE,
@@ -151,6 +151,19 @@ impl ConsumerBuilder {
     /// system's root certificates.
     pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.client_config.tls_ca_pem = Some(pem.into());
+        self
+    }
+
+    /// Sets user and password, see [`ClientConfig::credentials`].
+    pub fn credentials(mut self, credentials: ClientCredentials) -> Self {
+        self.client_config.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets whether the password may be sent without TLS, see
+    /// [`ClientConfig::allow_plaintext_password`].
+    pub fn allow_plaintext_password(mut self, allowed: bool) -> Self {
+        self.client_config.allow_plaintext_password = allowed;
         self
     }
 

@@ -199,7 +199,7 @@ impl AgentLink {
 async fn open_stream(
     client: &Client,
     uri: &Arc<str>,
-    channel: tonic::transport::Channel,
+    channel: crate::connection::AgentChannel,
     outgoing: mpsc::Receiver<v1::ProduceRequest>,
 ) -> Result<Streaming<v1::ProduceResponse>, ClusterError> {
     let mut service = connection::data_client(channel);

@@ -256,7 +256,7 @@ fn read(api: &ApiDefinition, field: &FieldDefinition) -> String {
 fn read_element(api: &ApiDefinition, kind: &FieldType) -> String {
     let flexible = api.condition(api.flexible);
     match kind {
-        FieldType::Scalar(kind) if kind == "string" || kind == "bytes" => {
+        FieldType::Scalar(kind) if has_length(kind) => {
             format!("reader.{kind}({flexible})?")
         }
         FieldType::Scalar(kind) => format!("reader.{kind}()?"),
@@ -294,7 +294,7 @@ fn write_value(api: &ApiDefinition, field: &FieldDefinition, value: &str) -> Str
             };
             format!("writer.nullable_{kind}({value}{access}, {flexible}, {nullable})?;")
         }
-        (FieldType::Scalar(kind), None) if kind == "string" || kind == "bytes" => {
+        (FieldType::Scalar(kind), None) if has_length(kind) => {
             format!("writer.{kind}(&{value}, {flexible})?;")
         }
         (FieldType::Scalar(kind), None) => format!("writer.{kind}({value});"),
@@ -305,7 +305,7 @@ fn write_value(api: &ApiDefinition, field: &FieldDefinition, value: &str) -> Str
 fn write_element(api: &ApiDefinition, kind: &FieldType) -> String {
     let flexible = api.condition(api.flexible);
     match kind {
-        FieldType::Scalar(kind) if kind == "string" || kind == "bytes" => {
+        FieldType::Scalar(kind) if has_length(kind) => {
             format!("writer.{kind}(element, {flexible})?;")
         }
         FieldType::Scalar(kind) => format!("writer.{kind}(*element);"),
@@ -378,6 +378,11 @@ impl FieldDefinition {
     }
 }
 
+/// Returns whether a length precedes a scalar, which depends on whether the version is flexible.
+fn has_length(kind: &str) -> bool {
+    matches!(kind, "string" | "bytes" | "secret")
+}
+
 fn rust_type(kind: &FieldType) -> String {
     match kind {
         FieldType::Scalar(kind) => match kind.as_str() {
@@ -385,10 +390,12 @@ fn rust_type(kind: &FieldType) -> String {
             "int16" => "i16",
             "int32" => "i32",
             "int64" => "i64",
+            "float64" => "f64",
             "uuid" => "Uuid",
             "string" => "String",
             "bytes" | "records" => "Bytes",
             "buffers" => "RecordBuffers",
+            "secret" => "SecretBytes",
             other => other,
         }
         .to_owned(),

@@ -10,6 +10,9 @@
 //! struct Name                               a type that several fields share
 //! ```
 //!
+//! A type is one of the protocol's, `records` and `buffers` for batches in one buffer or several,
+//! or `secret` for bytes that debug output hides.
+//!
 //! `?` after a type says that it may be null; `?(7+)` that it may be in these versions only.
 
 /// An API with its two messages.

@@ -1,4 +1,6 @@
-//! Records of a response, in several buffers.
+//! Bytes of messages with a purpose: records of a response in several buffers, and secrets.
+
+use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
@@ -54,6 +56,35 @@ impl PartialEq for RecordBuffers {
 
 impl Eq for RecordBuffers {}
 
+/// Bytes that hold a secret, such as a password: debug output shows their number only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretBytes(Bytes);
+
+impl SecretBytes {
+    /// Returns the secret.
+    pub const fn expose(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl From<Bytes> for SecretBytes {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<Vec<u8>> for SecretBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} hidden bytes]", self.0.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +104,12 @@ mod tests {
         let joined = RecordBuffers::from(bytes.clone()).into_bytes();
         assert_eq!(joined.as_ptr(), bytes.as_ptr());
         assert!(RecordBuffers::default().into_bytes().is_empty());
+    }
+
+    #[test]
+    fn a_secret_is_not_in_debug_output() {
+        let secret = SecretBytes::from(b"hunter2".to_vec());
+        assert_eq!(format!("{secret:?}"), "[7 hidden bytes]");
+        assert_eq!(secret.expose(), "hunter2");
     }
 }

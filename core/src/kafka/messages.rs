@@ -7,7 +7,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    KafkaMessage, KafkaRequest, RecordBuffers,
+    KafkaMessage, KafkaRequest, RecordBuffers, SecretBytes,
     reader::{DecodeError, MessageReader},
     writer::{EncodeError, MessageWriter, TaggedFields},
 };

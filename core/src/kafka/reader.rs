@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::RecordBuffers;
+use super::{RecordBuffers, SecretBytes};
 
 /// Bytes in memory that each byte of a frame may take. An element of a list takes more memory than
 /// bytes in the frame: 40 bytes for a partition of 8 are usual.
@@ -131,6 +131,10 @@ impl MessageReader {
         self.frame.try_get_i64().map_err(|_| DecodeError::Truncated)
     }
 
+    pub(super) fn float64(&mut self) -> Result<f64, DecodeError> {
+        self.frame.try_get_f64().map_err(|_| DecodeError::Truncated)
+    }
+
     pub(super) fn bool(&mut self) -> Result<bool, DecodeError> {
         Ok(self.int8()? != 0)
     }
@@ -220,6 +224,10 @@ impl MessageReader {
     pub(super) fn bytes(&mut self, flexible: bool) -> Result<Bytes, DecodeError> {
         let bytes = self.nullable_bytes(flexible, false)?;
         bytes.ok_or(DecodeError::UnexpectedNull)
+    }
+
+    pub(super) fn secret(&mut self, flexible: bool) -> Result<SecretBytes, DecodeError> {
+        self.bytes(flexible).map(SecretBytes::from)
     }
 
     pub(super) fn nullable_records(

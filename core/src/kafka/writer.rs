@@ -4,7 +4,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::RecordBuffers;
+use super::{RecordBuffers, SecretBytes};
 
 /// Bytes of this length or more become a buffer of their own; shorter ones are copied.
 const MIN_SHARED_BYTES: usize = 1024;
@@ -77,6 +77,10 @@ impl MessageWriter {
         self.last.put_i64(value);
     }
 
+    pub(super) fn float64(&mut self, value: f64) {
+        self.last.put_f64(value);
+    }
+
     pub(super) fn bool(&mut self, value: bool) {
         self.last.put_u8(value.into());
     }
@@ -131,6 +135,10 @@ impl MessageWriter {
         self.length(Some(value.len()), flexible, false)?;
         self.shared(value);
         Ok(())
+    }
+
+    pub(super) fn secret(&mut self, value: &SecretBytes, flexible: bool) -> Result<(), EncodeError> {
+        self.bytes(value.expose(), flexible)
     }
 
     /// Appends bytes, without a copy if they are long.

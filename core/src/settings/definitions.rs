@@ -7,6 +7,7 @@ use super::{
     AgentSettings, ByteSize, LogFormat, SecretString,
     addresses::{parse_address, parse_named_address, parse_optional},
     parse_duration,
+    security::{parse_authorization, parse_mechanisms, parse_principals},
 };
 
 /// The definition of one agent setting.
@@ -95,6 +96,10 @@ fn parse_duration_between(text: &str, min: u64, max: u64) -> Result<std::time::D
     } else {
         Err(format!("{text} is not between {min}ms and {max}ms"))
     }
+}
+
+fn parse_path(text: &str) -> Result<Option<PathBuf>, String> {
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
 fn parse_bool(text: &str) -> Result<bool, String> {
@@ -212,15 +217,43 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         ),
     ),
     define(
+        "authentication",
+        "",
+        "SCRAM-SHA-256, SCRAM-SHA-512 and PLAIN, with commas between them",
+        "Mechanisms by which clients authenticate, on all listeners. Without one every client is anonymous. See docs/operate/security.md.",
+        |s, v| parse_mechanisms(v).map(|v| s.authentication = v),
+    ),
+    define(
+        "authorization",
+        "none",
+        "none or acl",
+        "What decides what clients may do: nothing, or access control lists as Kafka's. Needs authentication.",
+        |s, v| parse_authorization(v).map(|v| s.authorization = v),
+    ),
+    define(
+        "super-users",
+        "",
+        "principals such as User:admin, with semicolons between them",
+        "Principals that may do everything, whatever the access control lists say.",
+        |s, v| parse_principals(v).map(|v| s.super_users = v),
+    ),
+    with_dev_default(
+        "true",
+        define(
+            "allow-unauthenticated",
+            "false",
+            BOOLEAN_BOUNDS,
+            "Says that clients without authentication are intended: no warning at the start, and no alert.",
+            |s, v| parse_bool(v).map(|v| s.allow_unauthenticated = v),
+        ),
+    ),
+    define(
         "listeners-file",
         "",
         "a path",
         "YAML or JSON file with further listeners, for clients that reach the agents by other addresses: see \
         docs/operate/networking.md. Changed addresses are reloaded within seconds.",
-        |s, v| {
-            s.listeners_file = (!v.is_empty()).then(|| PathBuf::from(v));
-            Ok(())
-        },
+        |s, v| parse_path(v).map(|v| s.listeners_file = v),
     ),
     with_dev_default(
         "true",
@@ -228,8 +261,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
             "console",
             "false",
             BOOLEAN_BOUNDS,
-            "Serves the read-only web console at /console/ of the HTTP listener. It has no login and shows record contents: \
-            see docs/console.md before you enable it.",
+            "Serves the read-only web console at /console/ of the HTTP listener. It has a login only with authentication: see docs/console.md.",
             |s, v| parse_bool(v).map(|v| s.console = v),
         ),
     ),
@@ -240,10 +272,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "Directory with a subdirectory per listener (grpc, http, kafka, and the names in listeners-file) that holds tls.crt and \
         tls.key, as Kubernetes mounts them. A listener without a subdirectory serves plain text. Changed files are \
         reloaded within 30 seconds. Agents trust each other by grpc/ca.crt; without it, by the chain in grpc/tls.crt.",
-        |s, v| {
-            s.tls_dir = (!v.is_empty()).then(|| PathBuf::from(v));
-            Ok(())
-        },
+        |s, v| parse_path(v).map(|v| s.tls_dir = v),
     ),
     define(
         "advertised-grpc-address",
@@ -336,10 +365,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
         "",
         "a path",
         "PEM file with CA certificates to trust for the endpoint.",
-        |s, v| {
-            s.s3_ca_file = (!v.is_empty()).then(|| PathBuf::from(v));
-            Ok(())
-        },
+        |s, v| parse_path(v).map(|v| s.s3_ca_file = v),
     ),
     with_dev_default(
         "5ms",

@@ -263,8 +263,8 @@ mod tests {
 
     /// Bounds the number of settings, so that an agent stays learnable. Three of them are those of
     /// the Kafka listener, and one bounds the connections of an address, as Kafka's
-    /// `max.connections.per.ip` does.
-    const MAX_SETTINGS: usize = 39;
+    /// `max.connections.per.ip` does; four say who clients are and what they may do.
+    const MAX_SETTINGS: usize = 43;
 
     #[test]
     fn there_are_few_settings_and_every_default_is_legal() {

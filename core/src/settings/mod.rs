@@ -11,6 +11,7 @@ mod definitions;
 mod load;
 mod memory;
 mod overrides;
+mod security;
 mod units;
 
 use std::{path::PathBuf, time::Duration};
@@ -20,7 +21,10 @@ pub use definitions::{SETTING_DEFINITIONS, SettingDefinition};
 pub use load::{AgentInvocation, SettingsError, help_text, load, reference_markdown};
 pub use memory::MemoryBudgets;
 pub use overrides::SettingOverrides;
+pub use security::{AuthorizationMode, SaslMechanism};
 pub use units::{ByteSize, SecretString, parse_duration};
+
+use crate::security::KafkaPrincipal;
 
 /// Returns the name that `of` gives to the setting most similar to `name`.
 fn nearest_name(name: &str, of: impl Fn(&SettingDefinition) -> String) -> String {
@@ -51,6 +55,10 @@ pub struct AgentSettings {
     pub grpc_forward_listen: String,
     pub kafka_listen: String,
     pub kafka_auto_create_partitions: i32,
+    pub authentication: Vec<SaslMechanism>,
+    pub authorization: AuthorizationMode,
+    pub super_users: Vec<KafkaPrincipal>,
+    pub allow_unauthenticated: bool,
     pub listeners_file: Option<PathBuf>,
     pub console: bool,
     pub tls_dir: Option<PathBuf>,
@@ -97,6 +105,10 @@ impl AgentSettings {
             grpc_forward_listen: String::new(),
             kafka_listen: String::new(),
             kafka_auto_create_partitions: 0,
+            authentication: Vec::new(),
+            authorization: AuthorizationMode::None,
+            super_users: Vec::new(),
+            allow_unauthenticated: false,
             listeners_file: None,
             console: false,
             tls_dir: None,
@@ -170,6 +182,13 @@ impl AgentSettings {
         if self.flush_interval * 4 > self.lease_ttl {
             return Err(
                 "flush-interval cannot be longer than a quarter of lease-ttl: a flush must complete within a lease"
+                    .to_owned(),
+            );
+        }
+        if self.authorization == AuthorizationMode::Acl && self.authentication.is_empty() {
+            return Err(
+                "authorization needs authentication: without it every client is User:ANONYMOUS; set authentication to \
+                SCRAM-SHA-256, for example"
                     .to_owned(),
             );
         }

@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests, though not only cfg(test)
 
+pub mod agent_secret;
 pub mod commit;
 pub mod fixture;
 pub mod garbage;
@@ -16,9 +17,11 @@ pub mod log;
 pub mod node_ids;
 pub mod owners;
 pub mod races;
+pub mod security;
 pub mod segments;
 pub mod timeline;
 pub mod topics;
+pub mod users;
 
 /// Calls the macro `$run` with every scenario: `module::name, module::name, ...`.
 #[macro_export]
@@ -124,6 +127,39 @@ macro_rules! conformance_suite {
             races::segments_of_shared_objects_roll_at_the_same_time,
             races::many_agents_tidy_at_the_same_time,
             races::agents_register_at_the_same_time,
+        }
+    };
+}
+
+/// Calls the macro `$run` with every scenario of users, ACLs and quotas, which the oldest schema of
+/// the window does not have; otherwise as [`conformance_suite!`](crate::conformance_suite).
+#[macro_export]
+macro_rules! security_conformance_suite {
+    ($run:ident) => {
+        $run! {
+            security::nobody_may_do_anything_at_first,
+            agent_secret::agents_share_one_secret,
+            security::credentials_are_stored_changed_and_deleted,
+            security::a_user_is_altered_as_a_whole_or_not_at_all,
+            security::acls_are_created_once_and_deleted_exactly,
+            security::quotas_tell_a_default_from_a_name_and_from_nothing,
+            security::malformed_rows_change_nothing,
+            security::the_longest_names_are_stored,
+            security::one_call_changes_a_bounded_number_of_rows,
+            security::racing_changes_each_raise_the_version_once,
+            security::racing_changes_of_one_row_have_one_winner,
+            security::a_snapshot_is_of_one_moment,
+            users::an_owner_has_exactly_the_rows_that_it_applied_last,
+            users::a_user_has_one_owner,
+            users::an_owner_that_renames_its_user_frees_the_old_name,
+            users::rows_made_by_hand_are_adopted_only_on_demand,
+            users::a_quota_has_one_owner,
+            users::an_entry_of_several_owners_is_in_force_until_the_last_has_gone,
+            users::changes_by_hand_are_a_drift_of_the_owner,
+            users::owners_are_listed_by_prefix,
+            users::malformed_users_change_nothing,
+            users::racing_owners_of_one_user_have_one_winner,
+            users::racing_changes_leave_no_row_of_nobody,
         }
     };
 }

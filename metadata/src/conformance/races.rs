@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Runs `count` futures that start together; returns their results in any order.
-async fn run_concurrently<T, F>(count: usize, future: impl Fn(usize, Arc<Barrier>) -> F) -> Vec<T>
+pub async fn run_concurrently<T, F>(count: usize, future: impl Fn(usize, Arc<Barrier>) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,

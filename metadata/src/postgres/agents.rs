@@ -1,11 +1,11 @@
 //! Incarnations of agents, and the fence that every write of an agent passes.
 //!
 //! Every transaction takes its locks in this order, so that none deadlock: the lock that excludes
-//! migrations (for a registration), the row of `cluster` (for a change of agents, leaders or
-//! topics), rows of `agents`, rows of `partitions` by id, rows
-//! of `wal_objects` by key. A write of an agent locks the agent's row FOR KEY SHARE: renewals do
-//! not conflict with it, but a seal (FOR UPDATE) waits for it. Therefore nothing of an incarnation
-//! commits after it was sealed.
+//! migrations (for a registration), the row of `cluster` (for a change of agents, leaders, topics,
+//! users, ACLs or quotas), rows of `agents`, rows of `partitions` by id, rows of `wal_objects` by
+//! key; the rows of users, ACLs and quotas need no order below that of `cluster`. A write of an
+//! agent locks the agent's row FOR KEY SHARE: renewals do not conflict with it, but a seal (FOR
+//! UPDATE) waits for it. Therefore nothing of an incarnation commits after it was sealed.
 
 use sqlx::{query, query_as, query_scalar};
 

@@ -5,7 +5,8 @@ use sqlx::{query, query_as, query_scalar};
 use super::StoreConnection;
 use crate::{ClusterState, Timeline, rows, transaction::TransactionResult};
 
-/// Locks the row of `cluster`, which serializes changes of agents, leaders and topics.
+/// Locks the row of `cluster`, which serializes changes of agents, leaders, topics, users, ACLs and
+/// quotas.
 pub(super) async fn lock_cluster(conn: &mut StoreConnection) -> TransactionResult<()> {
     query("SELECT version FROM cluster FOR UPDATE")
         .execute(conn)

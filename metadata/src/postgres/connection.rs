@@ -88,7 +88,7 @@ impl PostgresConnector {
             .iter()
             .map(|(name, value)| format!("; SET LOCAL {name} = '{value}'"))
             .collect();
-        // No floating-point numbers are read, and poolers refuse the parameter.
+        // Floating-point numbers are read in binary, and poolers refuse the parameter.
         let plain = settings.extra_float_digits(None);
         Ok(Self {
             direct: plain

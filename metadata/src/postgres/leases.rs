@@ -7,6 +7,7 @@ use sqlx::{query, query_as, query_scalar};
 use super::{
     StoreConnection,
     cluster::{increment_version, lock_cluster},
+    security::security_version,
     topics::read_topics,
 };
 use crate::{
@@ -41,9 +42,11 @@ pub(super) async fn snapshot(conn: &mut StoreConnection) -> TransactionResult<Cl
     )
     .fetch_all(&mut *conn)
     .await?;
+    let security_version = security_version(&mut *conn).await?;
     let topics = read_topics(conn).await?;
     Ok(ClusterSnapshot {
         version: to_unsigned("the version", version)?,
+        security_version,
         cluster_id,
         agents: agents.into_iter().map(AgentEntry::from).collect(),
         unswept: unswept_incarnations(unswept)?,

@@ -392,12 +392,17 @@ pub(super) async fn check_registration(
         .bind(fence.lock_key)
         .execute(&mut *conn)
         .await?;
+    let found = schema_version(conn).await?;
+    check_window(fence.window, found)?;
+    Ok((found >= AGENT_WINDOWS_VERSION).then_some(fence.window))
+}
+
+/// Returns the version of the schema in force.
+pub(super) async fn schema_version(conn: &mut StoreConnection) -> TransactionResult<i64> {
     let found: Option<i64> = query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
         .fetch_one(conn)
         .await?;
-    let found = found.unwrap_or_default();
-    check_window(fence.window, found)?;
-    Ok((found >= AGENT_WINDOWS_VERSION).then_some(fence.window))
+    Ok(found.unwrap_or_default())
 }
 
 #[cfg(test)]

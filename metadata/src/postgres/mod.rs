@@ -19,12 +19,13 @@ mod owners;
 mod plans;
 mod pool;
 mod recovery;
+mod security;
 mod segments;
 mod store_call;
 mod tls;
 mod topics;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{timeout, timeout_at};
@@ -40,12 +41,13 @@ pub(crate) use self::{
     migrate::{drop_schema, migrate, overview},
 };
 use crate::{
-    ActiveProducer, AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome,
-    CommittedOffset, ConnectOptions, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite,
-    Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView,
-    MetadataStore, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, OffsetDeletion,
-    PartitionUid, PersistedGroup, RecoveryOutcome, RecoveryRequest, Result, SegmentIntent, SilenceThreshold,
-    Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
+    AclRow, ActiveProducer, AgentIdentity, AgentRegistration, AgentSecret, ClusterSnapshot, ClusterState,
+    CommitOutcome, CommittedOffset, ConnectOptions, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery,
+    GroupWrite, Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition,
+    LogView, MetadataStore, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome,
+    OffsetDeletion, PartitionUid, PersistedGroup, QuotaAlteration, RecoveryOutcome, RecoveryRequest, Result,
+    ScramAlteration, ScramAlterationOutcome, SecuritySnapshot, SegmentIntent, SilenceThreshold, Timeline,
+    TopicChange, TopicEntry, TopicOwner, TopicsOverview, UnownedRows, UserRows,
     transaction::{TransactionError, TransactionResult, with_timeout},
 };
 
@@ -363,5 +365,45 @@ impl MetadataStore for PostgresStore {
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {
         statement!(self, Reads, conn => groups::fetch_offsets(conn, group_id))
+    }
+
+    async fn load_security(&self) -> Result<SecuritySnapshot> {
+        // An agent cannot judge anyone without it, so it does not compete with other reads.
+        call!(self, Writes, ReadOnlySnapshot, conn => security::load_security(conn))
+    }
+
+    async fn agent_secret(&self) -> Result<AgentSecret> {
+        transact!(self, Writes, conn => security::agent_secret(conn))
+    }
+
+    async fn alter_scram_credentials(
+        &self,
+        alteration: &ScramAlteration,
+    ) -> Result<BTreeMap<String, ScramAlterationOutcome>> {
+        transact!(self, Writes, conn => security::alter_scram_credentials(conn, alteration))
+    }
+
+    async fn create_acls(&self, rows: &[AclRow]) -> Result<Vec<bool>> {
+        transact!(self, Writes, conn => security::create_acls(conn, rows))
+    }
+
+    async fn delete_acls(&self, rows: &[AclRow]) -> Result<Vec<bool>> {
+        transact!(self, Writes, conn => security::delete_acls(conn, rows))
+    }
+
+    async fn alter_client_quotas(&self, alteration: &QuotaAlteration) -> Result<()> {
+        transact!(self, Writes, conn => security::alter_client_quotas(conn, alteration))
+    }
+
+    async fn apply_user(&self, owner: &str, user: &UserRows, unowned: UnownedRows) -> Result<bool> {
+        transact!(self, Writes, conn => security::apply_user(conn, owner, user, unowned))
+    }
+
+    async fn delete_user(&self, owner: &str) -> Result<bool> {
+        transact!(self, Writes, conn => security::delete_user(conn, owner))
+    }
+
+    async fn list_owned_users(&self, prefix: &str) -> Result<BTreeMap<String, UserRows>> {
+        call!(self, Reads, ReadOnlySnapshot, conn => security::list_owned_users(conn, prefix))
     }
 }

@@ -2,7 +2,10 @@
 
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
-use super::{cluster::increment_version, current_time_ms, snapshot_version, topics::read_topics};
+use super::{
+    cluster::increment_version, current_time_ms, security::security_version, snapshot_version,
+    topics::read_topics,
+};
 use crate::{
     AgentEntry, ClusterSnapshot, LeaseMove, LeaseMoveOutcome,
     leases::{PartitionLeaseRow, plan_moves},
@@ -35,9 +38,11 @@ pub(super) async fn snapshot(
     .bind(now)
     .fetch_all(&mut *conn)
     .await?;
+    let security_version = security_version(&mut *conn).await?;
     let topics = read_topics(conn).await?;
     Ok(Some(ClusterSnapshot {
         version,
+        security_version,
         cluster_id,
         agents: agents.into_iter().map(AgentEntry::from).collect(),
         unswept: unswept_incarnations(unswept)?,

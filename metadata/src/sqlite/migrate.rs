@@ -261,12 +261,17 @@ pub(super) async fn check_registration(
     conn: &mut SqliteConnection,
     window: SchemaWindow,
 ) -> TransactionResult<Option<SchemaWindow>> {
+    let found = schema_version(conn).await?;
+    check_window(window, found)?;
+    Ok((found >= AGENT_WINDOWS_VERSION).then_some(window))
+}
+
+/// Returns the version of the schema in force.
+pub(super) async fn schema_version(conn: &mut SqliteConnection) -> TransactionResult<i64> {
     let found: Option<i64> = query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
         .fetch_one(conn)
         .await?;
-    let found = found.unwrap_or_default();
-    check_window(window, found)?;
-    Ok((found >= AGENT_WINDOWS_VERSION).then_some(window))
+    Ok(found.unwrap_or_default())
 }
 
 async fn applied_migrations(conn: &mut SqliteConnection) -> Result<Vec<AppliedMigration>> {

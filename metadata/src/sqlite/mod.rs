@@ -13,10 +13,11 @@ mod log;
 mod migrate;
 mod owners;
 mod recovery;
+mod security;
 mod segments;
 mod topics;
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -26,12 +27,14 @@ use sqlx::{
 
 pub(crate) use self::migrate::{backup, drop_schema, migrate, overview};
 use crate::{
-    ActiveProducer, AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome,
-    CommittedOffset, ConnectOptions, Error, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite,
-    Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView,
-    MetadataStore, MigrationRequest, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome,
-    OffsetDeletion, PartitionUid, PersistedGroup, RecoveryOutcome, RecoveryRequest, Result, SchemaWindow,
+    AclRow, ActiveProducer, AgentIdentity, AgentRegistration, AgentSecret, ClusterSnapshot, ClusterState,
+    CommitOutcome, CommittedOffset, ConnectOptions, Error, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery,
+    GroupWrite, Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition,
+    LogView, MetadataStore, MigrationRequest, NewSegment, NewTopic, ObjectCommit, OffsetCommit,
+    OffsetCommitOutcome, OffsetDeletion, PartitionUid, PersistedGroup, QuotaAlteration, RecoveryOutcome,
+    RecoveryRequest, Result, SchemaWindow, ScramAlteration, ScramAlterationOutcome, SecuritySnapshot,
     SegmentIntent, SilenceThreshold, Timeline, TopicChange, TopicEntry, TopicOwner, TopicsOverview,
+    UnownedRows, UserRows,
     rows::to_unsigned,
     schema::{SchemaState, check_window},
     transaction::{SqliteErrorClass, TransactionResult, transact, with_timeout},
@@ -390,5 +393,44 @@ impl MetadataStore for SqliteStore {
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {
         transact!(self.call_limit, self.begin_read(), classify_error, tx => groups::fetch_offsets(&mut tx, group_id))
+    }
+
+    async fn load_security(&self) -> Result<SecuritySnapshot> {
+        transact!(self.call_limit, self.begin_read(), classify_error, tx => security::load_security(&mut tx))
+    }
+
+    async fn agent_secret(&self) -> Result<AgentSecret> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::agent_secret(&mut tx))
+    }
+
+    async fn alter_scram_credentials(
+        &self,
+        alteration: &ScramAlteration,
+    ) -> Result<BTreeMap<String, ScramAlterationOutcome>> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::alter_scram_credentials(&mut tx, alteration))
+    }
+
+    async fn create_acls(&self, rows: &[AclRow]) -> Result<Vec<bool>> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::create_acls(&mut tx, rows))
+    }
+
+    async fn delete_acls(&self, rows: &[AclRow]) -> Result<Vec<bool>> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::delete_acls(&mut tx, rows))
+    }
+
+    async fn alter_client_quotas(&self, alteration: &QuotaAlteration) -> Result<()> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::alter_client_quotas(&mut tx, alteration))
+    }
+
+    async fn apply_user(&self, owner: &str, user: &UserRows, unowned: UnownedRows) -> Result<bool> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::apply_user(&mut tx, owner, user, unowned))
+    }
+
+    async fn delete_user(&self, owner: &str) -> Result<bool> {
+        transact!(self.call_limit, self.begin_write(), classify_error, tx => security::delete_user(&mut tx, owner))
+    }
+
+    async fn list_owned_users(&self, prefix: &str) -> Result<BTreeMap<String, UserRows>> {
+        transact!(self.call_limit, self.begin_read(), classify_error, tx => security::list_owned_users(&mut tx, prefix))
     }
 }

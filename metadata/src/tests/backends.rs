@@ -52,14 +52,17 @@ macro_rules! on_oldest_schema_of_a_file {
 
 mod sqlite_memory {
     crate::conformance_suite!(on_sqlite_memory);
+    crate::security_conformance_suite!(on_sqlite_memory);
 }
 
 mod sqlite_file {
     crate::conformance_suite!(on_sqlite_file);
+    crate::security_conformance_suite!(on_sqlite_file);
 }
 
 mod postgres {
     crate::conformance_suite!(on_postgres);
+    crate::security_conformance_suite!(on_postgres);
 }
 
 /// This build on the oldest schema that it runs on.

@@ -240,15 +240,15 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
     let url = server.create_database("schemas").unwrap();
     assert_schema_error(
         connect(&url, &options()).await,
-        "is empty, this build runs on versions 5 to 6: run `streamhouse-agent migrate`",
+        "is empty, this build runs on versions 5 to 7: run `streamhouse-agent migrate`",
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        MigrationOutcome { from: 0, to: 6 }
+        MigrationOutcome { from: 0, to: 7 }
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        MigrationOutcome { from: 6, to: 6 }
+        MigrationOutcome { from: 7, to: 7 }
     );
     let store = connect(&url, &options()).await.unwrap();
     store.ping().await.unwrap();
@@ -259,7 +259,7 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
         .unwrap();
     assert_schema_error(
         connect(&url, &options()).await,
-        "has version 999, this build runs on versions 5 to 6: run a newer build",
+        "has version 999, this build runs on versions 5 to 7: run a newer build",
     );
     assert_schema_error(migrate(&url, &options()).await, "has version 999");
     query("DELETE FROM _sqlx_migrations WHERE version = 999")
@@ -286,11 +286,11 @@ async fn a_sqlite_schema_that_is_too_new_or_changed_is_refused() {
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        MigrationOutcome { from: 0, to: 6 }
+        MigrationOutcome { from: 0, to: 7 }
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        MigrationOutcome { from: 6, to: 6 }
+        MigrationOutcome { from: 7, to: 7 }
     );
     let mut raw = sqlx::SqliteConnection::connect(&url).await.unwrap();
     query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'later', true, x'', 0)")
@@ -323,7 +323,7 @@ async fn several_migrate_at_once() {
             })
             .collect();
         for task in tasks {
-            assert_eq!(task.await.unwrap().unwrap().to, 6);
+            assert_eq!(task.await.unwrap().unwrap().to, 7);
         }
         let store = connect(&url, &options()).await.unwrap();
         assert_eq!(store.snapshot(None).await.unwrap().unwrap().topics.len(), 1);

@@ -8,6 +8,8 @@ mod model;
 mod outages;
 mod pooler;
 mod schemas;
+mod security;
+mod security_model;
 pub(crate) mod support;
 mod tls;
 mod windows;

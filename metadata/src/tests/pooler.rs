@@ -37,6 +37,7 @@ async fn check_pooler(name: &str, mode: &str, ignored: &str) {
             other.allocate_producer_id().await.unwrap();
         }
     });
+    conformance::security::quotas_tell_a_default_from_a_name_and_from_nothing(&store).await;
     assert!(inspect::sample_tables(&url, 1).await.unwrap().len() > 5);
     assert!(live_agent(&url, &options()).await.unwrap().is_some());
     // The store's settings apply to its own transactions only, and no statement is left prepared.

@@ -107,7 +107,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     POSTGRES.run_to(1, &mut raw).await.unwrap();
     assert_schema_error(
         connect(&postgres, &options()).await,
-        "has version 1, this build runs on versions 5 to 6: run `streamhouse-agent migrate`",
+        "has version 1, this build runs on versions 5 to 7: run `streamhouse-agent migrate`",
     );
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
@@ -239,7 +239,7 @@ async fn a_schema_that_is_too_new_is_told() {
         .execute(&mut raw)
         .await
         .unwrap();
-    let says = "has version 999, this build runs on versions 5 to 6: run a newer build";
+    let says = "has version 999, this build runs on versions 5 to 7: run a newer build";
     assert_schema_error(schema(&url, &options()).await, says);
     // `purge` asks for both before it deletes the first object.
     assert_schema_error(cluster_id(&url, &options()).await, says);

@@ -68,7 +68,7 @@ async fn a_ca_in_memory_lets_everything_in() {
     );
     assert_eq!(
         migrate(&url, &options).await.unwrap(),
-        MigrationOutcome { from: 0, to: 6 }
+        MigrationOutcome { from: 0, to: 7 }
     );
     let store = connect(&url, &options).await.unwrap();
     store.ping().await.unwrap();

@@ -10,8 +10,12 @@ use super::support::options;
 use crate::{
     ConnectOptions, Error, Incarnation, LiveAgent, MigrationOutcome, MigrationRequest, SCHEMA_WINDOW,
     SchemaWindow,
-    conformance::fixture::{
-        SharedStore, TestLog, batch, create_topic, leases, register_agent, registration, snapshot, take_lease,
+    conformance::{
+        fixture::{
+            SharedStore, TestLog, batch, create_topic, leases, register_agent, registration, snapshot,
+            take_lease,
+        },
+        security::acl,
     },
     connect, migrate, migrate_to, overview,
 };
@@ -20,6 +24,7 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const OLD: SchemaWindow = SchemaWindow { min: 5, max: 5 };
+const NEWEST: i64 = SCHEMA_WINDOW.max;
 
 /// The options of a build that knows nothing of the newest schema.
 fn old_build() -> ConnectOptions {
@@ -86,7 +91,7 @@ async fn agents_of_this_build_serve_before_and_after_the_migration() {
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        MigrationOutcome { from: 5, to: 6 }
+        MigrationOutcome { from: 5, to: NEWEST }
     );
     // The statements that are prepared still serve, and the lease goes on.
     log.append(7).await;
@@ -98,7 +103,7 @@ async fn agents_of_this_build_serve_before_and_after_the_migration() {
     assert_eq!(unknown, None, "it registered on schema 5");
     register_agent(&store, "agent-1").await;
     let registered: Option<String> = query_scalar(stored).fetch_one(&mut raw).await.unwrap();
-    assert_eq!(registered.as_deref(), Some("5-6"));
+    assert_eq!(registered.as_deref(), Some(format!("5-{NEWEST}").as_str()));
     assert_eq!(windows(&url).await.len(), 2);
 }
 
@@ -151,7 +156,7 @@ async fn an_expired_agent_is_sealed(url: &str) {
     let before = snapshot(&store).await.version;
 
     migrate(url, &options()).await.unwrap();
-    assert_eq!(overview(url, &options()).await.unwrap().schema.found, 6);
+    assert_eq!(overview(url, &options()).await.unwrap().schema.found, NEWEST);
     assert!(
         snapshot(&store).await.version > before,
         "the other agents learn of it"
@@ -219,6 +224,64 @@ async fn an_agent_that_renews_before_it_is_sealed_holds_the_migration_up() {
     store.renew(old).await.unwrap();
 }
 
+/// The options of the build before the last migration.
+fn former_build() -> ConnectOptions {
+    ConnectOptions {
+        schema: SchemaWindow {
+            max: NEWEST - 1,
+            ..SCHEMA_WINDOW
+        },
+        ..options()
+    }
+}
+
+/// A migration adds only: whoever runs on the version before works on as if nothing had happened.
+async fn a_former_build_works_on(url: &str, store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
+    log.append(5).await;
+    let anyway = MigrationRequest {
+        ignore_agents: true,
+        ..MigrationRequest::default()
+    };
+    let migrated = migrate_to(url, &options(), &anyway).await.unwrap();
+    assert_eq!((migrated.from, migrated.to), (NEWEST - 1, NEWEST));
+    let new: SharedStore = connect(url, &options()).await.unwrap();
+    let known = snapshot(store).await.version;
+    new.create_acls(&[acl("alice", "orders")]).await.unwrap();
+    log.append(7).await;
+    log.roll(12).await;
+    store.renew(log.lease.incarnation).await.unwrap();
+    let seen = store.snapshot(Some(known)).await.unwrap().unwrap();
+    assert_eq!((seen.agents.len(), seen.topics.len()), (1, 2));
+    create_topic(store, "payments", 2).await;
+    store.delete_topic("payments").await.unwrap();
+    store.drain(log.lease.incarnation).await.unwrap();
+    assert_eq!(log.read(0).await.bounds.high_watermark, 12);
+    assert_eq!(new.load_security().await.unwrap().acls, [acl("alice", "orders")]);
+    store.seal(log.lease.incarnation).await.unwrap();
+    let refused = register_unknown(store, "agent-old").await;
+    assert!(matches!(refused, Err(Error::SchemaMismatch(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_build_of_the_version_before_works_on_after_the_migration() {
+    let url = Postgres::shared()
+        .unwrap()
+        .create_database("window_former")
+        .unwrap();
+    migrate(&url, &former_build()).await.unwrap();
+    let store = connect(&url, &former_build()).await.unwrap();
+    a_former_build_works_on(&url, &store).await;
+}
+
+#[tokio::test]
+async fn a_build_of_the_version_before_works_on_after_the_migration_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let store = connect(&url, &former_build()).await.unwrap();
+    a_former_build_works_on(&url, &store).await;
+}
+
 /// The agent goes on until it has to register again, and is then told what is wrong.
 #[tokio::test]
 async fn an_agent_whose_window_was_left_cannot_register_again() {
@@ -231,10 +294,11 @@ async fn an_agent_whose_window_was_left_cannot_register_again() {
     };
     assert_eq!(
         migrate_to(&url, &options(), &anyway).await.unwrap(),
-        MigrationOutcome { from: 5, to: 6 }
+        MigrationOutcome { from: 5, to: NEWEST }
     );
     store.renew(old).await.unwrap();
-    let says = "the metadata schema has version 6, this build runs on version 5: run a newer build";
+    let says =
+        format!("the metadata schema has version {NEWEST}, this build runs on version 5: run a newer build");
     for refused in [
         register_unknown(&store, "agent-old").await.map(drop),
         connect(&url, &old_build()).await.map(drop),
@@ -258,7 +322,7 @@ async fn a_file_goes_the_same_way() {
     let new: SharedStore = connect(&url, &options()).await.unwrap();
     let refused = register_unknown(&old, "agent-old").await.unwrap_err().to_string();
     assert!(
-        refused.contains("has version 6, this build runs on version 5"),
+        refused.contains(&format!("has version {NEWEST}, this build runs on version 5")),
         "{refused}"
     );
     register_agent(&new, "agent-new").await;
@@ -272,7 +336,7 @@ async fn a_file_goes_the_same_way() {
     let mut raw = SqliteConnection::connect(&url).await.unwrap();
     let stored = "SELECT schema_min || '-' || schema_max FROM agents WHERE agent_id = 'agent-new'";
     let stored: Option<String> = query_scalar(stored).fetch_one(&mut raw).await.unwrap();
-    assert_eq!(stored.as_deref(), Some("5-6"));
+    assert_eq!(stored.as_deref(), Some(format!("5-{NEWEST}").as_str()));
 }
 
 /// A backup reads a table for a long time. A migration that waited for it would stop every commit
@@ -310,6 +374,6 @@ async fn a_migration_does_not_block_agents_while_it_waits_for_a_table() {
     reading.rollback().await.unwrap();
     assert_eq!(
         migrating.await.unwrap().unwrap(),
-        MigrationOutcome { from: 5, to: 6 }
+        MigrationOutcome { from: 5, to: NEWEST }
     );
 }

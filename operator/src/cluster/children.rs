@@ -176,7 +176,7 @@ mod tests {
             [
                 "/namespaces: get",
                 "/pods: get,list,patch,watch",
-                "/secrets: get",
+                "/secrets: create,get,patch",
                 "events.k8s.io/events: create,patch"
             ]
         );

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::Api;
 use sha2::{Digest, Sha256};
+use streamhouse_core::settings::SettingOverrides;
 use streamhouse_metadata::{ConnectOptions, TlsMode, TlsOptions};
 
 use super::{
@@ -84,6 +85,9 @@ pub(super) async fn dereference(
     let malformed = malformed_credentials(desired, &secrets);
     hold |= !malformed.is_empty();
     problems.extend(malformed);
+    let super_users = malformed_super_users(desired, &secrets);
+    hold |= super_users.is_some();
+    problems.extend(super_users);
     let authorities = authorities::malformed_authorities(desired, &secrets);
     hold |= authorities.iter().any(|problem| problem.restarts);
     problems.extend(authorities.into_iter().map(|found| found.problem));
@@ -121,6 +125,11 @@ fn missing_secret(
     let authority = database.tls.as_ref().and_then(|tls| tls.authority.as_ref());
     let of_database =
         database.connection.name == secret.name || authority.is_some_and(|key| key.name == secret.name);
+    let of_super_users = !of_database
+        && desired
+            .super_users
+            .as_ref()
+            .is_some_and(|key| key.name == secret.name);
     let issued = !secret.restarts && is_issued(desired, &secret.name);
     if issued && !context.apis.has(OptionalApi::CertManager) {
         return None;
@@ -129,6 +138,7 @@ fn missing_secret(
         _ if issued => (ConditionType::Progressing, ConditionReason::CertificatePending),
         // Running agents keep the certificates they have loaded.
         false => (ConditionType::Degraded, ConditionReason::SecretMissing),
+        true if of_super_users => (ConditionType::Ready, ConditionReason::SecretMissing),
         true if of_database => (ConditionType::MetadataReachable, ConditionReason::SecretMissing),
         true => (ConditionType::StorageReachable, ConditionReason::SecretMissing),
     };
@@ -175,6 +185,20 @@ fn malformed_credentials(desired: &DesiredCluster, secrets: &ResolvedSecrets) ->
         })
     })
     .collect()
+}
+
+/// Finds super users with which agents would refuse to start.
+fn malformed_super_users(desired: &DesiredCluster, secrets: &ResolvedSecrets) -> Option<ClusterProblem> {
+    let key = desired.super_users.as_ref()?;
+    let what = match std::str::from_utf8(secrets.value(&key.name, &key.key)?) {
+        Err(_) => "not text".to_owned(),
+        Ok(value) => SettingOverrides::default().set("super-users", value).err()?,
+    };
+    Some(ClusterProblem {
+        condition: ConditionType::Ready,
+        reason: ConditionReason::InvalidSecret,
+        message: format!("Secret {}, key {}: {what}", key.name, key.key),
+    })
 }
 
 fn parse_connection(

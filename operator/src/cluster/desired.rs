@@ -56,6 +56,8 @@ pub struct DesiredCluster {
     pub forward_port: u16,
     /// Further listeners for clients.
     pub listeners: Vec<DesiredListener>,
+    /// Secret key of the principals that may do everything, if they are in a Secret.
+    pub super_users: Option<SecretKeySelector>,
     /// DNS domain of the Kubernetes cluster.
     pub cluster_domain: String,
     /// The metadata database.
@@ -268,6 +270,7 @@ impl DesiredCluster {
             Some(&database.connection),
             database.tls.as_ref().and_then(|tls| tls.authority.as_ref()),
             self.storage.authority.as_ref(),
+            self.super_users.as_ref(),
             credentials.map(|credentials| &credentials.access_key_id),
             credentials.map(|credentials| &credentials.secret_access_key),
         ];
@@ -279,6 +282,11 @@ impl DesiredCluster {
             need(&certificate.secret, "tls.key", false);
         }
         needed.into_values().collect()
+    }
+
+    /// Returns whether clients have to authenticate.
+    pub fn authenticates(&self) -> bool {
+        self.variables.contains_key("STREAMHOUSE_AUTHENTICATION")
     }
 
     /// Returns the listeners of the agents by name.

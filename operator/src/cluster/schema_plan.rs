@@ -190,8 +190,8 @@ mod tests {
     use super::*;
 
     /// An operator of a later release than this one, which runs on two versions.
-    const LATER: SchemaWindow = SchemaWindow { min: 6, max: 7 };
-    const FIRST: SchemaWindow = SchemaWindow { min: 5, max: 6 };
+    const LATER: SchemaWindow = SchemaWindow { min: 7, max: 8 };
+    const FIRST: SchemaWindow = SchemaWindow { min: 5, max: 7 };
     const OLD: SchemaWindow = SchemaWindow { min: 5, max: 5 };
 
     fn agent(agent_id: &str, window: Option<SchemaWindow>) -> LiveAgent {
@@ -228,12 +228,12 @@ mod tests {
 
     #[test]
     fn an_empty_database_gets_the_newest_schema_that_the_agents_run_on() {
-        assert_eq!(plan_schema(&facts(0, LATER, &[])), SchemaPlan::Migrate(7));
+        assert_eq!(plan_schema(&facts(0, LATER, &[])), SchemaPlan::Migrate(8));
         let pinned = SchemaFacts {
             release: Some("0.1.0"),
             ..facts(0, LATER, &[])
         };
-        assert_eq!(plan_schema(&pinned), SchemaPlan::Migrate(6));
+        assert_eq!(plan_schema(&pinned), SchemaPlan::Migrate(7));
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
         let live = [agent("a-0", Some(FIRST))];
         let pinned = SchemaFacts {
             release: Some("0.2.5"),
-            ..facts(6, LATER, &live)
+            ..facts(7, LATER, &live)
         };
         assert_eq!(plan_schema(&pinned), SchemaPlan::UpToDate);
     }
@@ -249,21 +249,21 @@ mod tests {
     #[test]
     fn old_agents_are_waited_for_while_the_schema_in_force_serves() {
         let live = [agent("a-0", Some(LATER)), agent("a-1", Some(FIRST))];
-        let SchemaPlan::Wait(message) = plan_schema(&facts(6, LATER, &live)) else {
+        let SchemaPlan::Wait(message) = plan_schema(&facts(7, LATER, &live)) else {
             panic!("it does not wait")
         };
-        assert!(message.contains("version 7") && message.contains("a-1") && !message.contains("a-0"));
-        assert_eq!(plan_schema(&facts(6, LATER, &live[..1])), SchemaPlan::Migrate(7));
-        assert_eq!(plan_schema(&facts(7, LATER, &live[..1])), SchemaPlan::UpToDate);
+        assert!(message.contains("version 8") && message.contains("a-1") && !message.contains("a-0"));
+        assert_eq!(plan_schema(&facts(7, LATER, &live[..1])), SchemaPlan::Migrate(8));
+        assert_eq!(plan_schema(&facts(8, LATER, &live[..1])), SchemaPlan::UpToDate);
     }
 
     #[test]
     fn several_steps_are_made_one_by_one() {
-        let window = SchemaWindow { min: 5, max: 7 };
+        let window = SchemaWindow { min: 5, max: 8 };
         let live = [agent("a-0", Some(FIRST))];
-        assert_eq!(plan_schema(&facts(5, window, &live)), SchemaPlan::Migrate(6));
+        assert_eq!(plan_schema(&facts(5, window, &live)), SchemaPlan::Migrate(7));
         assert!(matches!(
-            plan_schema(&facts(6, window, &live)),
+            plan_schema(&facts(7, window, &live)),
             SchemaPlan::Wait(_)
         ));
     }
@@ -291,7 +291,7 @@ mod tests {
         );
         assert_eq!(
             plan_schema(&facts(5, LATER, &[])),
-            SchemaPlan::Migrate(7),
+            SchemaPlan::Migrate(8),
             "none of them is left"
         );
     }
@@ -300,7 +300,7 @@ mod tests {
     fn a_version_newer_than_the_operator_is_refused() {
         let newer = SchemaFacts {
             release: Some("0.4.0"),
-            ..facts(6, LATER, &[])
+            ..facts(7, LATER, &[])
         };
         assert_refused(
             plan_schema(&newer),
@@ -314,7 +314,7 @@ mod tests {
     fn a_version_that_cannot_run_on_the_schema_is_refused() {
         let unknown = SchemaFacts {
             release: Some("0.0.9"),
-            ..facts(6, LATER, &[])
+            ..facts(7, LATER, &[])
         };
         assert_refused(
             plan_schema(&unknown),
@@ -324,23 +324,23 @@ mod tests {
         );
         let rolled_back = SchemaFacts {
             release: Some("0.1.0"),
-            ..facts(7, LATER, &[])
+            ..facts(8, LATER, &[])
         };
         assert_refused(
             plan_schema(&rolled_back),
             ConditionReason::VersionNotSupported,
             true,
-            &["migrated to version 7", "restore a backup"],
+            &["migrated to version 8", "restore a backup"],
         );
         let far = SchemaFacts {
             release: Some("0.1.0"),
-            ..facts(7, SchemaWindow { min: 7, max: 8 }, &[])
+            ..facts(8, SchemaWindow { min: 8, max: 9 }, &[])
         };
         assert_refused(
             plan_schema(&far),
             ConditionReason::VersionNotSupported,
             true,
-            &["versions 5 to 6", "versions 7 to 8"],
+            &["versions 5 to 7", "versions 8 to 9"],
         );
     }
 
@@ -366,11 +366,11 @@ mod tests {
         for release in [None, Some("main-3f2a1c0")] {
             let custom = |live_agents| SchemaFacts {
                 release,
-                ..facts(6, LATER, live_agents)
+                ..facts(7, LATER, live_agents)
             };
             assert!(matches!(plan_schema(&custom(&live)), SchemaPlan::Wait(_)));
-            assert_eq!(plan_schema(&custom(&live[1..])), SchemaPlan::Migrate(7));
-            assert_eq!(plan_schema(&custom(&[])), SchemaPlan::Migrate(7));
+            assert_eq!(plan_schema(&custom(&live[1..])), SchemaPlan::Migrate(8));
+            assert_eq!(plan_schema(&custom(&[])), SchemaPlan::Migrate(8));
         }
     }
 
@@ -378,13 +378,13 @@ mod tests {
     fn the_user_can_hold_a_migration_up() {
         let held = |limit| SchemaFacts {
             limit: Some(limit),
-            ..facts(6, LATER, &[])
+            ..facts(7, LATER, &[])
         };
-        assert_eq!(plan_schema(&held(6)), SchemaPlan::UpToDate);
-        assert_eq!(plan_schema(&held(7)), SchemaPlan::Migrate(7));
+        assert_eq!(plan_schema(&held(7)), SchemaPlan::UpToDate);
+        assert_eq!(plan_schema(&held(8)), SchemaPlan::Migrate(8));
         // It cannot ask for a schema that the operator does not run on.
         let low = SchemaFacts { found: 5, ..held(1) };
-        assert_eq!(plan_schema(&low), SchemaPlan::Migrate(6));
+        assert_eq!(plan_schema(&low), SchemaPlan::Migrate(7));
         assert_eq!(parse_limit(Some(" 6 ")), Some(6));
         assert_eq!((parse_limit(None), parse_limit(Some("six"))), (None, None));
     }

@@ -4,6 +4,7 @@
 //!
 //! Reports the first problem, with its field and what to do.
 
+mod access;
 mod agents;
 mod api_shapes;
 mod listener_ports;
@@ -18,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use streamhouse_core::settings::{AgentSettings, SettingOverrides};
 
-use self::listener_ports::OwnListeners;
+use self::{access::AccessSettings, listener_ports::OwnListeners};
 use super::{
     desired::{
         BucketCredentials, DatabaseTls, DesiredCluster, DesiredListener, ImageReference, MetadataDatabase,
@@ -59,7 +60,8 @@ pub fn validate(
     let further = listeners::additional_listeners(&name, spec, &own)?;
     let storage = bucket(spec)?;
     let forward_port = listener_ports::forward_port(&own, &further);
-    let (variables, settings) = settings(spec, &own, forward_port, &further)?;
+    let access = access::access_settings(spec, &own, &further)?;
+    let (variables, settings) = settings(spec, &own, forward_port, &further, &access)?;
     let resources = agents::resources(spec, &settings)?;
     let monitoring = monitoring::monitoring(spec, &namespace, &own.http, &defaults.monitoring_namespaces)?;
     if let Some(pod_template) = &spec.agents.pod_template {
@@ -83,6 +85,7 @@ pub fn validate(
         kafka: own.kafka,
         forward_port,
         listeners: further,
+        super_users: access.super_users,
         cluster_domain: listener_ports::cluster_domain(spec, defaults),
         postgresql: database(spec),
         storage,
@@ -194,6 +197,7 @@ fn settings(
     own: &OwnListeners,
     forward_port: u16,
     further: &[DesiredListener],
+    access: &AccessSettings,
 ) -> Result<(BTreeMap<String, String>, AgentSettings), ClusterProblem> {
     let refuse = |problem: String| ClusterProblem::invalid_spec(format!("spec.agents.settings: {problem}"));
     let mut overrides = SettingOverrides::default();
@@ -229,6 +233,10 @@ fn settings(
         if let Some(value) = value {
             overrides.set(name, value).map_err(refuse)?;
         }
+    }
+    for (name, value) in &access.values {
+        let refuse = |problem: String| ClusterProblem::invalid_spec(format!("spec.authorization: {problem}"));
+        overrides.set(name, value.as_str()).map_err(refuse)?;
     }
     let variables: BTreeMap<String, String> = overrides
         .variables()

@@ -56,6 +56,11 @@ pub struct AdditionalListener {
     /// TLS certificate of the listener. By default it does not use TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+    /// Whether the cluster may have this listener without `authentication`, although clients reach
+    /// it from outside of the Kubernetes cluster: everybody who does may read, write and delete
+    /// everything. Defaults to false. Does not apply to type `internal`.
+    #[serde(default)]
+    pub unsafe_without_authentication: bool,
     /// The address for the first contact; in mode `shared` the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<ListenerBootstrap>,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AgentsSpec, DeletionPolicy, ListenerStatus, ListenersSpec, MonitoringSpec, ObjectStorageSpec,
-    PostgresqlSpec, ScalarValue, schema,
+    AgentsSpec, AuthenticationSpec, AuthorizationSpec, DeletionPolicy, ListenerStatus, ListenersSpec,
+    MonitoringSpec, ObjectStorageSpec, PostgresqlSpec, ScalarValue, schema,
 };
 
 /// A StreamHouse cluster: stateless agents that store records in one bucket and metadata in one
@@ -42,6 +42,11 @@ use super::{
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must have at most 40 characters, because the names of the cluster's objects are derived from it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must consist of lower-case letters, digits and '-', start with a letter and end with a letter or digit")
 )]
+#[x_kube(
+    validation = Rule::new("has(self.authentication) || !has(self.listeners) || !has(self.listeners.additional) || self.listeners.additional.all(l, l.type == 'internal' || (has(l.unsafeWithoutAuthentication) && l.unsafeWithoutAuthentication))").message("listeners for clients outside of the Kubernetes cluster require authentication: set authentication, or unsafeWithoutAuthentication of the listener"),
+    validation = Rule::new("!has(self.authorization) || self.authorization.type != 'acl' || has(self.authentication)").message("authorization requires authentication: without it every client is User:ANONYMOUS"),
+    validation = Rule::new("!has(self.authorization) || !has(self.authorization.superUsers) || !has(self.authorization.superUsersSecret)").message("authorization.superUsers and authorization.superUsersSecret are the same setting: set only one")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
     /// Version of the agents, used as the image tag unless `image.tag` is set. Must be a release
@@ -62,6 +67,12 @@ pub struct ClusterSpec {
     /// Ports and TLS of the agents.
     #[serde(default)]
     pub listeners: ListenersSpec,
+    /// How clients authenticate. By default they do not: every client is `User:ANONYMOUS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<AuthenticationSpec>,
+    /// What clients may do. By default everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<AuthorizationSpec>,
     /// Prometheus and Grafana integration.
     #[serde(default)]
     pub monitoring: MonitoringSpec,

@@ -1,11 +1,12 @@
-//! The custom resources `StreamHouseCluster` and `Topic`, as users write them. Owns their schema,
-//! bounds, defaults and validation rules; `crds/` is generated from this module.
+//! The custom resources `StreamHouseCluster`, `Topic` and `User`, as users write them. Owns their
+//! schema, bounds, defaults and validation rules; `crds/` is generated from this module.
 //!
 //! Everything that the API server accepts can be deserialized into these types. A value that a
 //! schema cannot judge stays a string here and is checked by `validate`, because one resource that
 //! cannot be deserialized would break the watch of all resources of its kind.
 
 // The derive generates a second, hidden struct for each struct with rules and marks it `pub`.
+mod access;
 #[allow(unreachable_pub)]
 mod additional_listener;
 #[allow(unreachable_pub)]
@@ -25,7 +26,10 @@ mod scalar;
 mod schema;
 #[allow(unreachable_pub)]
 mod topic;
+#[allow(unreachable_pub)]
+mod user;
 
+pub use access::*;
 pub use additional_listener::*;
 pub use agents::*;
 pub use cluster::*;
@@ -38,6 +42,7 @@ pub use reference::api_markdown;
 pub use scalar::ScalarValue;
 pub(crate) use schema::source_of_setting;
 pub use topic::*;
+pub use user::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -55,18 +60,18 @@ pub const CONFIRM_DELETION_ANNOTATION: &str = "streamhouse.io/confirm-deletion";
 /// Annotation on a cluster: the metadata schema is not migrated beyond this version, so that the
 /// agents can go back to an older release until it is removed.
 pub const MAX_SCHEMA_VERSION_ANNOTATION: &str = "streamhouse.io/max-schema-version";
-/// Finalizer of both kinds.
+/// Finalizer of all kinds.
 pub const FINALIZER: &str = "streamhouse.io/finalizer";
 
-/// Returns both custom resource definitions in installation order.
+/// Returns all custom resource definitions in installation order.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![StreamHouseCluster::crd(), Topic::crd()]
+    vec![StreamHouseCluster::crd(), Topic::crd(), User::crd()]
         .into_iter()
         .map(schema::prune_definition)
         .collect()
 }
 
-/// Returns both definitions as file name and YAML text, as stored in `crds/` and in the chart.
+/// Returns all definitions as file name and YAML text, as stored in `crds/` and in the chart.
 ///
 /// # Errors
 ///

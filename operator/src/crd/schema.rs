@@ -24,6 +24,9 @@ pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
         "listeners.kafka.autoCreatePartitions",
     ),
     ("advertised-kafka-address", "listeners.kafka"),
+    ("authentication", "authentication"),
+    ("authorization", "authorization"),
+    ("super-users", "authorization.superUsers"),
     ("listeners-file", "listeners.additional"),
     (
         "advertised-grpc-address",

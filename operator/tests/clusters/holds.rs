@@ -122,7 +122,7 @@ async fn met_by_agents(world: &ClusterTestEnvironment) -> BTreeSet<(String, Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_agent_meets_what_its_pod_template_was_made_for() {
     let world = ClusterTestEnvironment::new().await;
-    let listener = json!({ "name": "external", "port": 9094, "type": "loadbalancer" });
+    let listener = json!({ "name": "external", "port": 9094, "type": "loadbalancer", "unsafeWithoutAuthentication": true });
     world
         .create_held(json!({
             "networkPolicy": { "enabled": true },
@@ -180,7 +180,7 @@ async fn addresses_of_listeners_that_stay_are_updated_while_held() {
     let listener = |host: &str| {
         let of = |host: String| json!({ "advertisedHost": host });
         json!({ "listeners": { "additional": [{
-            "name": "external", "port": 9094, "type": "nodeport",
+            "name": "external", "port": 9094, "type": "nodeport", "unsafeWithoutAuthentication": true,
             "bootstrap": of(host.to_owned()), "agents": of(format!("{host}-{{slot}}"))
         }] } })
     };

@@ -59,7 +59,7 @@ async fn the_listener_for_kafka_clients_comes_and_goes_with_the_spec() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubelets_hear_of_each_address_on_which_kafka_clients_depend() {
     let world = ClusterTestEnvironment::new().await;
-    let listener = json!({ "name": "external", "type": "nodeport", "protocol": "kafka", "port": 9094 });
+    let listener = json!({ "name": "external", "type": "nodeport", "unsafeWithoutAuthentication": true, "protocol": "kafka", "port": 9094 });
     world
         .create(json!({ "listeners": { "additional": [listener] } }))
         .await;
@@ -80,7 +80,7 @@ async fn kubelets_hear_of_each_address_on_which_kafka_clients_depend() {
 
     world
         .patch_spec(json!({ "listeners": { "additional": [
-            { "name": "external", "type": "nodeport", "protocol": "kafka", "port": 9094,
+            { "name": "external", "type": "nodeport", "unsafeWithoutAuthentication": true, "protocol": "kafka", "port": 9094,
               "agents": { "advertisedHost": "events.example.com" } }] } }))
         .await;
     world

@@ -108,7 +108,11 @@ pub(crate) async fn bind(world: &ClusterTestEnvironment, pod: &str, node: &str) 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_agent_is_reached_at_the_node_port_of_its_own_service() {
     let world = ClusterTestEnvironment::new().await;
-    world.create(listener(json!({ "type": "nodeport" }))).await;
+    world
+        .create(listener(
+            json!({ "type": "nodeport", "unsafeWithoutAuthentication": true }),
+        ))
+        .await;
     let slots = slots(&world, 2).await;
     assert_eq!(
         BTreeSet::from_iter(slots.values()),
@@ -152,7 +156,11 @@ async fn each_agent_is_reached_at_the_node_port_of_its_own_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_agent_gets_the_slot_of_the_one_that_is_gone() {
     let world = ClusterTestEnvironment::new().await;
-    world.create(listener(json!({ "type": "nodeport" }))).await;
+    world
+        .create(listener(
+            json!({ "type": "nodeport", "unsafeWithoutAuthentication": true }),
+        ))
+        .await;
     let before = slots(&world, 2).await;
     let (gone, slot) = before.first_key_value().unwrap();
     end_agent(&world, gone).await;
@@ -169,7 +177,11 @@ async fn a_new_agent_gets_the_slot_of_the_one_that_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_get_slots_while_the_database_is_down_and_while_the_spec_is_invalid() {
     let world = ClusterTestEnvironment::new().await;
-    world.create(listener(json!({ "type": "nodeport" }))).await;
+    world
+        .create(listener(
+            json!({ "type": "nodeport", "unsafeWithoutAuthentication": true }),
+        ))
+        .await;
     let before = slots(&world, 2).await;
     world
         .write_secret("metadata", &[("uri", "postgres://streamhouse@127.0.0.1:1/none")])
@@ -217,8 +229,7 @@ async fn set_balancer(world: &ClusterTestEnvironment, service: &str, host: &str)
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balancers_are_advertised_once_they_have_addresses_and_outlive_agents() {
     let world = ClusterTestEnvironment::new().await;
-    let balancers =
-        json!({ "type": "loadbalancer", "agents": { "annotations": { "example.com/name": "b{slot}" } } });
+    let balancers = json!({ "type": "loadbalancer", "unsafeWithoutAuthentication": true, "agents": { "annotations": { "example.com/name": "b{slot}" } } });
     world.create(listener(balancers)).await;
     let slots = slots(&world, 2).await;
     let message = world
@@ -354,8 +365,7 @@ fn routes(world: &ClusterTestEnvironment, version: &str, kind: &str) -> Api<Dyna
 async fn routes_wait_for_the_gateway_api_and_nothing_else_does() {
     let world = ClusterTestEnvironment::new().await;
     let parents = json!({ "parentRefs": [{ "name": "web" }] });
-    let gateway =
-        json!({ "type": "gateway", "gateway": parents, "bootstrap": { "host": "events.example.com" } });
+    let gateway = json!({ "type": "gateway", "unsafeWithoutAuthentication": true, "gateway": parents, "bootstrap": { "host": "events.example.com" } });
     world.create(listener(gateway)).await;
     let message = world
         .condition("ListenersAvailable", "False", "GatewayApiMissing")
@@ -405,7 +415,7 @@ async fn routes_wait_for_the_gateway_api_and_nothing_else_does() {
     world
         .write_secret("certificate", &[("tls.crt", "a"), ("tls.key", "b")])
         .await;
-    let tls = json!({ "type": "gateway", "gateway": parents, "bootstrap": { "host": "events.example.com" },
+    let tls = json!({ "type": "gateway", "unsafeWithoutAuthentication": true, "gateway": parents, "bootstrap": { "host": "events.example.com" },
         "tls": { "secretName": "certificate" } });
     world.patch_spec(listener(tls)).await;
     world
@@ -449,7 +459,11 @@ async fn an_operator_that_may_not_read_nodes_says_so_and_works_with_given_hosts(
     let mut world = ClusterTestEnvironment::without_operator().await;
     world.context.client = namespaced_client(&world).await;
     world.start();
-    world.create(listener(json!({ "type": "nodeport" }))).await;
+    world
+        .create(listener(
+            json!({ "type": "nodeport", "unsafeWithoutAuthentication": true }),
+        ))
+        .await;
     let slots = slots(&world, 2).await;
     let node = create_node(&world, "b", "192.0.2.8").await;
     for pod in slots.keys() {
@@ -462,7 +476,7 @@ async fn an_operator_that_may_not_read_nodes_says_so_and_works_with_given_hosts(
     let host = json!({ "advertisedHost": "events.example.com" });
     world
         .patch_spec(listener(
-            json!({ "type": "nodeport", "bootstrap": host, "agents": host }),
+            json!({ "type": "nodeport", "unsafeWithoutAuthentication": true, "bootstrap": host, "agents": host }),
         ))
         .await;
     world

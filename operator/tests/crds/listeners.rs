@@ -7,6 +7,14 @@ use super::{Result, cluster, defaults, dry_run, server};
 /// Additional listeners and what their rejection must contain.
 const REFUSED_LISTENERS: &[(&str, &str)] = &[
     (
+        "{name: a, type: nodeport, port: 9094}",
+        "require authentication: set authentication, or unsafeWithoutAuthentication",
+    ),
+    (
+        "{name: a, type: loadbalancer, unsafeWithoutAuthentication: false, port: 9094}",
+        "require authentication",
+    ),
+    (
         "{name: http, type: internal, port: 9094}",
         "names of other listeners",
     ),
@@ -36,36 +44,39 @@ const REFUSED_LISTENERS: &[(&str, &str)] = &[
         "duplicate entries for key",
     ),
     (
-        "{name: a, type: gateway, port: 9094, bootstrap: {host: a.example.com}}",
+        "{name: a, type: gateway, unsafeWithoutAuthentication: true, port: 9094, bootstrap: {host: a.example.com}}",
         "gateway is required",
     ),
     (
-        "{name: a, type: gateway, port: 9094, gateway: {parentRefs: [{name: web}]}}",
+        "{name: a, type: gateway, unsafeWithoutAuthentication: true, port: 9094, gateway: {parentRefs: [{name: web}]}}",
         "need bootstrap.host",
     ),
-    ("{name: a, type: ingress, port: 9094}", "need bootstrap.host"),
     (
-        "{name: a, type: nodeport, port: 9094, ingress: {className: nginx}}",
+        "{name: a, type: ingress, unsafeWithoutAuthentication: true, port: 9094}",
+        "need bootstrap.host",
+    ),
+    (
+        "{name: a, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, ingress: {className: nginx}}",
         "ingress applies to type ingress only",
     ),
     (
-        "{name: a, type: nodeport, port: 9094, bootstrap: {host: a.example.com}}",
+        "{name: a, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, bootstrap: {host: a.example.com}}",
         "set advertisedHost",
     ),
     (
-        "{name: a, type: ingress, port: 9094, mode: perAgent, bootstrap: {host: a.example.com}}",
+        "{name: a, type: ingress, unsafeWithoutAuthentication: true, port: 9094, mode: perAgent, bootstrap: {host: a.example.com}}",
         "needs agents.host",
     ),
     (
-        "{name: a, type: ingress, port: 9094, mode: perAgent, bootstrap: {host: a.example.com}, agents: {host: b.example.com}}",
+        "{name: a, type: ingress, unsafeWithoutAuthentication: true, port: 9094, mode: perAgent, bootstrap: {host: a.example.com}, agents: {host: b.example.com}}",
         "agents.host",
     ),
     (
-        "{name: a, type: nodeport, port: 9094, mode: shared, agents: {nodePort: 31000}}",
+        "{name: a, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, mode: shared, agents: {nodePort: 31000}}",
         "agents applies to mode perAgent only",
     ),
     (
-        "{name: a, type: nodeport, port: 9094, loadBalancerClass: nlb}",
+        "{name: a, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, loadBalancerClass: nlb}",
         "apply to type loadbalancer only",
     ),
     (
@@ -77,7 +88,7 @@ const REFUSED_LISTENERS: &[(&str, &str)] = &[
         "nodeAddressType applies to type nodeport only",
     ),
     (
-        "{name: a, type: gateway, port: 9094, gateway: {parentRefs: [{name: web}], routeKind: TLSRoute}, bootstrap: {host: a.example.com}}",
+        "{name: a, type: gateway, unsafeWithoutAuthentication: true, port: 9094, gateway: {parentRefs: [{name: web}], routeKind: TLSRoute}, bootstrap: {host: a.example.com}}",
         "set tls",
     ),
     (
@@ -85,27 +96,27 @@ const REFUSED_LISTENERS: &[(&str, &str)] = &[
         "agents.advertisedHost does not apply to type internal",
     ),
     (
-        "{name: a, type: nodeport, protocol: mqtt, port: 9094}",
+        "{name: a, type: nodeport, unsafeWithoutAuthentication: true, protocol: mqtt, port: 9094}",
         "Unsupported value: \"mqtt\"",
     ),
     (
-        "{name: a, type: nodeport, protocol: kafka, mode: shared, port: 9094}",
+        "{name: a, type: nodeport, unsafeWithoutAuthentication: true, protocol: kafka, mode: shared, port: 9094}",
         "has mode perAgent only",
     ),
     (
-        "{name: a, type: ingress, protocol: kafka, port: 9094, tls: {secretName: a}, bootstrap: {host: a.example.com}}",
+        "{name: a, type: ingress, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, tls: {secretName: a}, bootstrap: {host: a.example.com}}",
         "needs agents.host",
     ),
     (
-        "{name: a, type: ingress, protocol: kafka, port: 9094, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
+        "{name: a, type: ingress, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
         "TLS that is passed through: set tls",
     ),
     (
-        "{name: a, type: ingress, protocol: kafka, port: 9094, tls: {secretName: a}, ingress: {tlsSecretName: a}, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
+        "{name: a, type: ingress, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, tls: {secretName: a}, ingress: {tlsSecretName: a}, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
         "remove ingress.tlsSecretName",
     ),
     (
-        "{name: a, type: gateway, protocol: kafka, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}], routeKind: GRPCRoute}, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
+        "{name: a, type: gateway, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}], routeKind: GRPCRoute}, bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}",
         "set routeKind TLSRoute",
     ),
 ];
@@ -114,11 +125,11 @@ const REFUSED_LISTENERS: &[(&str, &str)] = &[
 const TAKEN_KAFKA_LISTENERS: &[&str] = &[
     "kafka: {enabled: true}",
     "kafka: {enabled: false}, additional: [{name: a, type: internal, protocol: kafka, port: 9092}]",
-    "additional: [{name: a, type: nodeport, protocol: kafka, port: 9094, agents: {nodePort: 31001}}]",
-    "additional: [{name: a, type: loadbalancer, protocol: kafka, mode: perAgent, port: 9094}]",
-    "additional: [{name: a, type: gateway, protocol: kafka, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}]}, \
+    "additional: [{name: a, type: nodeport, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, agents: {nodePort: 31001}}]",
+    "additional: [{name: a, type: loadbalancer, unsafeWithoutAuthentication: true, protocol: kafka, mode: perAgent, port: 9094}]",
+    "additional: [{name: a, type: gateway, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}]}, \
      bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}]",
-    "additional: [{name: a, type: ingress, protocol: kafka, port: 9094, tls: {issuerRef: {name: a}}, ingress: {className: nginx}, \
+    "additional: [{name: a, type: ingress, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, tls: {issuerRef: {name: a}}, ingress: {className: nginx}, \
      bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}]",
 ];
 

@@ -195,6 +195,24 @@ const REFUSED: &[(&str, &str)] = &[
         "spec.monitoring.prometheusRule.for",
     ),
     ("agents: {replicas: null}", "spec.agents.replicas"),
+    (
+        "authorization: {type: acl}",
+        "authorization requires authentication",
+    ),
+    (
+        "authentication: {mechanisms: [SCRAM-SHA-512]}
+authorization: {type: acl, superUsers: ['User:a'], superUsersSecret: {name: a}}",
+        "set only one",
+    ),
+    (
+        "authentication: {mechanisms: [GSSAPI]}",
+        "spec.authentication.mechanisms",
+    ),
+    (
+        "authentication: {mechanisms: []}",
+        "spec.authentication.mechanisms",
+    ),
+    ("authorization: {type: opa}", "spec.authorization.type"),
     ("deletionPolicy: Burn", "Unsupported value: \"Burn\""),
 ];
 

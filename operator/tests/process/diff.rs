@@ -32,7 +32,7 @@ fn without_definitions_it_says_what_to_do(api: &KubeApi, cluster: &str) {
 
 /// The Service that a listener adds, and the API that its route lacks.
 fn a_new_listener(api: &KubeApi, namespace: &str) {
-    let listener = "  listeners: {additional: [{name: external, type: gateway, port: 9094, bootstrap: {host: a.example.com},\n\
+    let listener = "  listeners: {additional: [{name: external, type: gateway, unsafeWithoutAuthentication: true, port: 9094, bootstrap: {host: a.example.com},\n\
         \x20   gateway: {parentRefs: [{name: web}]}}]}\n";
     let (code, out, _) = diff(api, &fixtures::cluster(namespace, listener), &[]);
     assert_eq!(code, Some(1));

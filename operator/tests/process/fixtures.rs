@@ -44,3 +44,11 @@ pub(crate) fn topic(namespace: &str, more: &str) -> String {
         \x20 clusterRef: {{name: main}}\n{more}"
     )
 }
+
+/// Returns a user `alice` of that cluster with a generated password.
+pub(crate) fn user(namespace: &str) -> String {
+    format!(
+        "apiVersion: streamhouse.io/v1alpha1\nkind: User\nmetadata:\n  name: alice\n  namespace: {namespace}\nspec:\n\
+        \x20 clusterRef: {{name: main}}\n  authentication: {{type: scram}}\n"
+    )
+}

@@ -62,7 +62,7 @@ fn the_chart_gives_the_rights_that_the_code_needs_and_no_other() {
     for kind in ManagedKind::ALL {
         need(kind.group(), kind.plural(), ManagedKind::VERBS);
     }
-    for plural in ["streamhouseclusters", "topics"] {
+    for plural in ["streamhouseclusters", "topics", "users"] {
         need(
             "streamhouse.io",
             plural,
@@ -75,7 +75,7 @@ fn the_chart_gives_the_rights_that_the_code_needs_and_no_other() {
         );
         need("streamhouse.io", &format!("{plural}/finalizers"), &["update"]);
     }
-    need("", "secrets", &["get"]);
+    need("", "secrets", &["get", "create", "patch"]);
     need("", "pods", &["get", "list", "watch", "patch"]);
     need("", "namespaces", &["get"]);
     need("events.k8s.io", "events", &["create", "patch"]);
@@ -119,8 +119,8 @@ fn exercise_operator(api: &KubeApi, account: &str, namespace: &str, more: &[&str
     operator.until_leads();
     let everything = "  agents: {autoscaling: {minReplicas: 1, maxReplicas: 3, targetCPUUtilizationPercentage: 80}}\n\
         \x20 networkPolicy: {enabled: true}\n  monitoring: {dashboards: {enabled: true}}\n\
-        \x20 listeners: {additional: [{name: external, type: nodeport, port: 9094},\n\
-        \x20   {name: web, type: ingress, port: 9095, bootstrap: {host: events.example.com}}]}\n";
+        \x20 listeners: {additional: [{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094},\n\
+        \x20   {name: web, type: ingress, unsafeWithoutAuthentication: true, port: 9095, bootstrap: {host: events.example.com}}]}\n";
     api.apply(&fixtures::cluster(namespace, everything)).unwrap();
     api.apply(&fixtures::topic(
         namespace,
@@ -130,6 +130,9 @@ fn exercise_operator(api: &KubeApi, account: &str, namespace: &str, more: &[&str
     let here = ["-n", namespace];
     let kubectl = |args: &[&str]| api.kubectl(&[args, &here[..]].concat()).unwrap();
     kubectl(&["wait", "topic/orders", "--for=condition=Ready", "--timeout=50s"]);
+    api.apply(&fixtures::user(namespace)).unwrap();
+    kubectl(&["wait", "user/alice", "--for=condition=Ready", "--timeout=50s"]);
+    kubectl(&["get", "secret", "alice"]);
     for made in [
         "deployment/main-agent",
         "service/main-agents",
@@ -144,6 +147,24 @@ fn exercise_operator(api: &KubeApi, account: &str, namespace: &str, more: &[&str
     ] {
         kubectl(&["wait", made, "--for=create", "--timeout=50s"]);
     }
+    // A Secret that exists is patched.
+    let broken = "{\"data\":{\"username\":\"eA==\"}}";
+    kubectl(&["patch", "secret", "alice", "--type=merge", "--patch", broken]);
+    kubectl(&["annotate", "user", "alice", "example.com/look=now"]);
+    wait_until("the repair of the Secret", EVENT_TIMEOUT, || {
+        let args = [
+            "get",
+            "secret",
+            "alice",
+            "-n",
+            namespace,
+            "-o",
+            "jsonpath={.data.username}",
+        ];
+        Ok((api.kubectl(&args)? == "YWxpY2U=").then_some(()))
+    })
+    .unwrap();
+    kubectl(&["delete", "user", "alice", "--timeout=50s"]);
     kubectl(&["delete", "topic", "orders", "--timeout=50s"]);
     kubectl(&["delete", "streamhousecluster", "main", "--timeout=50s"]);
     wait_until("the events of the topic", EVENT_TIMEOUT, || {

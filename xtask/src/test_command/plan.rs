@@ -132,6 +132,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
         nice: false,
         needs: &[
             ToolName::TestServers,
+            ToolName::Kafka,
             ToolName::KafkaPython,
             ToolName::OtelCollector,
             ToolName::KubernetesApi,

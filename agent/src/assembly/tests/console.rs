@@ -1,6 +1,7 @@
 //! The console of a whole agent: its data compared with the agent's state, its limits, its headers,
 //! and that it is off by default.
 
+mod login;
 mod records;
 
 use serde_json::Value;
@@ -17,6 +18,8 @@ use super::*;
 struct HttpAnswer {
     status: u16,
     headers: String,
+    /// The value of `Set-Cookie`.
+    cookie: Option<String>,
     body: String,
 }
 
@@ -38,13 +41,23 @@ async fn send_request(agent: &Agent, request: &str, headers: &str) -> HttpAnswer
     let mut stream = TcpStream::connect(agent.addresses().1).await.unwrap();
     let request = format!("{request} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
+    read_answer(stream).await
+}
+
+async fn read_answer(mut stream: TcpStream) -> HttpAnswer {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     HttpAnswer {
         status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-        headers: head.to_ascii_lowercase(),
+        headers: format!("{}\r\n", head.to_ascii_lowercase()),
+        cookie: head
+            .lines()
+            .find_map(|line| {
+                Some(line.split_once(": ")?).filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"))
+            })
+            .map(|(_, value)| value.to_owned()),
         body: body.to_owned(),
     }
 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::needless_update)] // messages get new fields
 
+mod authenticated;
 mod changes;
 mod groups;
 

@@ -41,10 +41,13 @@ impl RawKafkaClient {
     }
 
     pub(super) async fn receive<R: KafkaRequest>(&mut self, version: i16) -> io::Result<R::Response> {
-        let frame = self.receive_frame().await?;
+        Ok(Self::decode::<R>(self.receive_frame().await?, version))
+    }
+
+    pub(super) fn decode<R: KafkaRequest>(frame: Bytes, version: i16) -> R::Response {
         let flexible = R::KEY.is_flexible(version) && R::KEY != ApiKey::ApiVersions;
         let mut reader = MessageReader::new(frame.slice(4 + usize::from(flexible)..));
-        Ok(R::Response::decode(&mut reader, version).unwrap())
+        R::Response::decode(&mut reader, version).unwrap()
     }
 
     pub(super) async fn call<R: KafkaRequest>(&mut self, request: &R, version: i16) -> R::Response {

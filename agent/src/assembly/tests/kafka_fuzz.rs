@@ -12,7 +12,10 @@ use std::{collections::BTreeSet, sync::atomic::AtomicUsize};
 
 use bytes::Bytes;
 use streamhouse_core::{
-    kafka::{ApiKey, ApiVersionsRequest, MetadataRequest},
+    kafka::{
+        ApiKey, ApiVersionsRequest, MetadataRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
+        encode_request,
+    },
     time::{system_clock, system_entropy},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +26,8 @@ use self::{
 };
 use super::{
     kafka_client::{RawKafkaClient, batch},
+    kafka_sasl::{MECHANISMS, log_in, put_user},
+    stores::FaultyStores,
     *,
 };
 use crate::kafka::FAILED_CONNECTIONS;
@@ -100,8 +105,12 @@ impl FrameSource {
 async fn run_case(agent: &Agent, frames: &FrameSource, seed: u64) {
     let _case = FuzzCase(seed);
     let mut source = SampleSource(seed);
-    let mut client = RawKafkaClient::connect(agent).await;
     let wire = frames.pipeline(&mut source);
+    send_in_steps(agent, &wire, &mut source).await;
+}
+
+async fn send_in_steps(agent: &Agent, wire: &[u8], source: &mut SampleSource) {
+    let mut client = RawKafkaClient::connect(agent).await;
     let step = match source.below(8) {
         0 => 1 + source.below(16) as usize,
         _ => wire.len().max(1),
@@ -129,6 +138,102 @@ fn answered_apis(agent: &Agent) -> usize {
     let answered = counts.filter(|count| !count.ends_with(" 0"));
     let api = |count: &str| count.split('"').nth(1).map(str::to_owned);
     answered.filter_map(api).collect::<BTreeSet<_>>().len()
+}
+
+/// Returns an exchange that may be damaged, and requests behind it.
+fn exchange(frames: &FrameSource, source: &mut SampleSource) -> Vec<u8> {
+    let mechanisms = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI"];
+    let handshake = SaslHandshakeRequest {
+        mechanism: mechanisms[source.below(4) as usize].to_owned(),
+    };
+    let version = source.below(2) as i16;
+    let mut wire = encode_request(&handshake, version, 1, Some("c"))
+        .unwrap()
+        .concat();
+    for _ in 0..source.below(3) {
+        let tokens = [
+            "\0alice\0secret",
+            "n,,n=alice,r=abc",
+            "c=biws,r=abc,p=dHJ1c3Q=",
+            "",
+        ];
+        let mut token = tokens[source.below(4) as usize].as_bytes().to_vec();
+        if source.below(2) == 0 {
+            mutate(&mut token, b"p=,,n\0", source);
+        }
+        let frame = match version {
+            0 => {
+                let length = i32::try_from(token.len()).unwrap().to_be_bytes();
+                [&length[..], &token].concat()
+            }
+            _ => {
+                let request = SaslAuthenticateRequest {
+                    auth_bytes: token.into(),
+                };
+                let version = source.below(3) as i16;
+                encode_request(&request, version, 2, Some("c")).unwrap().concat()
+            }
+        };
+        wire.extend(frame);
+    }
+    if source.below(4) == 0 {
+        mutate(&mut wire, &[], source);
+    }
+    wire.extend(frames.pipeline(source));
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_exchanges_end_connections_and_nothing_else() {
+    let stores = FaultyStores::new().await;
+    let one = stores.start_ready_agent("one", &[MECHANISMS]).await;
+    put_user(&stores, &one, "alice", "secret").await;
+    let frames = FrameSource {
+        apis: definitions(),
+        corpus: corpus().into_iter().map(|(_, frame)| frame).collect(),
+        records: batch(b"x"),
+    };
+    let (clock, entropy) = (system_clock(), system_entropy());
+    let until = clock.now_ms() + 5_000;
+    while clock.now_ms() < until {
+        let seed = entropy.next_u64();
+        let _case = FuzzCase(seed);
+        let mut source = SampleSource(seed);
+        let wire = exchange(&frames, &mut source);
+        send_in_steps(&one, &wire, &mut source).await;
+    }
+    wait_until("every client's connection has ended", || {
+        one.node.metrics.connections.get() == 0
+    })
+    .await;
+    assert_eq!(FAILED_CONNECTIONS.load(Ordering::Relaxed), 0);
+    wait_until("nothing is held for anyone", || {
+        one.node.request_memory.used() == 0
+    })
+    .await;
+    assert!(one.node.health.is_ready(), "{:?}", one.node.health.reasons());
+    // The address has failed too often until its window ends.
+    let deadline = Instant::now() + EVENT_TIMEOUT;
+    let user = ("alice", "secret");
+    while !may_authenticate(&one, user).await {
+        assert!(Instant::now() < deadline, "the right password is refused");
+        sleep(Duration::from_secs(1)).await;
+    }
+    drop(log_in(&one, user.0, user.1).await);
+    one.drain().await;
+}
+
+async fn may_authenticate(agent: &Agent, (user, password): (&str, &str)) -> bool {
+    let mut client = RawKafkaClient::connect(agent).await;
+    let handshake = SaslHandshakeRequest {
+        mechanism: "PLAIN".to_owned(),
+    };
+    client.call(&handshake, 1).await;
+    let request = SaslAuthenticateRequest {
+        auth_bytes: format!("\0{user}\0{password}").into_bytes().into(),
+    };
+    client.send(&request, 2).await;
+    client.receive::<SaslAuthenticateRequest>(2).await.is_ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,6 +64,7 @@ async function get(what, parameters = {}) {
   const answer = await fetch(`api/${what}?${query}`, { signal, cache: "no-store", headers: { accept: "application/json" } });
   const body = await answer.json().catch(() => ({}));
   if (answer.ok) return body;
+  if (answer.status === 401) location.assign("login");
   const error = body.error ?? { code: `HTTP ${answer.status}`, message: "the response does not come from a StreamHouse console; check the proxies in between" };
   throw Object.assign(new Error(error.message), { code: error.code, status: answer.status });
 }
@@ -198,6 +199,7 @@ function submit(form, replace) {
 
 let typing = 0;
 document.addEventListener("submit", (event) => {
+  if (event.target.method === "post") return;
   event.preventDefault();
   clearTimeout(typing);
   submit(event.target, false);
@@ -218,3 +220,13 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("hashchange", go);
 go();
+
+// Offers to log out where somebody had to log in.
+async function offerLogout() {
+  const answer = await fetch("api/session", { cache: "no-store" });
+  if (!answer.ok) return;
+  const { user } = await answer.json();
+  element("logout").hidden = !user;
+  element("logout").title = user ? `Logged in as ${user}` : "";
+}
+offerLogout().catch(() => {});

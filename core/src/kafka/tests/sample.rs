@@ -150,7 +150,7 @@ impl<'a> SampleWriter<'a> {
                 "int8" => self.bytes.push(number as u8),
                 "int16" => self.bytes.extend((number as i16).to_be_bytes()),
                 "int32" => self.bytes.extend((number as i32).to_be_bytes()),
-                "int64" => self.bytes.extend((number as i64).to_be_bytes()),
+                "int64" | "float64" => self.bytes.extend((number as i64).to_be_bytes()),
                 "uuid" if self.vocabulary.is_some() => self.bytes.extend([0; 16]),
                 "uuid" => self
                     .bytes

@@ -83,6 +83,14 @@ pub(super) fn access_variables(desired: &DesiredCluster) -> Vec<Value> {
     variables
 }
 
+/// Returns the variables about the rights of clients that are in Secrets.
+pub(super) fn right_variables(desired: &DesiredCluster) -> Vec<Value> {
+    let super_users = desired.super_users.iter();
+    super_users
+        .map(|secret| secret_variable("STREAMHOUSE_SUPER_USERS", secret))
+        .collect()
+}
+
 fn text_variable(name: &str, value: impl Into<String>) -> Value {
     json!({ "name": name, "value": value.into() })
 }

@@ -30,6 +30,7 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
         environment::identity_variables(desired),
         environment::listener_variables(desired),
         environment::access_variables(desired),
+        environment::right_variables(desired),
     ]
     .concat();
     let mut container = container(desired, &["run"], &environment, &mounts);

@@ -24,6 +24,8 @@ pub(in crate::cluster) struct ListenersReport {
     pub(in crate::cluster) listeners: Vec<ListenerStatus>,
     /// The first problem.
     pub(in crate::cluster) problem: Option<ClusterProblem>,
+    /// The listeners that clients outside of the Kubernetes cluster reach without authentication.
+    pub(in crate::cluster) open: Vec<String>,
     /// Whether an agent waits for a slot, which no watch reports.
     pub(in crate::cluster) waits_for_slot: bool,
 }
@@ -47,7 +49,29 @@ pub(in crate::cluster) fn set_listeners_available(c: &mut ConditionSet, report: 
             let message = problem.message.clone();
             c.set(kind, ConditionStatus::False, problem.reason, message);
         }
-        None => c.set(kind, ConditionStatus::True, ConditionReason::ListenersReady, ""),
+        None => {
+            let message = describe_open(&report.open);
+            c.set(
+                kind,
+                ConditionStatus::True,
+                ConditionReason::ListenersReady,
+                message,
+            );
+        }
+    }
+}
+
+/// Warns of listeners without authentication.
+fn describe_open(open: &[String]) -> String {
+    match open {
+        [] => String::new(),
+        [name] => format!(
+            "listener {name} is reachable from outside of the Kubernetes cluster without authentication: set spec.authentication"
+        ),
+        names => format!(
+            "listeners {} are reachable from outside of the Kubernetes cluster without authentication: set spec.authentication",
+            names.join(", ")
+        ),
     }
 }
 
@@ -100,9 +124,23 @@ pub(in crate::cluster) fn report(
     };
     ListenersReport {
         listeners: kafka.chain(desired.listeners.iter().map(status)).collect(),
+        open: open_listeners(desired),
         problem: refused.into_iter().next().or_else(unlabelled).or_else(found),
         waits_for_slot: has_slots && facts.agents.values().any(|agent| agent.slot.is_none()),
     }
+}
+
+/// Returns the listeners that clients outside of the Kubernetes cluster reach without
+/// authentication.
+fn open_listeners(desired: &DesiredCluster) -> Vec<String> {
+    if desired.authenticates() {
+        return Vec::new();
+    }
+    let outside = desired
+        .listeners
+        .iter()
+        .filter(|listener| listener.kind != ListenerType::Internal);
+    outside.map(|listener| listener.name.clone()).collect()
 }
 
 /// Returns the optional API that a listener requires.

@@ -74,6 +74,7 @@ fn the_secrets_that_are_needed_are_listed_once_each() {
         [
             secret("events-bucket", &["accessKeyId", "secretAccessKey"], true),
             secret("events-certificate", &["tls.crt", "tls.key"], false),
+            secret("events-operators", &["principals"], true),
             secret("events-postgresql", &["url"], true),
             secret("minio-ca", &["authority.pem"], true),
             secret("postgresql-ca", &["ca.crt"], true),

@@ -28,7 +28,7 @@ fn listener_yaml(listener: &str) -> String {
     to_yaml(&changed)
 }
 
-const NODE_PORT: &str = "{name: external, type: nodeport, port: 9094, externalTrafficPolicy: Local,
+const NODE_PORT: &str = "{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, externalTrafficPolicy: Local,
     bootstrap: {nodePort: 31000}, agents: {nodePort: 31001, annotations: {example.com/agent: 'agent {slot}'}}}";
 
 #[test]
@@ -39,7 +39,7 @@ fn node_ports() {
 #[test]
 fn load_balancers_with_a_certificate() {
     insta::assert_snapshot!(listener_yaml(
-        "{name: external, type: loadbalancer, port: 9094, tls: {issuerRef: {name: ca}, ipAddresses: [192.0.2.9]},
+        "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094, tls: {issuerRef: {name: ca}, ipAddresses: [192.0.2.9]},
         loadBalancerClass: service.k8s.aws/nlb, loadBalancerSourceRanges: [192.0.2.0/24],
         ipFamilyPolicy: PreferDualStack, ipFamilies: [IPv4, IPv6], trafficDistribution: PreferClose}"
     ));
@@ -48,7 +48,7 @@ fn load_balancers_with_a_certificate() {
 #[test]
 fn one_address_through_a_gateway() {
     insta::assert_snapshot!(listener_yaml(
-        "{name: external, type: gateway, port: 9094, gateway: {parentRefs: [{name: web, namespace: gateways}]},
+        "{name: external, type: gateway, unsafeWithoutAuthentication: true, port: 9094, gateway: {parentRefs: [{name: web, namespace: gateways}]},
         bootstrap: {host: events.example.com, labels: {team: a}}}"
     ));
 }
@@ -56,7 +56,7 @@ fn one_address_through_a_gateway() {
 #[test]
 fn an_address_for_each_agent_through_a_gateway_that_passes_tls() {
     insta::assert_snapshot!(listener_yaml(
-        "{name: external, type: gateway, mode: perAgent, port: 9094, gateway: {parentRefs: [{name: web}]},
+        "{name: external, type: gateway, unsafeWithoutAuthentication: true, mode: perAgent, port: 9094, gateway: {parentRefs: [{name: web}]},
         tls: {issuerRef: {name: ca}, dnsNames: ['*.example.com']},
         bootstrap: {host: events.example.com}, agents: {host: 'events-{slot}.example.com'}}"
     ));
@@ -65,7 +65,7 @@ fn an_address_for_each_agent_through_a_gateway_that_passes_tls() {
 #[test]
 fn an_ingress() {
     insta::assert_snapshot!(listener_yaml(
-        "{name: external, type: ingress, port: 9094, ingress: {className: nginx, tlsSecretName: events-web},
+        "{name: external, type: ingress, unsafeWithoutAuthentication: true, port: 9094, ingress: {className: nginx, tlsSecretName: events-web},
         bootstrap: {host: events.example.com, annotations: {nginx.ingress.kubernetes.io/backend-protocol: GRPC}}}"
     ));
 }
@@ -79,14 +79,16 @@ fn a_certificate_names_every_agent_that_may_run() {
     };
     // Three agents, and one more during a rolling update.
     let each = names(
-        "{name: external, type: loadbalancer, port: 9094, tls: {issuerRef: {name: ca}},
+        "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094, tls: {issuerRef: {name: ca}},
         bootstrap: {advertisedHost: events.example.com}, agents: {advertisedHost: 'events-{slot}.example.com'}}",
     );
     assert_eq!(
         each,
         ["events", "events-0", "events-1", "events-2", "events-3"].map(|name| format!("{name}.example.com"))
     );
-    let found = names("{name: external, type: loadbalancer, port: 9094, tls: {issuerRef: {name: ca}}}");
+    let found = names(
+        "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094, tls: {issuerRef: {name: ca}}}",
+    );
     assert!(found.contains(&"events-external-bootstrap.team-a.svc.cluster.local".to_owned()));
     assert!(found.contains(&"a.elb.example.com".to_owned()));
     let domain = "{listeners: {clusterDomain: k8s.example, grpc: {tls: {issuerRef: {name: ca}, dnsNames: [events.example.com]}}}}";
@@ -132,14 +134,14 @@ fn kafka_clients_inside_by_two_listeners_with_certificates() {
 #[test]
 fn kafka_clients_by_node_ports() {
     insta::assert_snapshot!(listener_yaml(
-        "{name: external, type: nodeport, protocol: kafka, port: 9094, tls: {issuerRef: {name: ca}}}"
+        "{name: external, type: nodeport, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, tls: {issuerRef: {name: ca}}}"
     ));
 }
 
 #[test]
 fn kafka_clients_through_a_gateway_that_passes_tls() {
     insta::assert_snapshot!(listener_yaml(
-        "{name: external, type: gateway, protocol: kafka, port: 9094, gateway: {parentRefs: [{name: web}]},
+        "{name: external, type: gateway, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094, gateway: {parentRefs: [{name: web}]},
         tls: {secretName: kafka}, bootstrap: {host: kafka.example.com}, agents: {host: 'kafka-{slot}.example.com'}}"
     ));
 }
@@ -147,7 +149,9 @@ fn kafka_clients_through_a_gateway_that_passes_tls() {
 #[test]
 fn kubelets_hear_of_addresses_on_which_kafka_clients_depend() {
     let hash = |protocol: &str, facts: ListenerFacts| {
-        let listener = format!("{{name: external, type: nodeport, protocol: {protocol}, port: 9094}}");
+        let listener = format!(
+            "{{name: external, type: nodeport, unsafeWithoutAuthentication: true, protocol: {protocol}, port: 9094}}"
+        );
         let desired = desired_with(&format!("{{listeners: {{additional: [{listener}]}}}}"));
         let inputs = BuildInputs {
             listeners: facts,
@@ -196,7 +200,7 @@ fn the_policy_opens_the_ports_of_listeners() {
     assert_eq!(clients[2], json!({ "port": 9092, "protocol": "TCP" }));
     let ports = json!([{ "port": 9094, "protocol": "TCP" }]);
     assert_eq!(
-        policy("{name: a, type: nodeport, port: 9094}"),
+        policy("{name: a, type: nodeport, unsafeWithoutAuthentication: true, port: 9094}"),
         json!({ "ports": ports })
     );
     let inside = json!({ "ports": ports, "from": [{ "podSelector": {} }] });
@@ -204,7 +208,7 @@ fn the_policy_opens_the_ports_of_listeners() {
     let given = json!({ "ports": ports, "from": [{ "ipBlock": { "cidr": "192.0.2.0/24" } }] });
     assert_eq!(
         policy(
-            "{name: a, type: nodeport, port: 9094, networkPolicyPeers: [{ipBlock: {cidr: 192.0.2.0/24}}]}"
+            "{name: a, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, networkPolicyPeers: [{ipBlock: {cidr: 192.0.2.0/24}}]}"
         ),
         given
     );
@@ -213,7 +217,7 @@ fn the_policy_opens_the_ports_of_listeners() {
 #[test]
 fn a_kind_is_written_in_the_version_that_is_served() {
     let children = build_listener(
-        "{name: external, type: gateway, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}]},
+        "{name: external, type: gateway, unsafeWithoutAuthentication: true, port: 9094, tls: {secretName: a}, gateway: {parentRefs: [{name: web}]},
         bootstrap: {host: events.example.com}}",
     );
     let route = find_kind(&children, ManagedKind::TLSRoute);

@@ -47,13 +47,13 @@ fn specs() -> impl Strategy<Value = (String, String, BuildInputs)> {
     let switches = any::<[bool; 8]>();
     let additional = prop::sample::select(vec![
         "[]",
-        "[{name: a-name-of-25-characters-x, type: nodeport, port: 9094, tls: {issuerRef: {name: ca}}}]",
-        "[{name: external, type: loadbalancer, port: 9094}, {name: agents, type: internal, port: 9095}]",
-        "[{name: external, type: ingress, port: 9094, bootstrap: {host: a.example.com}}]",
-        "[{name: external, type: gateway, port: 9094, mode: perAgent, gateway: {parentRefs: [{name: web}]},
+        "[{name: a-name-of-25-characters-x, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, tls: {issuerRef: {name: ca}}}]",
+        "[{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094}, {name: agents, type: internal, port: 9095}]",
+        "[{name: external, type: ingress, unsafeWithoutAuthentication: true, port: 9094, bootstrap: {host: a.example.com}}]",
+        "[{name: external, type: gateway, unsafeWithoutAuthentication: true, port: 9094, mode: perAgent, gateway: {parentRefs: [{name: web}]},
             bootstrap: {host: a.example.com}, agents: {host: 'a-{slot}.example.com'}}]",
         "[{name: inside, type: internal, protocol: kafka, port: 9096, tls: {issuerRef: {name: ca}}},
-            {name: external, type: nodeport, protocol: kafka, port: 9094}]",
+            {name: external, type: nodeport, unsafeWithoutAuthentication: true, protocol: kafka, port: 9094}]",
     ]);
     let kafka = prop::sample::select(vec![
         "{enabled: false}",

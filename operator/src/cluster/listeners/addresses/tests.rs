@@ -62,7 +62,9 @@ fn kafka_clients_verify_the_names_of_pods_and_of_nodes() {
         ])
     );
     let of_nodes = |protocol: &str| {
-        let listener = format!("{{name: external, type: nodeport, protocol: {protocol}, port: 9094}}");
+        let listener = format!(
+            "{{name: external, type: nodeport, unsafeWithoutAuthentication: true, protocol: {protocol}, port: 9094}}"
+        );
         let desired = desired(&listener);
         let facts = listener_facts("external");
         let hosts = verified_node_hosts(&desired.listeners[0], &facts);
@@ -74,7 +76,8 @@ fn kafka_clients_verify_the_names_of_pods_and_of_nodes() {
 
 #[test]
 fn a_node_port_is_reached_at_the_node_of_the_agent() {
-    let (bootstrap, _, each) = addresses("{name: external, type: nodeport, port: 9094}");
+    let (bootstrap, _, each) =
+        addresses("{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094}");
     assert_eq!(bootstrap, ["192.0.2.1:30000", "node-b.example.com:30000"]);
     assert_eq!(
         each,
@@ -84,7 +87,7 @@ fn a_node_port_is_reached_at_the_node_of_the_agent() {
         ])
     );
     let (_, _, each) = addresses(
-        "{name: external, type: nodeport, port: 9094, nodeAddressType: InternalIP, ipFamilies: [IPv6]}",
+        "{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, nodeAddressType: InternalIP, ipFamilies: [IPv6]}",
     );
     assert_eq!(
         each,
@@ -94,7 +97,7 @@ fn a_node_port_is_reached_at_the_node_of_the_agent() {
 
 #[test]
 fn one_host_for_all_agents_has_a_port_for_each() {
-    let kind = "{name: external, type: nodeport, port: 9094, bootstrap: {nodePort: 31000, advertisedHost: localhost},
+    let kind = "{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094, bootstrap: {nodePort: 31000, advertisedHost: localhost},
         agents: {nodePort: 31001, advertisedHost: localhost}}";
     let (bootstrap, _, each) = addresses(kind);
     assert_eq!(bootstrap, ["localhost:30000"]);
@@ -102,7 +105,7 @@ fn one_host_for_all_agents_has_a_port_for_each() {
         each,
         agents([("pod-a", "localhost:30001"), ("pod-b", "localhost:30002")])
     );
-    let forwarded = "{name: external, type: nodeport, port: 9094,
+    let forwarded = "{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094,
         agents: {advertisedHost: router.example.com, advertisedPort: 9200}}";
     assert_eq!(
         addresses(forwarded).2,
@@ -115,7 +118,8 @@ fn one_host_for_all_agents_has_a_port_for_each() {
 
 #[test]
 fn a_load_balancer_is_reached_by_its_own_address_or_by_the_name_that_is_given() {
-    let (bootstrap, shared, each) = addresses("{name: external, type: loadbalancer, port: 9094}");
+    let (bootstrap, shared, each) =
+        addresses("{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094}");
     assert_eq!(bootstrap, ["bootstrap.elb.example.com:9094"]);
     assert_eq!(shared, None);
     // The second load balancer has no address yet.
@@ -123,7 +127,7 @@ fn a_load_balancer_is_reached_by_its_own_address_or_by_the_name_that_is_given() 
         each,
         [("pod-a".to_owned(), "a.elb.example.com:9094".to_owned())].into()
     );
-    let named = "{name: external, type: loadbalancer, port: 9094, agents: {advertisedHost: 'b{slot}.example.com', advertisedPort: 443}}";
+    let named = "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094, agents: {advertisedHost: 'b{slot}.example.com', advertisedPort: 443}}";
     assert_eq!(
         addresses(named).2,
         agents([("pod-a", "b0.example.com:443"), ("pod-b", "b1.example.com:443")])
@@ -132,16 +136,16 @@ fn a_load_balancer_is_reached_by_its_own_address_or_by_the_name_that_is_given() 
 
 #[test]
 fn one_load_balancer_for_all_is_advertised_by_the_address_that_clients_use() {
-    let (bootstrap, shared, each) =
-        addresses("{name: external, type: loadbalancer, port: 9094, mode: shared}");
+    let (bootstrap, shared, each) = addresses(
+        "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094, mode: shared}",
+    );
     assert_eq!(bootstrap, ["bootstrap.elb.example.com:9094"]);
     assert_eq!((shared, each.len()), (None, 0));
-    let named = "{name: external, type: loadbalancer, port: 9094, mode: shared, bootstrap: {advertisedHost: events.example.com}}";
+    let named = "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094, mode: shared, bootstrap: {advertisedHost: events.example.com}}";
     let (bootstrap, shared, _) = addresses(named);
     assert_eq!(bootstrap, ["events.example.com:9094"]);
     assert_eq!(shared.as_deref(), Some("events.example.com:9094"));
-    let port =
-        "{name: external, type: loadbalancer, port: 9094, mode: shared, bootstrap: {advertisedPort: 443}}";
+    let port = "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094, mode: shared, bootstrap: {advertisedPort: 443}}";
     assert_eq!(
         addresses(port).1.as_deref(),
         Some("bootstrap.elb.example.com:443")
@@ -150,13 +154,13 @@ fn one_load_balancer_for_all_is_advertised_by_the_address_that_clients_use() {
 
 #[test]
 fn a_proxy_is_reached_by_host_names() {
-    let gateway = "{name: external, type: gateway, port: 9094, gateway: {parentRefs: [{name: web}]}, bootstrap: {host: events.example.com}}";
+    let gateway = "{name: external, type: gateway, unsafeWithoutAuthentication: true, port: 9094, gateway: {parentRefs: [{name: web}]}, bootstrap: {host: events.example.com}}";
     let (bootstrap, shared, each) = addresses(gateway);
     assert_eq!(bootstrap, ["events.example.com:443"]);
     assert_eq!(shared.as_deref(), Some("events.example.com:443"));
     assert_eq!(each.len(), 0);
     let ingress =
-        "{name: external, type: ingress, port: 9094, mode: perAgent, bootstrap: {host: events.example.com},
+        "{name: external, type: ingress, unsafeWithoutAuthentication: true, port: 9094, mode: perAgent, bootstrap: {host: events.example.com},
         agents: {host: 'events-{slot}.example.com'}}";
     let (bootstrap, shared, each) = addresses(ingress);
     assert_eq!(bootstrap, ["events.example.com:80"]);
@@ -168,6 +172,6 @@ fn a_proxy_is_reached_by_host_names() {
             ("pod-b", "events-1.example.com:80")
         ])
     );
-    let encrypted = "{name: external, type: ingress, port: 9094, ingress: {tlsSecretName: web}, bootstrap: {host: events.example.com}}";
+    let encrypted = "{name: external, type: ingress, unsafeWithoutAuthentication: true, port: 9094, ingress: {tlsSecretName: web}, bootstrap: {host: events.example.com}}";
     assert_eq!(addresses(encrypted).0, ["events.example.com:443"]);
 }

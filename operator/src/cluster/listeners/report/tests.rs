@@ -23,9 +23,9 @@ fn problem(listener: &str, change: impl FnOnce(&mut BuildInputs)) -> (ConditionR
     (problem.reason, problem.message)
 }
 
-const NODE_PORT: &str = "{name: external, type: nodeport, port: 9094}";
-const BALANCER: &str = "{name: external, type: loadbalancer, port: 9094}";
-const GATEWAY: &str = "{name: external, type: gateway, port: 9094, gateway: {parentRefs: [{name: web}]}, bootstrap: {host: a.example.com}}";
+const NODE_PORT: &str = "{name: external, type: nodeport, unsafeWithoutAuthentication: true, port: 9094}";
+const BALANCER: &str = "{name: external, type: loadbalancer, unsafeWithoutAuthentication: true, port: 9094}";
+const GATEWAY: &str = "{name: external, type: gateway, unsafeWithoutAuthentication: true, port: 9094, gateway: {parentRefs: [{name: web}]}, bootstrap: {host: a.example.com}}";
 
 #[test]
 fn a_listener_with_all_addresses_has_no_problem() {
@@ -141,4 +141,24 @@ fn a_cluster_without_additional_listeners_has_no_such_condition() {
         &report(&desired_with("{}"), &inputs(), Vec::new()),
     );
     assert_eq!(conditions.into_sorted_vec(), []);
+}
+
+#[test]
+fn listeners_that_are_open_to_the_outside_are_named() {
+    let listeners = "listeners: {additional: [{name: outside, type: nodeport, unsafeWithoutAuthentication: true, port: 9094}, {name: inside, type: internal, port: 9095}]}";
+    let open = report(&desired_with(listeners), &inputs(), Vec::new()).open;
+    assert_eq!(open, ["outside"]);
+    let closed = format!("{listeners}\nauthentication: {{mechanisms: [SCRAM-SHA-512]}}");
+    assert!(
+        report(&desired_with(&closed), &inputs(), Vec::new())
+            .open
+            .is_empty()
+    );
+    let warning = describe_open(&open);
+    assert!(
+        warning.contains("listener outside is reachable from outside"),
+        "{warning}"
+    );
+    let both = describe_open(&["a".to_owned(), "b".to_owned()]);
+    assert!(both.contains("listeners a, b are"), "{both}");
 }

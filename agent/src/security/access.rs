@@ -1,0 +1,193 @@
+//! A client that has authenticated, and what it may do.
+
+use std::{net::IpAddr, sync::Arc};
+
+use streamhouse_core::{
+    Error, ErrorCode,
+    security::{AclOperation, AclResourceType, CLUSTER_RESOURCE_NAME, KafkaPrincipal, ScramCredential},
+};
+
+use super::ClientSecurity;
+
+/// Who a client is, and by which credential it has proven so.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity {
+    principal: KafkaPrincipal,
+    credential: Option<ScramCredential>,
+}
+
+impl ClientIdentity {
+    /// Returns the identity of a client that has proven nothing.
+    pub fn anonymous() -> Self {
+        Self {
+            principal: KafkaPrincipal::ANONYMOUS,
+            credential: None,
+        }
+    }
+
+    /// Returns the identity of a user who has proven to know the password of a credential.
+    ///
+    /// # Errors
+    /// If the name cannot be that of a principal, which no stored one is.
+    pub(super) fn proven(user: &str, credential: ScramCredential) -> Result<Self, Error> {
+        let principal = KafkaPrincipal::user(user)
+            .ok()
+            .filter(|principal| !principal.is_reserved());
+        let principal = principal.ok_or_else(|| {
+            let message = format!("{user:?} is not the name of a user");
+            Error::new(ErrorCode::SaslAuthenticationFailed, message)
+        })?;
+        Ok(Self {
+            principal,
+            credential: Some(credential),
+        })
+    }
+
+    /// Returns the identity that another agent, which has proven to be one, vouches for.
+    pub fn forwarded(principal: KafkaPrincipal) -> Self {
+        Self {
+            principal,
+            credential: None,
+        }
+    }
+
+    /// Returns the principal.
+    pub fn principal(&self) -> &KafkaPrincipal {
+        &self.principal
+    }
+
+    /// Returns the credential by which the client has authenticated.
+    pub(super) fn credential(&self) -> Option<&ScramCredential> {
+        self.credential.as_ref()
+    }
+}
+
+/// What one client may do, by the rules in force when it is asked.
+#[derive(Debug, Clone)]
+pub struct ClientAccess {
+    security: Arc<ClientSecurity>,
+    identity: Arc<ClientIdentity>,
+    host: Option<IpAddr>,
+}
+
+impl ClientAccess {
+    pub(super) fn new(security: Arc<ClientSecurity>, identity: ClientIdentity, host: Option<IpAddr>) -> Self {
+        Self {
+            security,
+            identity: Arc::new(identity),
+            host,
+        }
+    }
+
+    /// Returns the access of the client of a gRPC call, which its listener has attached.
+    ///
+    /// # Errors
+    /// `Unknown` if it has attached none, which no listener does.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Error> {
+        let access = request.extensions().get::<Self>().cloned();
+        access.ok_or_else(|| Error::new(ErrorCode::Unknown, "the call has no client"))
+    }
+
+    /// Returns the client's principal.
+    pub fn principal(&self) -> &KafkaPrincipal {
+        &self.identity.principal
+    }
+
+    /// Checks whether the client's credential is still the stored one.
+    ///
+    /// # Errors
+    /// `SaslAuthenticationFailed` if it was changed or deleted.
+    pub fn check_current(&self) -> Result<(), Error> {
+        if self.is_current() {
+            return Ok(());
+        }
+        let message = "the user's password was changed or deleted: authenticate again";
+        Err(Error::new(ErrorCode::SaslAuthenticationFailed, message))
+    }
+
+    /// Returns the address of the client.
+    pub fn host(&self) -> Option<IpAddr> {
+        self.host
+    }
+
+    /// Returns whether the client's credential is still the stored one.
+    pub fn is_current(&self) -> bool {
+        self.security.is_current(&self.identity)
+    }
+
+    /// Returns whether the client may do something to a resource.
+    pub fn allows(&self, operation: AclOperation, resource_type: AclResourceType, name: &str) -> bool {
+        if !self.security.is_authorization_on() {
+            return true;
+        }
+        let view = self.security.view.load();
+        let Some(view) = view.as_ref() else {
+            return false;
+        };
+        view.authorize(self.principal(), self.host, operation, resource_type, name)
+    }
+
+    /// Returns whether the client may do something to some resource of a type.
+    pub fn allows_some(&self, operation: AclOperation, resource_type: AclResourceType) -> bool {
+        if !self.security.is_authorization_on() {
+            return true;
+        }
+        let view = self.security.view.load();
+        let view = view.as_ref().as_ref();
+        view.is_some_and(|view| {
+            view.authorize_by_resource_type(self.principal(), self.host, operation, resource_type)
+        })
+    }
+
+    /// Returns whether the client may learn that a topic exists.
+    pub fn can_see_topic(&self, topic: &str) -> bool {
+        self.allows(AclOperation::Describe, AclResourceType::Topic, topic)
+    }
+
+    /// Checks whether the client may do something to a topic.
+    ///
+    /// # Errors
+    /// `TopicAuthorizationFailed`. Whether the topic exists is not said.
+    pub fn check_topic(&self, operation: AclOperation, topic: &str) -> Result<(), Error> {
+        self.check(operation, AclResourceType::Topic, topic)
+    }
+
+    /// Checks whether the client may do something to a group.
+    ///
+    /// # Errors
+    /// `GroupAuthorizationFailed`.
+    pub fn check_group(&self, operation: AclOperation, group: &str) -> Result<(), Error> {
+        self.check(operation, AclResourceType::Group, group)
+    }
+
+    /// Checks whether the client may do something to the cluster.
+    ///
+    /// # Errors
+    /// `ClusterAuthorizationFailed`.
+    pub fn check_cluster(&self, operation: AclOperation) -> Result<(), Error> {
+        self.check(operation, AclResourceType::Cluster, CLUSTER_RESOURCE_NAME)
+    }
+
+    fn check(
+        &self,
+        operation: AclOperation,
+        resource_type: AclResourceType,
+        name: &str,
+    ) -> Result<(), Error> {
+        if self.allows(operation, resource_type, name) {
+            return Ok(());
+        }
+        self.security
+            .metrics
+            .security
+            .record_denied(operation.kafka_name(), resource_type.kafka_name());
+        let principal = self.principal();
+        let (code, of) = match resource_type {
+            AclResourceType::Topic => (ErrorCode::TopicAuthorizationFailed, format!("the topic {name:?}")),
+            AclResourceType::Group => (ErrorCode::GroupAuthorizationFailed, format!("the group {name:?}")),
+            _ => (ErrorCode::ClusterAuthorizationFailed, "the cluster".to_owned()),
+        };
+        let message = format!("{principal} may not {operation} {of}: no ACL allows it");
+        Err(Error::new(code, message))
+    }
+}

@@ -1,0 +1,116 @@
+//! A client's authentication by SASL, message by message.
+
+use std::{net::IpAddr, sync::Arc};
+
+use streamhouse_core::{
+    Error, ErrorCode,
+    security::{PlainMessage, ScramChallenge, ScramError, ScramMechanism, ScramServer},
+    settings::SaslMechanism,
+};
+
+use tokio::time::Instant;
+
+use super::{ClientIdentity, ClientSecurity, not_loaded};
+use crate::metrics::AuthenticationOutcome;
+
+/// An exchange that has begun.
+#[derive(Debug)]
+pub struct SaslExchange {
+    security: Arc<ClientSecurity>,
+    mechanism: SaslMechanism,
+    host: Option<IpAddr>,
+    challenge: Option<ScramChallenge>,
+}
+
+/// What follows from a client's message.
+#[derive(Debug)]
+pub enum SaslProgress {
+    /// The client gets this message, and sends another one.
+    Continue(SaslExchange, Vec<u8>),
+    /// The client has authenticated, and gets this message.
+    Done(ClientIdentity, Vec<u8>),
+}
+
+impl SaslExchange {
+    /// Begins an exchange; `None` if the mechanism is not offered.
+    pub fn begin(security: &Arc<ClientSecurity>, mechanism: &str, host: Option<IpAddr>) -> Option<Self> {
+        let mut offered = security.mechanisms.iter();
+        let mechanism = *offered.find(|offered| offered.name() == mechanism)?;
+        Some(Self {
+            security: security.clone(),
+            mechanism,
+            host,
+            challenge: None,
+        })
+    }
+
+    /// Takes a client's message. An exchange that fails cannot go on.
+    ///
+    /// # Errors
+    /// `SaslAuthenticationFailed` if the client has not proven who it is, `ResourceExhausted` if it
+    /// failed too often, `MetadataUnavailable` before the users are known.
+    pub async fn respond(self, message: &[u8]) -> Result<SaslProgress, Error> {
+        match self.mechanism {
+            SaslMechanism::Plain => self.plain(message).await,
+            SaslMechanism::ScramSha256 => self.scram(ScramMechanism::Sha256, message),
+            SaslMechanism::ScramSha512 => self.scram(ScramMechanism::Sha512, message),
+        }
+    }
+
+    async fn plain(self, message: &[u8]) -> Result<SaslProgress, Error> {
+        let malformed = |problem: &dyn std::fmt::Display| {
+            let message = format!("the message of PLAIN is malformed: {problem}");
+            Error::new(ErrorCode::SaslAuthenticationFailed, message)
+        };
+        let sent = PlainMessage::read(message).map_err(|problem| malformed(&problem))?;
+        let identity = self
+            .security
+            .verify_password(sent.user(), sent.password(), self.host)
+            .await?;
+        Ok(SaslProgress::Done(identity, Vec::new()))
+    }
+
+    fn scram(mut self, mechanism: ScramMechanism, message: &[u8]) -> Result<SaslProgress, Error> {
+        let security = self.security.clone();
+        let Some(challenge) = self.challenge.take() else {
+            security.failures.check(self.host, Instant::now())?;
+            let begun =
+                ScramServer::begin(mechanism, message).map_err(|problem| self.refuse("", &problem))?;
+            let view = security.view();
+            let view = view.as_ref().as_ref().ok_or_else(not_loaded)?;
+            let credential = view.credential(begun.user(), mechanism);
+            let challenge = begun.challenge(
+                credential,
+                &security.keys.load().decoys,
+                security.entropy.as_ref(),
+            );
+            let answer = challenge.message().as_bytes().to_vec();
+            self.challenge = Some(challenge);
+            return Ok(SaslProgress::Continue(self, answer));
+        };
+        let user = challenge.user().to_owned();
+        let proven = challenge
+            .verify(message)
+            .map_err(|problem| self.refuse(&user, &problem))?;
+        let view = security.view();
+        let stored = view
+            .as_ref()
+            .as_ref()
+            .and_then(|view| view.credential(&user, mechanism));
+        // Deleted or replaced since the challenge: the next request would be refused.
+        let credential = stored
+            .cloned()
+            .ok_or_else(|| self.refuse(&user, &ScramError::InvalidProof))?;
+        let identity = ClientIdentity::proven(&user, credential)?;
+        security
+            .metrics
+            .security
+            .record_authentication(self.mechanism.name(), AuthenticationOutcome::Ok);
+        Ok(SaslProgress::Done(identity, proven.message().as_bytes().to_vec()))
+    }
+
+    fn refuse(&self, user: &str, problem: &ScramError) -> Error {
+        self.security
+            .refuse(self.mechanism, user, self.host, &problem.to_string())
+    }
+}

@@ -1,0 +1,223 @@
+//! Authentication by each mechanism, revocation, and what a snapshot allows.
+
+use streamhouse_core::{
+    security::{AclOperation, AclResourceType, ScramClient},
+    time::system_entropy,
+};
+use streamhouse_metadata::{AclRow, SecuritySnapshot};
+
+use super::{snapshot::credential_row, *};
+
+const PASSWORD: &str = "correct horse";
+
+fn acl(principal: &str, name: &str, operation: &str, permission: &str) -> AclRow {
+    AclRow {
+        principal: principal.to_owned(),
+        resource_type: "TOPIC".to_owned(),
+        resource_name: name.to_owned(),
+        pattern_type: "LITERAL".to_owned(),
+        host: "*".to_owned(),
+        operation: operation.to_owned(),
+        permission: permission.to_owned(),
+    }
+}
+
+/// Returns a snapshot with the user `alice`, who has one password for both mechanisms.
+fn snapshot(password: &str, acls: Vec<AclRow>) -> SecuritySnapshot {
+    let credentials = [ScramMechanism::Sha256, ScramMechanism::Sha512].map(|mechanism| {
+        let credential = ScramCredential::derive(mechanism, password, b"salt".to_vec(), 4096).unwrap();
+        credential_row("alice", &credential)
+    });
+    SecuritySnapshot {
+        version: 1,
+        credentials: credentials.to_vec(),
+        acls,
+        quotas: Vec::new(),
+    }
+}
+
+fn security(with: impl FnOnce(&mut AgentSettings)) -> Arc<ClientSecurity> {
+    let mut settings = AgentSettings::defaults(true);
+    settings.authentication = SaslMechanism::ALL.to_vec();
+    with(&mut settings);
+    let metrics = Arc::new(AgentMetrics::new().unwrap());
+    Arc::new(ClientSecurity::new(&settings, system_entropy(), metrics).unwrap())
+}
+
+fn with_acls(settings: &mut AgentSettings) {
+    settings.authorization = AuthorizationMode::Acl;
+    settings.super_users = vec!["User:admin".parse().unwrap()];
+}
+
+async fn plain(security: &Arc<ClientSecurity>, user: &str, password: &str) -> Result<ClientIdentity, Error> {
+    let exchange = SaslExchange::begin(security, "PLAIN", None).unwrap();
+    match exchange
+        .respond(format!("\0{user}\0{password}").as_bytes())
+        .await?
+    {
+        SaslProgress::Done(identity, _) => Ok(identity),
+        SaslProgress::Continue(..) => panic!("PLAIN has one message"),
+    }
+}
+
+async fn scram(
+    security: &Arc<ClientSecurity>,
+    mechanism: ScramMechanism,
+    user: &str,
+    password: &str,
+) -> Result<ClientIdentity, Error> {
+    let client = ScramClient::new(mechanism, user, password, system_entropy().as_ref()).unwrap();
+    let exchange = SaslExchange::begin(security, mechanism.name(), None).unwrap();
+    let SaslProgress::Continue(exchange, challenge) =
+        exchange.respond(client.first_message().as_bytes()).await?
+    else {
+        panic!("nothing is proven yet");
+    };
+    let proof = client.respond(&challenge).unwrap();
+    let SaslProgress::Done(identity, signature) = exchange.respond(proof.message().as_bytes()).await? else {
+        panic!("the exchange has two messages");
+    };
+    proof.verify(&signature).unwrap();
+    Ok(identity)
+}
+
+#[tokio::test]
+async fn the_right_password_authenticates_by_every_mechanism_and_a_wrong_one_by_none() {
+    let security = security(|_| {});
+    security.replace(snapshot(PASSWORD, Vec::new()));
+    for mechanism in [ScramMechanism::Sha256, ScramMechanism::Sha512] {
+        let identity = scram(&security, mechanism, "alice", PASSWORD).await.unwrap();
+        assert_eq!(identity.principal().to_string(), "User:alice");
+        for (user, password) in [("alice", "wrong"), ("nobody", PASSWORD)] {
+            let error = scram(&security, mechanism, user, password).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::SaslAuthenticationFailed);
+            assert!(!error.message().contains(user), "{}", error.message());
+        }
+    }
+    for _ in 0..2 {
+        let identity = plain(&security, "alice", PASSWORD).await.unwrap();
+        assert_eq!(identity.principal().to_string(), "User:alice");
+    }
+    for (user, password) in [("alice", "wrong"), ("nobody", PASSWORD), ("", ""), ("alice", "")] {
+        let error = plain(&security, user, password).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::SaslAuthenticationFailed, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn only_mechanisms_that_are_offered_begin() {
+    let security = security(|settings| settings.authentication = vec![SaslMechanism::ScramSha512]);
+    assert!(SaslExchange::begin(&security, "SCRAM-SHA-512", None).is_some());
+    for other in ["SCRAM-SHA-256", "PLAIN", "GSSAPI", "scram-sha-512", ""] {
+        assert!(SaslExchange::begin(&security, other, None).is_none(), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_authenticates_before_the_users_are_known() {
+    let security = security(with_acls);
+    let error = plain(&security, "alice", PASSWORD).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::MetadataUnavailable);
+    let access = security.anonymous(None);
+    assert!(!access.allows(AclOperation::Read, AclResourceType::Topic, "orders"));
+    assert!(!access.allows_some(AclOperation::Read, AclResourceType::Topic));
+}
+
+#[tokio::test]
+async fn another_password_or_none_ends_what_the_old_one_began() {
+    let security = security(|_| {});
+    security.replace(snapshot(PASSWORD, Vec::new()));
+    let identity = plain(&security, "alice", PASSWORD).await.unwrap();
+    let access = security.access(identity, None);
+    assert!(access.is_current());
+    security.replace(snapshot(
+        PASSWORD,
+        vec![acl("User:alice", "orders", "READ", "ALLOW")],
+    ));
+    assert!(access.is_current(), "an ACL is no credential");
+    security.replace(snapshot("another", Vec::new()));
+    assert!(!access.is_current());
+    assert!(
+        plain(&security, "alice", PASSWORD).await.is_err(),
+        "what was remembered does not count"
+    );
+    security.replace(SecuritySnapshot::default());
+    assert!(!access.is_current());
+    assert!(security.anonymous(None).is_current());
+}
+
+#[tokio::test]
+async fn acls_decide_and_super_users_need_none() {
+    let security = security(with_acls);
+    let acls = vec![
+        acl("User:alice", "orders", "READ", "ALLOW"),
+        acl("User:*", "secret", "ALL", "DENY"),
+        acl("User:*", "secret", "READ", "ALLOW"),
+    ];
+    security.replace(snapshot(PASSWORD, acls));
+    let alice = security.access(plain(&security, "alice", PASSWORD).await.unwrap(), None);
+    assert!(alice.allows(AclOperation::Describe, AclResourceType::Topic, "orders"));
+    assert!(alice.allows_some(AclOperation::Read, AclResourceType::Topic));
+    alice.check_topic(AclOperation::Read, "orders").unwrap();
+    let refused = |result: Result<(), Error>| result.unwrap_err().code();
+    assert_eq!(
+        refused(alice.check_topic(AclOperation::Write, "orders")),
+        ErrorCode::TopicAuthorizationFailed
+    );
+    assert_eq!(
+        refused(alice.check_topic(AclOperation::Read, "secret")),
+        ErrorCode::TopicAuthorizationFailed
+    );
+    assert_eq!(
+        refused(alice.check_group(AclOperation::Read, "g")),
+        ErrorCode::GroupAuthorizationFailed
+    );
+    assert_eq!(
+        refused(alice.check_cluster(AclOperation::Alter)),
+        ErrorCode::ClusterAuthorizationFailed
+    );
+    let admin = security.access(ClientIdentity::forwarded("User:admin".parse().unwrap()), None);
+    admin.check_cluster(AclOperation::Alter).unwrap();
+    admin.check_topic(AclOperation::Read, "secret").unwrap();
+}
+
+#[tokio::test]
+async fn an_acl_of_a_newer_build_that_may_deny_denies_everything() {
+    let security = security(with_acls);
+    let unknown = |permission| acl("User:alice", "orders", "TELEPORT", permission);
+    let allowed = acl("User:alice", "orders", "READ", "ALLOW");
+    security.replace(snapshot(PASSWORD, vec![allowed.clone(), unknown("ALLOW")]));
+    let access = |name: &str| security.access(ClientIdentity::forwarded(name.parse().unwrap()), None);
+    assert!(access("User:alice").allows(AclOperation::Read, AclResourceType::Topic, "orders"));
+    security.replace(snapshot(PASSWORD, vec![allowed, unknown("DENY")]));
+    assert!(!access("User:alice").allows(AclOperation::Read, AclResourceType::Topic, "orders"));
+    assert!(access("User:admin").allows(AclOperation::Read, AclResourceType::Topic, "orders"));
+}
+
+#[tokio::test]
+async fn who_fails_often_has_to_wait_also_with_the_right_password() {
+    let security = security(|_| {});
+    security.replace(snapshot(PASSWORD, Vec::new()));
+    let mut codes = Vec::new();
+    for _ in 0..25 {
+        codes.push(
+            scram(&security, ScramMechanism::Sha256, "alice", "wrong")
+                .await
+                .unwrap_err()
+                .code(),
+        );
+    }
+    assert_eq!(codes[19], ErrorCode::SaslAuthenticationFailed);
+    assert_eq!(codes[20..], [ErrorCode::ResourceExhausted; 5]);
+    let error = plain(&security, "alice", PASSWORD).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ResourceExhausted);
+}
+
+#[test]
+fn without_settings_everybody_is_anonymous_and_may_do_everything() {
+    let security = security(|settings| settings.authentication = Vec::new());
+    assert!(!security.is_authentication_required() && !security.is_authorization_on());
+    let access = security.anonymous(None);
+    assert_eq!(access.principal(), &KafkaPrincipal::ANONYMOUS);
+    assert!(access.allows(AclOperation::Delete, AclResourceType::Topic, "orders"));
+}

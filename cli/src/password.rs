@@ -1,0 +1,162 @@
+//! Where passwords come from: files, standard input, the terminal and one environment variable,
+//! never an argument, which other users of the machine can see.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, IsTerminal as _, Read},
+    path::Path,
+};
+
+use console::Term;
+use streamhouse_client::ClientCredentials;
+
+use crate::{
+    command_error::{CommandError, CommandResult},
+    values,
+};
+
+/// The longest password that is read.
+const MAX_PASSWORD_BYTES: u64 = 16 << 10;
+
+/// The value of the variable `STREAMHOUSE_PASSWORD`, which no debug output shows.
+#[derive(Clone, Default)]
+pub(crate) struct PasswordVariable(String);
+
+impl PasswordVariable {
+    /// The variable with the password of the user that calls.
+    pub(crate) const NAME: &str = "STREAMHOUSE_PASSWORD";
+
+    /// Creates it from the variable's value.
+    pub(crate) fn new(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for PasswordVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordVariable").finish_non_exhaustive()
+    }
+}
+
+/// Returns the credentials of `--user`; `None` without one.
+///
+/// # Errors
+/// Fails if there is a user without a password, or the file cannot be read.
+pub(crate) fn own_credentials(
+    user: Option<&str>,
+    password_file: Option<&Path>,
+    variable: &PasswordVariable,
+) -> CommandResult<Option<ClientCredentials>> {
+    let user = values::trim_option("--user", user.unwrap_or_default())?;
+    let file = password_file.filter(|path| !path.as_os_str().is_empty());
+    if user.is_empty() {
+        return match file {
+            None => Ok(None),
+            Some(_) => Err(CommandError::usage(
+                "--password-file needs --user, whose password it has",
+            )),
+        };
+    }
+    let password = match file {
+        Some(path) => read_file("--password-file", path)?,
+        None => without_line_break(&variable.0).to_owned(),
+    };
+    if password.is_empty() {
+        return Err(CommandError::usage(format!(
+            "--user needs a password: give --password-file, or set {}",
+            PasswordVariable::NAME
+        )));
+    }
+    Ok(Some(ClientCredentials::new(user, password)))
+}
+
+/// Returns the password that another user gets: of a file, of standard input, or asked for twice on
+/// a terminal.
+///
+/// # Errors
+/// Fails if it cannot be read, is empty, or was repeated wrongly.
+pub(crate) fn new_password(user: &str, file: Option<&Path>) -> CommandResult<String> {
+    let password = match file {
+        Some(path) if path.as_os_str() != "-" => read_file("--new-password-file", path)?,
+        None if io::stdin().is_terminal() => ask_twice(user)?,
+        _ => read_limited(io::stdin())
+            .map_err(|error| CommandError::failed(format!("cannot read the password from stdin: {error}")))?,
+    };
+    if password.is_empty() {
+        return Err(CommandError::usage("the new password is empty"));
+    }
+    Ok(password)
+}
+
+fn ask_twice(user: &str) -> CommandResult<String> {
+    let terminal = Term::stderr();
+    let ask = |prompt: String| {
+        terminal.write_str(&prompt)?;
+        terminal.read_secure_line()
+    };
+    let first = ask(format!("New password of {}: ", console::strip_ansi_codes(user)))?;
+    if ask("Again: ".to_owned())? != first {
+        return Err(CommandError::usage("the passwords differ"));
+    }
+    Ok(first)
+}
+
+fn read_file(option: &str, path: &Path) -> CommandResult<String> {
+    let read = File::open(path).and_then(read_limited);
+    read.map_err(|error| CommandError::usage(format!("cannot read {option} {}: {error}", path.display())))
+}
+
+fn read_limited(source: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    source.take(MAX_PASSWORD_BYTES).read_to_string(&mut text)?;
+    Ok(without_line_break(&text).to_owned())
+}
+
+/// Returns a password without the line break that editors and `echo` put at its end.
+fn without_line_break(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_comes_from_its_file_without_the_line_break() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, " two words \r\n").unwrap();
+        let none = PasswordVariable::default();
+        let credentials = own_credentials(Some("alice\n"), Some(&path), &none).unwrap();
+        assert_eq!(credentials, Some(ClientCredentials::new("alice", " two words ")));
+        assert_eq!(new_password("bob", Some(&path)).unwrap(), " two words ");
+        assert_eq!(own_credentials(None, None, &none).unwrap(), None);
+        assert_eq!(own_credentials(Some(""), None, &none).unwrap(), None);
+    }
+
+    #[test]
+    fn the_variable_is_used_without_a_file_and_never_shown() {
+        let variable = PasswordVariable::new("hunter2\n".to_owned());
+        let credentials = own_credentials(Some("alice"), None, &variable).unwrap();
+        assert_eq!(credentials, Some(ClientCredentials::new("alice", "hunter2")));
+        assert!(!format!("{variable:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn half_of_the_credentials_is_a_usage_error() {
+        let missing = Path::new("/nowhere/password");
+        for (user, file, told) in [
+            (None, Some(missing), "needs --user"),
+            (Some("alice"), Some(missing), "cannot read --password-file"),
+            (Some("alice"), None, "--user needs a password"),
+        ] {
+            let error = own_credentials(user, file, &PasswordVariable::default()).unwrap_err();
+            assert!(
+                matches!(&error, CommandError::Usage(message) if message.contains(told)),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Validates authentication and authorization, and translates them to settings of the agents. A
+//! setting that the spec does not determine is left out: agents of an older release refuse
+//! variables that they do not know.
+
+use super::{listener_ports::OwnListeners, secret_key};
+use crate::{
+    cluster::{
+        desired::{DesiredListener, SecretKeySelector},
+        problem::ClusterProblem,
+    },
+    crd::{AuthenticationMechanism, AuthorizationType, ClusterSpec, ListenerType},
+};
+
+/// Settings of the agents about their clients' identities and rights.
+#[derive(Debug, Default)]
+pub(super) struct AccessSettings {
+    /// Values by the name of the setting.
+    pub(super) values: Vec<(&'static str, String)>,
+    /// Key of the super users, if they are in a Secret.
+    pub(super) super_users: Option<SecretKeySelector>,
+}
+
+/// Returns the settings of the spec.
+pub(super) fn access_settings(
+    spec: &ClusterSpec,
+    own: &OwnListeners,
+    further: &[DesiredListener],
+) -> Result<AccessSettings, ClusterProblem> {
+    let mut settings = AccessSettings::default();
+    if let Some(authentication) = &spec.authentication {
+        let mechanisms = &authentication.mechanisms;
+        if mechanisms.is_empty() {
+            return refuse(
+                "spec.authentication.mechanisms: name at least one mechanism, such as SCRAM-SHA-512",
+            );
+        }
+        if mechanisms.contains(&AuthenticationMechanism::Plain) {
+            require_tls(own, further)?;
+        }
+        let names: Vec<&str> = mechanisms.iter().map(|mechanism| mechanism.as_str()).collect();
+        settings.values.push(("authentication", names.join(",")));
+    }
+    if spec.authentication.is_none() {
+        require_authentication(spec)?;
+    }
+    let Some(authorization) = &spec.authorization else {
+        return Ok(settings);
+    };
+    if authorization.type_ == AuthorizationType::Acl && spec.authentication.is_none() {
+        return refuse(
+            "spec.authorization requires spec.authentication: without it every client is User:ANONYMOUS; set spec.authentication.mechanisms",
+        );
+    }
+    settings
+        .values
+        .push(("authorization", authorization.type_.as_str().to_owned()));
+    let users = &authorization.super_users;
+    settings.super_users = authorization
+        .super_users_secret
+        .as_ref()
+        .map(|secret| secret_key(secret, "superUsers"));
+    if !users.is_empty() && settings.super_users.is_some() {
+        return refuse(
+            "spec.authorization: superUsers and superUsersSecret are the same setting: set only one",
+        );
+    }
+    if !users.is_empty() {
+        settings.values.push(("super-users", users.join(";")));
+    }
+    Ok(settings)
+}
+
+/// What clients reach from outside of the Kubernetes cluster is open to everybody only on purpose.
+fn require_authentication(spec: &ClusterSpec) -> Result<(), ClusterProblem> {
+    let mut listeners = spec.listeners.additional.iter();
+    let open = listeners
+        .find(|listener| listener.type_ != ListenerType::Internal && !listener.unsafe_without_authentication);
+    match open {
+        None => Ok(()),
+        Some(listener) => refuse(&format!(
+            "spec.listeners.additional[{}] is reachable from outside of the Kubernetes cluster without authentication: set spec.authentication, or unsafeWithoutAuthentication of the listener",
+            listener.name
+        )),
+    }
+}
+
+/// Passwords must not pass a network as they are. Requests that a proxy routes have its TLS.
+fn require_tls(own: &OwnListeners, further: &[DesiredListener]) -> Result<(), ClusterProblem> {
+    let kafka = own
+        .kafka
+        .iter()
+        .map(|port| ("spec.listeners.kafka".to_owned(), port));
+    let further = further
+        .iter()
+        .filter(|listener| !listener.kind.is_routed())
+        .map(|listener| {
+            (
+                format!("spec.listeners.additional[{}]", listener.name),
+                &listener.port,
+            )
+        });
+    let mut clients = std::iter::once(("spec.listeners.grpc".to_owned(), &own.grpc))
+        .chain(kafka)
+        .chain(further);
+    match clients.find(|(_, port)| !port.has_tls()) {
+        None => Ok(()),
+        Some((field, _)) => refuse(&format!(
+            "spec.authentication.mechanisms: PLAIN sends passwords as they are: set {field}.tls, or use SCRAM-SHA-512"
+        )),
+    }
+}
+
+fn refuse<T>(message: &str) -> Result<T, ClusterProblem> {
+    Err(ClusterProblem::invalid_spec(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cluster::fixtures::{desired_with, problem_with};
+
+    #[test]
+    fn agents_are_given_only_what_the_spec_says() {
+        let variables = desired_with("").variables;
+        for name in ["AUTHENTICATION", "AUTHORIZATION", "SUPER_USERS"] {
+            assert!(!variables.contains_key(&format!("STREAMHOUSE_{name}")), "{name}");
+        }
+        let desired = desired_with(
+            "authentication: {mechanisms: [SCRAM-SHA-512, SCRAM-SHA-256]}
+authorization: {type: acl, superUsers: ['User:admin', 'User:CN=ops,O=shop']}",
+        );
+        let variable = |name: &str| desired.variables[&format!("STREAMHOUSE_{name}")].clone();
+        assert_eq!(variable("AUTHENTICATION"), "SCRAM-SHA-512,SCRAM-SHA-256");
+        assert_eq!(variable("AUTHORIZATION"), "acl");
+        assert_eq!(variable("SUPER_USERS"), "User:admin;User:CN=ops,O=shop");
+    }
+
+    #[test]
+    fn super_users_may_be_in_a_secret_which_is_read_at_start() {
+        let access = "authentication: {mechanisms: [SCRAM-SHA-512]}\n";
+        let desired = desired_with(&format!(
+            "{access}authorization: {{type: acl, superUsersSecret: {{name: operators}}}}"
+        ));
+        assert!(!desired.variables.contains_key("STREAMHOUSE_SUPER_USERS"));
+        let secret = desired.super_users.as_ref().unwrap();
+        assert_eq!(
+            (secret.name.as_str(), secret.key.as_str()),
+            ("operators", "superUsers")
+        );
+        let needed = desired.required_secrets();
+        assert!(
+            needed
+                .iter()
+                .any(|secret| secret.name == "operators" && secret.restarts)
+        );
+        let problem = problem_with(&format!(
+            "{access}authorization: {{type: acl, superUsers: ['User:a'], superUsersSecret: {{name: operators}}}}"
+        ));
+        assert!(problem.message.contains("set only one"), "{problem}");
+    }
+
+    #[test]
+    fn a_listener_to_the_outside_needs_authentication_or_the_explicit_word() {
+        let listener = |more: &str| {
+            format!("listeners: {{additional: [{{name: outside, type: nodeport, port: 9094{more}}}]}}\n")
+        };
+        let problem = problem_with(&listener(""));
+        assert!(problem.message.contains("additional[outside]"), "{problem}");
+        assert!(
+            problem.message.contains("unsafeWithoutAuthentication"),
+            "{problem}"
+        );
+        let open = desired_with(&listener(", unsafeWithoutAuthentication: true"));
+        assert!(!open.authenticates());
+        let mechanisms = "authentication: {mechanisms: [SCRAM-SHA-512]}";
+        assert!(desired_with(&(listener("") + mechanisms)).authenticates());
+        let inside = "listeners: {additional: [{name: inside, type: internal, port: 9094}]}";
+        assert!(!desired_with(inside).authenticates());
+    }
+
+    #[test]
+    fn what_agents_would_refuse_is_a_problem_that_says_what_to_do() {
+        let tls = "tls: {secretName: certificate}";
+        for (spec, expected) in [
+            ("authorization: {type: acl}".to_owned(), "set spec.authentication.mechanisms"),
+            (
+                "authentication: {mechanisms: [SCRAM-SHA-512]}\nauthorization: {type: acl, superUsers: [admin]}".to_owned(),
+                "super-users",
+            ),
+            ("authentication: {mechanisms: []}".to_owned(), "at least one mechanism"),
+            ("authentication: {mechanisms: [PLAIN]}".to_owned(), "set spec.listeners.grpc.tls"),
+            (
+                format!("authentication: {{mechanisms: [PLAIN]}}\nlisteners: {{grpc: {{{tls}}}, kafka: {{enabled: true}}}}"),
+                "set spec.listeners.kafka.tls",
+            ),
+            (
+                format!("authentication: {{mechanisms: [PLAIN]}}\nlisteners: {{grpc: {{{tls}}}, additional: [{{name: a, type: internal, port: 9100}}]}}"),
+                "set spec.listeners.additional[a].tls",
+            ),
+        ] {
+            let problem = problem_with(&spec);
+            assert!(problem.message.contains(expected), "{spec}: {problem}");
+        }
+        let with_tls = format!(
+            "authentication: {{mechanisms: [PLAIN]}}\nlisteners: {{grpc: {{{tls}}}, kafka: {{enabled: true, {tls}}}}}"
+        );
+        assert_eq!(
+            desired_with(&with_tls).variables["STREAMHOUSE_AUTHENTICATION"],
+            "PLAIN"
+        );
+        let none = desired_with("authorization: {type: none}");
+        assert_eq!(none.variables["STREAMHOUSE_AUTHORIZATION"], "none");
+    }
+}

@@ -1,0 +1,103 @@
+//! Why the reconciliation of a User stops, and the conditions that report it.
+
+use std::time::Duration;
+
+use streamhouse_metadata as metadata;
+
+use crate::{conditions::ConditionStatus, crd::ConditionReason};
+
+/// Timeout of one call to the API server.
+const API_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A problem in the form of the condition Ready. Never contains a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UserProblem {
+    pub(super) reason: ConditionReason,
+    /// Says what to do.
+    pub(super) message: String,
+}
+
+impl UserProblem {
+    pub(super) fn new(reason: ConditionReason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn invalid_spec(message: impl Into<String>) -> Self {
+        Self::new(ConditionReason::InvalidSpec, message)
+    }
+}
+
+/// Why a reconciliation stops.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UserError {
+    /// A user must change something.
+    #[error("{}", .0.message)]
+    Problem(UserProblem),
+    /// The metadata store failed.
+    #[error("{0}")]
+    Store(metadata::Error),
+    /// The API server rejected the request or did not answer.
+    #[error("the API server: {0}")]
+    Api(String),
+    /// The resource was deleted, or another one has its name, so no status can be written.
+    #[error("the resource was deleted")]
+    Gone,
+}
+
+impl UserError {
+    /// Returns the status and problem of the Ready condition; `None` for a resource that is gone.
+    pub(super) fn ready_condition(&self) -> Option<(ConditionStatus, UserProblem)> {
+        match self {
+            Self::Problem(problem) => Some((ConditionStatus::False, problem.clone())),
+            Self::Store(error) => {
+                let problem = UserProblem::new(ConditionReason::ClusterNotReady, error.to_string());
+                Some((ConditionStatus::Unknown, problem))
+            }
+            Self::Api(_) => {
+                let problem = UserProblem::new(ConditionReason::InternalError, self.to_string());
+                Some((ConditionStatus::False, problem))
+            }
+            Self::Gone => None,
+        }
+    }
+}
+
+impl From<UserProblem> for UserError {
+    fn from(problem: UserProblem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<metadata::Error> for UserError {
+    fn from(error: metadata::Error) -> Self {
+        match error {
+            metadata::Error::InvalidSecurityChange(message) | metadata::Error::SecurityLimit(message) => {
+                Self::Problem(UserProblem::invalid_spec(message))
+            }
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<kube::Error> for UserError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Api(status.message),
+            other => Self::Api(other.to_string()),
+        }
+    }
+}
+
+/// Limits the duration of a call to the API server.
+pub(super) async fn with_timeout<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, UserError> {
+    match tokio::time::timeout(API_TIMEOUT, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(UserError::Api(format!(
+            "no response within {} s",
+            API_TIMEOUT.as_secs()
+        ))),
+    }
+}

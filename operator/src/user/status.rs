@@ -1,0 +1,182 @@
+//! Computes the status of a User and its events, and writes the status only if it differs from the
+//! stored one.
+
+use jiff::Timestamp;
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    apply::UserChanges,
+    error::{UserError, UserProblem, with_timeout},
+};
+use crate::{
+    conditions::{ConditionSet, ConditionStatus, find_condition},
+    context::OperatorContext,
+    crd::{ConditionReason, ConditionType, FIELD_MANAGER, User, UserAuthenticationType, UserStatus},
+};
+
+/// Computes the status with this condition Ready.
+pub(super) fn compute_status(
+    user: &User,
+    ready: &(ConditionStatus, UserProblem),
+    now: Timestamp,
+) -> UserStatus {
+    let stored = user.status.clone().unwrap_or_default();
+    let generation = user.metadata.generation;
+    let mut conditions = ConditionSet::from_stored(&stored.conditions, generation, now);
+    let (state, UserProblem { reason, message }) = ready;
+    conditions.set(ConditionType::Ready, *state, *reason, message.as_str());
+    let (paused, reason, message) = match user.spec.paused {
+        true => (
+            ConditionStatus::True,
+            ConditionReason::Paused,
+            "spec.paused is set",
+        ),
+        false => (ConditionStatus::False, ConditionReason::NotPaused, ""),
+    };
+    conditions.set(ConditionType::Paused, paused, reason, message);
+    let has_secret = user.spec.authentication.type_ == UserAuthenticationType::Scram
+        && (*state == ConditionStatus::True || stored.secret_name.is_some());
+    UserStatus {
+        observed_generation: generation,
+        user_name: stored.user_name.or_else(|| Some(user.user_name().to_owned())),
+        secret_name: has_secret.then(|| user.secret_name().to_owned()),
+        conditions: conditions.into_sorted_vec(),
+    }
+}
+
+/// Writes the status if it differs, and returns whether it did.
+///
+/// # Errors
+///
+/// Returns the error of the API server.
+pub(super) async fn write_status(
+    context: &OperatorContext,
+    user: &User,
+    status: &UserStatus,
+) -> Result<bool, UserError> {
+    if user.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let metadata = &user.metadata;
+    let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else {
+        return Err(UserError::Gone);
+    };
+    // The uid prevents writing to a recreated resource of the same name.
+    let patch = json!({
+        "apiVersion": User::api_version(&()),
+        "kind": User::kind(&()),
+        "metadata": { "name": name, "namespace": namespace, "uid": metadata.uid },
+        "status": status,
+    });
+    let users: Api<User> = Api::namespaced(context.client.clone(), namespace);
+    let how = PatchParams::apply(FIELD_MANAGER).force();
+    let written = with_timeout(async {
+        match users.patch_status(name, &how, &Patch::Apply(&patch)).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            other => other.map(|_| true),
+        }
+    });
+    if !written.await? {
+        return Err(UserError::Gone);
+    }
+    context.metrics.api_writes.with_label_values(&["User"]).inc();
+    Ok(true)
+}
+
+/// Returns the stored Ready condition: its status, its reason, and whether it describes the present
+/// generation.
+pub(super) fn stored_ready(user: &User) -> Option<(&str, &str, bool)> {
+    let status = user.status.as_ref()?;
+    let ready = find_condition(&status.conditions, ConditionType::Ready)?;
+    let current = status.observed_generation == user.metadata.generation;
+    Some((&ready.status, &ready.reason, current))
+}
+
+/// Returns whether this generation of the spec has been applied: a difference now is a change by
+/// another client, or of the password.
+pub(super) fn is_reconciled(user: &User) -> bool {
+    stored_ready(user).is_some_and(|(status, _, current)| current && status == ConditionStatus::True.as_str())
+}
+
+/// An event to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UserEvent {
+    /// Whether the event is a warning.
+    pub(super) warning: bool,
+    pub(super) reason: ConditionReason,
+    pub(super) message: String,
+}
+
+impl UserEvent {
+    pub(super) fn normal(reason: ConditionReason, message: impl Into<String>) -> Self {
+        Self {
+            warning: false,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// Returns whether the event reports that a change by another client was undone.
+    pub(super) fn is_drift(&self) -> bool {
+        self.reason == ConditionReason::DriftCorrected
+    }
+}
+
+/// Returns the event for changes that were made.
+pub(super) fn event_of_changes(user: &User, changes: &UserChanges) -> Option<UserEvent> {
+    if changes.is_empty() {
+        return None;
+    }
+    let name = user.user_name();
+    let what = changes.summary();
+    Some(if changes.adopted {
+        UserEvent::normal(
+            ConditionReason::Adopted,
+            format!("the existing user {name} is now managed by this resource; written: {what}"),
+        )
+    } else if changes.claimed && stored_ready(user).is_none_or(|(status, ..)| status != "True") {
+        UserEvent::normal(ConditionReason::Created, format!("user {name} was created"))
+    } else if is_reconciled(user) && changes.credentials && changes.secret {
+        // A password is also in the Secret for clients.
+        UserEvent::normal(
+            ConditionReason::CredentialsUpdated,
+            format!("the password of user {name} was changed; written: {what}"),
+        )
+    } else if is_reconciled(user) && (changes.credentials || changes.acls || changes.quotas) {
+        UserEvent::normal(
+            ConditionReason::DriftCorrected,
+            format!("user {name} was changed outside of the operator; restored: {what}"),
+        )
+    } else {
+        UserEvent::normal(ConditionReason::ConfigUpdated, format!("written: {what}"))
+    })
+}
+
+/// Returns an event when a User becomes not ready for a reason that requires action by a person.
+pub(super) fn event_of_problem(user: &User, ready: &(ConditionStatus, UserProblem)) -> Option<UserEvent> {
+    let (state, problem) = ready;
+    let before = stored_ready(user).map(|(_, reason, _)| reason);
+    let waits = matches!(
+        problem.reason,
+        ConditionReason::InvalidSpec
+            | ConditionReason::SecretMissing
+            | ConditionReason::InvalidSecret
+            | ConditionReason::ObjectConflict
+            | ConditionReason::AlreadyExists
+            | ConditionReason::OwnershipConflict
+    );
+    (*state == ConditionStatus::False && waits && before != Some(problem.reason.as_str())).then(|| {
+        UserEvent {
+            warning: true,
+            reason: problem.reason,
+            message: problem.message.clone(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;
