@@ -91,9 +91,11 @@ impl AclSelection {
 
     /// Returns one filter for each resource, or one for all of them.
     pub(super) fn filters(&self) -> Vec<AclFilter> {
-        let mut all = AclFilter::default();
-        all.principal = self.principal.as_ref().map(ToString::to_string);
-        all.operation = self.operation;
+        let mut all = AclFilter {
+            principal: self.principal.as_ref().map(ToString::to_string),
+            operation: self.operation,
+            ..AclFilter::default()
+        };
         let resources = self.resources.named();
         if resources.is_empty() {
             if self.resources.prefixed {
