@@ -247,3 +247,20 @@ fn without_settings_everybody_is_anonymous_and_may_do_everything() {
     assert_eq!(access.principal(), &KafkaPrincipal::ANONYMOUS);
     assert!(access.allows(AclOperation::Delete, AclResourceType::Topic, "orders"));
 }
+
+#[test]
+fn an_agent_warns_of_what_no_setting_says_is_intended() {
+    let warnings = |with: fn(&mut AgentSettings)| security(with).warnings().len();
+    let open = |settings: &mut AgentSettings| {
+        settings.authentication = Vec::new();
+        settings.allow_unauthenticated = false;
+    };
+    assert_eq!(warnings(open), 1);
+    assert_eq!(
+        warnings(|settings| settings.authentication = Vec::new()),
+        0,
+        "on with --dev"
+    );
+    assert_eq!(warnings(|_| {}), 1, "users, but no ACLs");
+    assert_eq!(warnings(with_acls), 0);
+}
