@@ -57,6 +57,8 @@ pub struct ClientSecurity {
     /// Empty if clients do not authenticate.
     mechanisms: Vec<SaslMechanism>,
     authorization: AuthorizationMode,
+    /// Clients do not authenticate, and no setting says that it is intended.
+    is_open: bool,
     super_users: Vec<KafkaPrincipal>,
     /// `None` until the first snapshot is loaded.
     view: ArcSwap<Option<SecurityView>>,
@@ -92,6 +94,7 @@ impl ClientSecurity {
         let security = Self {
             mechanisms: settings.authentication.clone(),
             authorization: settings.authorization,
+            is_open: settings.authentication.is_empty() && !settings.allow_unauthenticated,
             super_users: settings.super_users.clone(),
             view: ArcSwap::default(),
             keys: ArcSwap::from_pointee(ClusterKeys::derive(&new_key())?),
@@ -101,7 +104,7 @@ impl ClientSecurity {
             entropy,
             metrics,
         };
-        security.warn_if_open(settings.allow_unauthenticated);
+        security.warn_if_open();
         Ok(security)
     }
 
@@ -111,10 +114,9 @@ impl ClientSecurity {
     }
 
     /// Says at the start that everybody may do everything, unless a setting says so already.
-    fn warn_if_open(&self, is_intended: bool) {
-        let open = !self.is_authentication_required() && !is_intended;
-        self.metrics.security.set_unauthenticated_access(open);
-        if open {
+    fn warn_if_open(&self) {
+        self.metrics.security.set_unauthenticated_access(self.is_open);
+        if self.is_open {
             tracing::warn!(
                 "authentication is off: whoever reaches this agent may read, write and delete everything; see the settings \
                 authentication and allow-unauthenticated"
@@ -131,9 +133,9 @@ impl ClientSecurity {
     /// Returns what people should know of the security of an agent that is ready.
     pub fn warnings(&self) -> Vec<&'static str> {
         let mut warnings = Vec::new();
-        if !self.is_authentication_required() {
+        if self.is_open {
             warnings.push("authentication is off: whoever reaches this agent may do everything");
-        } else if !self.is_authorization_on() {
+        } else if self.is_authentication_required() && !self.is_authorization_on() {
             warnings.push("authorization is off: every user may do everything");
         }
         warnings

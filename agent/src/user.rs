@@ -73,6 +73,11 @@ pub async fn run(settings: &AgentSettings, options: &UserOptions, say: impl Fn(&
         upserts: upserts?,
         deletions: Vec::new(),
     };
+    if settings.dev {
+        // Before the first start there is none.
+        let made = std::fs::create_dir_all(&settings.data_dir);
+        made.with_context(|| format!("cannot create the data directory {}", settings.data_dir.display()))?;
+    }
     let url = settings.metadata_url.expose();
     let store = metadata::connect(url, &assembly::connect_options(settings)).await?;
     let outcomes = store.alter_scram_credentials(&alteration).await?;
@@ -170,7 +175,8 @@ mod tests {
     async fn the_user_has_the_password_of_the_file_by_every_mechanism() {
         let dir = tempfile::TempDir::new().unwrap();
         let file = dir.path().join("password");
-        let data = format!("--data-dir={}", dir.path().display());
+        // Before the first start there is no data directory.
+        let data = format!("--data-dir={}", dir.path().join("data").display());
         let settings = match load(["--dev".to_owned(), data], [], &[]) {
             Ok(AgentInvocation::Command { settings, .. }) => *settings,
             other => panic!("{other:?}"),

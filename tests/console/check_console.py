@@ -306,6 +306,44 @@ def it_outlives_the_agent(browser, cluster):
         fail("axe finds in the alert:\n  " + "\n  ".join(faults))
 
 
+def people_log_in_where_clients_authenticate(folder, programs):
+    """On an agent of its own: a wrong password, the right one, and the end of the session."""
+    folder.mkdir()
+    cluster = Cluster(folder, programs)
+    browser = None
+    try:
+        cluster.put_user("admin", "secret of admin")
+        cluster.start_agent("--authentication", "SCRAM-SHA-512")
+        browser = Browser(f"http://{cluster.http}")
+        page = browser.chromium.new_context().new_page()
+        page.goto(f"{browser.base}/console/#/topics")
+        page.wait_for_url("**/console/login**")
+        faults = violations(page)
+        if faults:
+            fail("axe finds in the login page:\n  " + "\n  ".join(faults))
+
+        def log_in(password):
+            page.get_by_label("User").fill("admin")
+            page.get_by_label("Password").fill(password)
+            page.get_by_role("button", name="Log in").click()
+
+        holds("there is an alert before anybody has tried", page.get_by_role("alert").count() == 0)
+        log_in("wrong")
+        page.get_by_role("alert").get_by_text("Wrong user or password").wait_for()
+        log_in("secret of admin")
+        page.wait_for_url("**/console/")
+        page.wait_for_selector("[data-key='card-Topics']")
+        equal("cookies that scripts read", page.evaluate("() => document.cookie"), "")
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/console/login")
+        page.goto(f"{browser.base}/console/")
+        page.wait_for_url("**/console/login")
+    finally:
+        if browser:
+            browser.close()
+        cluster.stop_all()
+
+
 def pictures(browser, folder):
     """What the docs show, taken by the page itself."""
     update = os.environ.get("UPDATE_DOCS") == "1"
@@ -351,7 +389,9 @@ def main():
                 browser.close()
         finally:
             cluster.stop_all()
-    print(f"    {len(CHECKS) + 1} checks of the console passed")
+        people_log_in_where_clients_authenticate(folder / "secured", sys.argv[1])
+        print("    people log in where clients authenticate: ok", flush=True)
+    print(f"    {len(CHECKS) + 2} checks of the console passed")
 
 
 def empty_states(cluster):

@@ -30,10 +30,17 @@ class Cluster:
         self.running[name] = process
         return process
 
-    def start_agent(self):
+    def put_user(self, user, password):
+        """Stores a user, before the agent starts."""
+        command = [self.programs / "streamhouse-agent", "user", "put", user, "--password-file", "-", "--dev", "--data-dir", "data"]
+        done = subprocess.run(command, input=f"{password}\n".encode(), capture_output=True, timeout=PATIENCE, cwd=self.folder)
+        if done.returncode:
+            fail(f"streamhouse-agent user put: {done.stderr.decode()}")
+
+    def start_agent(self, *options):
         """On free ports the first time, on the same ones later."""
         self.spawn("agent", "streamhouse-agent", "--dev", "--data-dir", "data", "--agent-id", "agent-0", "--zone", "zone-a",
-                   "--grpc-listen", self.grpc, "--http-listen", self.http, "--kafka-listen", "127.0.0.1:0")
+                   "--grpc-listen", self.grpc, "--http-listen", self.http, "--kafka-listen", "127.0.0.1:0", *options)
 
         def said():
             if self.running["agent"].poll() is not None:

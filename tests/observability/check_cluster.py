@@ -72,7 +72,7 @@ def plausible(title, rows, resources):
         case "Missing CRDs":
             return last == [0]
         case "Time since the last success":
-            return len(rows) == 2 and all(0 <= value < 300 for value in last)
+            return len(rows) == 3 and all(0 <= value < 300 for value in last)
         case "Resources":
             return sum(last) == resources
         case "Drift corrected":

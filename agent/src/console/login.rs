@@ -189,20 +189,22 @@ async fn read_form(body: Body) -> Option<LoginForm> {
     parse_query(&uri).ok()
 }
 
-/// Returns whether a form was sent by a page of this port: browsers say from where it comes.
+/// Returns whether a form was sent by a page of this port. Browsers say from which site it comes;
+/// older ones only from which origin, which is `null` for a page that sends no referrer.
 fn is_own_page(headers: &HeaderMap) -> bool {
     let text = |name| {
         headers
             .get(name)
             .map(|value: &HeaderValue| value.to_str().unwrap_or_default())
     };
-    let is_own_site = text("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none");
+    if let Some(site) = text("sec-fetch-site") {
+        return site == "same-origin" || site == "none";
+    }
     let host = text(header::HOST.as_str()).unwrap_or_default();
-    let is_own_origin = text(header::ORIGIN.as_str()).is_none_or(|origin| {
+    text(header::ORIGIN.as_str()).is_none_or(|origin| {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         authority == Some(host)
-    });
-    is_own_site && is_own_origin
+    })
 }
 
 fn session_cookie(headers: &HeaderMap) -> Option<&str> {
@@ -233,6 +235,12 @@ mod tests {
                 ("origin", "http://agent:8080"),
                 ("sec-fetch-site", "same-origin"),
             ]),
+            headers(&[
+                ("host", "agent:8080"),
+                ("origin", "null"),
+                ("sec-fetch-site", "same-origin"),
+            ]),
+            headers(&[("host", "agent:8080"), ("origin", "http://agent:8080")]),
             headers(&[("host", "agent:8080")]),
         ] {
             assert!(is_own_page(&own), "{own:?}");

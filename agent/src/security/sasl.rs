@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use streamhouse_core::{
     Error, ErrorCode,
-    security::{PlainMessage, ScramChallenge, ScramError, ScramMechanism, ScramServer},
+    security::{PlainMessage, ScramChallenge, ScramCredential, ScramError, ScramMechanism, ScramServer},
     settings::SaslMechanism,
 };
 
@@ -19,7 +19,14 @@ pub struct SaslExchange {
     security: Arc<ClientSecurity>,
     mechanism: SaslMechanism,
     host: Option<IpAddr>,
-    challenge: Option<ScramChallenge>,
+    challenge: Option<OpenChallenge>,
+}
+
+/// A challenge of SCRAM, with the credential that it is verified by; `None` for an unknown user.
+#[derive(Debug)]
+struct OpenChallenge {
+    challenge: ScramChallenge,
+    credential: Option<ScramCredential>,
 }
 
 /// What follows from a client's message.
@@ -72,36 +79,39 @@ impl SaslExchange {
 
     fn scram(mut self, mechanism: ScramMechanism, message: &[u8]) -> Result<SaslProgress, Error> {
         let security = self.security.clone();
-        let Some(challenge) = self.challenge.take() else {
+        let Some(OpenChallenge {
+            challenge,
+            credential,
+        }) = self.challenge.take()
+        else {
             security.failures.check(self.host, Instant::now())?;
             let begun =
                 ScramServer::begin(mechanism, message).map_err(|problem| self.refuse("", &problem))?;
             let view = security.view();
             let view = view.as_ref().as_ref().ok_or_else(not_loaded)?;
-            let credential = view.credential(begun.user(), mechanism);
+            let credential = view.credential(begun.user(), mechanism).cloned();
             let challenge = begun.challenge(
-                credential,
+                credential.as_ref(),
                 &security.keys.load().decoys,
                 security.entropy.as_ref(),
             );
             let answer = challenge.message().as_bytes().to_vec();
-            self.challenge = Some(challenge);
+            self.challenge = Some(OpenChallenge {
+                challenge,
+                credential,
+            });
             return Ok(SaslProgress::Continue(self, answer));
         };
         let user = challenge.user().to_owned();
         let proven = challenge
             .verify(message)
             .map_err(|problem| self.refuse(&user, &problem))?;
-        let view = security.view();
-        let stored = view
-            .as_ref()
-            .as_ref()
-            .and_then(|view| view.credential(&user, mechanism));
-        // Deleted or replaced since the challenge: the next request would be refused.
-        let credential = stored
-            .cloned()
-            .ok_or_else(|| self.refuse(&user, &ScramError::InvalidProof))?;
+        // Only that credential is proven: it may have been deleted or replaced since the challenge.
+        let credential = credential.ok_or_else(|| self.refuse(&user, &ScramError::InvalidProof))?;
         let identity = ClientIdentity::proven(&user, credential)?;
+        if !security.is_current(&identity) {
+            return Err(self.refuse(&user, &ScramError::InvalidProof));
+        }
         security
             .metrics
             .security

@@ -105,6 +105,32 @@ async fn the_right_password_authenticates_by_every_mechanism_and_a_wrong_one_by_
 }
 
 #[tokio::test]
+async fn a_password_that_is_replaced_during_an_exchange_does_not_end_it_well() {
+    let security = security(|_| {});
+    security.replace(snapshot(PASSWORD, Vec::new()));
+    for (replaced, code) in [
+        (
+            snapshot("another", Vec::new()),
+            ErrorCode::SaslAuthenticationFailed,
+        ),
+        (SecuritySnapshot::default(), ErrorCode::SaslAuthenticationFailed),
+    ] {
+        security.replace(snapshot(PASSWORD, Vec::new()));
+        let mechanism = ScramMechanism::Sha512;
+        let client = ScramClient::new(mechanism, "alice", PASSWORD, system_entropy().as_ref()).unwrap();
+        let exchange = SaslExchange::begin(&security, mechanism.name(), None).unwrap();
+        let begun = exchange.respond(client.first_message().as_bytes()).await.unwrap();
+        let SaslProgress::Continue(exchange, challenge) = begun else {
+            panic!("nothing is proven yet");
+        };
+        security.replace(replaced);
+        let proof = client.respond(&challenge).unwrap();
+        let refused = exchange.respond(proof.message().as_bytes()).await.unwrap_err();
+        assert_eq!(refused.code(), code);
+    }
+}
+
+#[tokio::test]
 async fn only_mechanisms_that_are_offered_begin() {
     let security = security(|settings| settings.authentication = vec![SaslMechanism::ScramSha512]);
     assert!(SaslExchange::begin(&security, "SCRAM-SHA-512", None).is_some());
@@ -220,4 +246,21 @@ fn without_settings_everybody_is_anonymous_and_may_do_everything() {
     let access = security.anonymous(None);
     assert_eq!(access.principal(), &KafkaPrincipal::ANONYMOUS);
     assert!(access.allows(AclOperation::Delete, AclResourceType::Topic, "orders"));
+}
+
+#[test]
+fn an_agent_warns_of_what_no_setting_says_is_intended() {
+    let warnings = |with: fn(&mut AgentSettings)| security(with).warnings().len();
+    let open = |settings: &mut AgentSettings| {
+        settings.authentication = Vec::new();
+        settings.allow_unauthenticated = false;
+    };
+    assert_eq!(warnings(open), 1);
+    assert_eq!(
+        warnings(|settings| settings.authentication = Vec::new()),
+        0,
+        "on with --dev"
+    );
+    assert_eq!(warnings(|_| {}), 1, "users, but no ACLs");
+    assert_eq!(warnings(with_acls), 0);
 }

@@ -36,7 +36,7 @@ impl Admin {
     /// Returns all users that have a password, by name.
     ///
     /// # Errors
-    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
+    /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn list_users(&self) -> Result<Vec<UserListing>> {
         let answer = call_security!(self, "listing users", list_users(v1::ListUsersRequest {}));
         let users = answer.users.into_iter().map(|user| UserListing {
@@ -57,8 +57,8 @@ impl Admin {
     /// afterwards, and only with this password. The password is not sent.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the password is empty or no mechanism is given;
-    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
+    /// [`Error::Config`] if the password is empty or no mechanism is given;
+    /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn put_user(&self, name: &str, password: &str, mechanisms: &[ScramMechanism]) -> Result<()> {
         if password.is_empty() || mechanisms.is_empty() {
             return Err(Error::config("a user needs a password and a mechanism"));
@@ -82,8 +82,8 @@ impl Admin {
     /// Deletes a user. Its ACLs stay.
     ///
     /// # Errors
-    /// INVALID_REQUEST if there is no such user; [`Error::Cluster`](crate::Error::Cluster) and
-    /// [`Error::Timeout`](crate::Error::Timeout).
+    /// INVALID_REQUEST if there is no such user; [`Error::Cluster`] and
+    /// [`Error::Timeout`].
     pub async fn delete_user(&self, name: &str) -> Result<()> {
         let request = v1::DeleteUserRequest {
             name: name.to_owned(),
@@ -95,7 +95,7 @@ impl Admin {
     /// Returns the ACLs that a filter selects.
     ///
     /// # Errors
-    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
+    /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn list_acls(&self, filter: &AclFilter) -> Result<Vec<AclBinding>> {
         let filter = Some(filter_to_protocol(filter));
         let request = v1::ListAclsRequest { filter };
@@ -106,7 +106,7 @@ impl Admin {
     /// Creates ACLs, and returns how many of them are new.
     ///
     /// # Errors
-    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
+    /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn create_acls(&self, acls: &[AclBinding]) -> Result<u32> {
         let acls = acls.iter().map(binding_to_protocol).collect();
         let request = v1::CreateAclsRequest { acls };
@@ -117,7 +117,7 @@ impl Admin {
     /// returns them.
     ///
     /// # Errors
-    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
+    /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn delete_acls(&self, filter: &AclFilter, validate_only: bool) -> Result<Vec<AclBinding>> {
         let request = v1::DeleteAclsRequest {
             filter: Some(filter_to_protocol(filter)),
@@ -131,7 +131,7 @@ impl Admin {
     /// address; without one, only rules for every host count.
     ///
     /// # Errors
-    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
+    /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn explain_access(
         &self,
         principal: &KafkaPrincipal,

@@ -180,7 +180,11 @@ async fn a_session_holds_at_every_agent_and_an_altered_one_at_none() {
     for altered in [
         format!("{claims}."),
         claims.to_owned(),
-        format!("{claims}.{}A", &tag[..tag.len() - 1]),
+        format!(
+            "{claims}.{}{}",
+            if tag.starts_with('A') { 'B' } else { 'A' },
+            &tag[1..]
+        ),
         format!("{claims}AAAA.{tag}"),
         "streamhouse_console=".to_owned(),
         format!("streamhouse_console={}", "A".repeat(8_000)),
