@@ -19,7 +19,7 @@ pub struct SaslExchange {
     security: Arc<ClientSecurity>,
     mechanism: SaslMechanism,
     host: Option<IpAddr>,
-    challenge: Option<OpenChallenge>,
+    challenge: Option<Box<OpenChallenge>>,
 }
 
 /// A challenge of SCRAM, with the credential that it is verified by; `None` for an unknown user.
@@ -79,11 +79,7 @@ impl SaslExchange {
 
     fn scram(mut self, mechanism: ScramMechanism, message: &[u8]) -> Result<SaslProgress, Error> {
         let security = self.security.clone();
-        let Some(OpenChallenge {
-            challenge,
-            credential,
-        }) = self.challenge.take()
-        else {
+        let Some(open) = self.challenge.take() else {
             security.failures.check(self.host, Instant::now())?;
             let begun =
                 ScramServer::begin(mechanism, message).map_err(|problem| self.refuse("", &problem))?;
@@ -96,12 +92,16 @@ impl SaslExchange {
                 security.entropy.as_ref(),
             );
             let answer = challenge.message().as_bytes().to_vec();
-            self.challenge = Some(OpenChallenge {
+            self.challenge = Some(Box::new(OpenChallenge {
                 challenge,
                 credential,
-            });
+            }));
             return Ok(SaslProgress::Continue(self, answer));
         };
+        let OpenChallenge {
+            challenge,
+            credential,
+        } = *open;
         let user = challenge.user().to_owned();
         let proven = challenge
             .verify(message)
