@@ -33,7 +33,6 @@ use streamhouse_core::{
 use streamhouse_metadata::{AgentSecret, SecuritySnapshot};
 use tokio::time::Instant;
 
-pub(crate) use self::snapshot::{acl_binding, acl_row, credential_row, quota_id};
 pub use self::{
     access::{ClientAccess, ClientIdentity},
     follow::{follow_agent_secret, follow_changes},

@@ -5,13 +5,13 @@ use std::{io::Read, path::PathBuf};
 
 use anyhow::Context;
 use streamhouse_core::{
-    security::{KafkaPrincipal, MIN_SCRAM_ITERATIONS, ScramCredential, ScramMechanism, generate_scram_salt},
+    security::{KafkaPrincipal, ScramCredential, ScramMechanism},
     settings::AgentSettings,
     time::{Entropy, system_entropy},
 };
 use streamhouse_metadata::{self as metadata, ScramAlteration, ScramAlterationOutcome, ScramCredentialRow};
 
-use crate::{assembly, security::credential_row};
+use crate::assembly;
 
 /// The longest password file that is read.
 const MAX_PASSWORD_BYTES: u64 = 16 << 10;
@@ -99,9 +99,8 @@ fn derive(
     password: &str,
     entropy: &dyn Entropy,
 ) -> anyhow::Result<ScramCredentialRow> {
-    let salt = generate_scram_salt(entropy);
-    let credential = ScramCredential::derive(mechanism, password, salt, MIN_SCRAM_ITERATIONS)?;
-    Ok(credential_row(&options.name, &credential))
+    let credential = ScramCredential::generate(mechanism, password, entropy)?;
+    Ok(ScramCredentialRow::new(&options.name, &credential))
 }
 
 /// Reads the file without the line break at its end.

@@ -26,5 +26,4 @@ pub use quota::{
 pub use scram::{
     MAX_SCRAM_ITERATIONS, MIN_SCRAM_ITERATIONS, ScramAuthenticated, ScramChallenge, ScramClient,
     ScramClientProof, ScramCredential, ScramDecoys, ScramError, ScramKeys, ScramMechanism, ScramServer,
-    generate_scram_salt,
 };

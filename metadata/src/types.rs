@@ -7,6 +7,7 @@ mod cluster;
 mod groups;
 mod owners;
 mod security;
+mod security_values;
 
 use std::{collections::BTreeMap, time::Duration};
 

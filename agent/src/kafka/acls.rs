@@ -22,7 +22,6 @@ use super::{
     request::RequestContext,
     security_admin::{AdminRefusal, catch_up, loaded, result_fields},
 };
-use crate::security::acl_row;
 
 const SECURITY_DISABLED: i16 = 54;
 /// The most filters of one DeleteAcls request.
@@ -155,7 +154,7 @@ pub(super) async fn create_acls(context: RequestContext, request: CreateAclsRequ
 
 fn new_row(creation: CreateAclsAclCreation) -> Result<AclRow, AdminRefusal> {
     let binding = read_binding(creation).map_err(invalid)?;
-    let row = acl_row(&binding);
+    let row = AclRow::from(&binding);
     if row.resource_name.len() > MAX_SECURITY_NAME_BYTES || row.principal.len() > MAX_PRINCIPAL_BYTES {
         return Err(invalid(format!(
             "a name of an ACL is longer than {MAX_SECURITY_NAME_BYTES} bytes"
@@ -228,7 +227,7 @@ async fn deleted_acls(
         tokio::task::yield_now().await;
     }
     let selected: BTreeSet<&AclBinding> = results.iter().flatten().flatten().collect();
-    let rows: Vec<AclRow> = selected.into_iter().map(acl_row).collect();
+    let rows: Vec<AclRow> = selected.into_iter().map(AclRow::from).collect();
     for chunk in rows.chunks(MAX_SECURITY_CHANGES) {
         let deleted = context.client.deps.metadata.delete_acls(chunk).await;
         deleted.map_err(Error::from)?;

@@ -13,14 +13,13 @@ use streamhouse_core::{
         AclOperation, QuotaEntity, QuotaEntityType, QuotaError, QuotaFilter, QuotaKey, QuotaMatch, QuotaName,
     },
 };
-use streamhouse_metadata::{ClientQuotaRow, MAX_SECURITY_NAME_BYTES, QuotaAlteration};
+use streamhouse_metadata::{ClientQuotaId, ClientQuotaRow, MAX_SECURITY_NAME_BYTES, QuotaAlteration};
 
 use super::{
     error::{INVALID_REQUEST, UNSUPPORTED_VERSION},
     request::RequestContext,
     security_admin::{AdminRefusal, catch_up, loaded, result_fields},
 };
-use crate::security::quota_id;
 
 fn invalid(problem: impl ToString) -> AdminRefusal {
     AdminRefusal::new(INVALID_REQUEST, problem)
@@ -161,11 +160,11 @@ fn plan_entry(
             // What cannot be set is not there.
             Err(_) if op.remove => {}
             Err(problem) => return Err(invalid(problem)),
-            Ok(key) if op.remove => plan.removals.push(quota_id(entity, key)),
+            Ok(key) if op.remove => plan.removals.push(ClientQuotaId::new(entity, key)),
             Ok(key) => {
                 key.validate(entity, op.value).map_err(invalid)?;
                 plan.upserts.push(ClientQuotaRow {
-                    id: quota_id(entity, key),
+                    id: ClientQuotaId::new(entity, key),
                     value: op.value,
                 });
             }

@@ -23,7 +23,7 @@ use super::{
     request::RequestContext,
     security_admin::{AdminRefusal, catch_up, loaded, result_fields},
 };
-use crate::security::{SecurityView, credential_row};
+use crate::security::SecurityView;
 
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const RESOURCE_NOT_FOUND: i16 = 91;
@@ -274,5 +274,5 @@ fn new_credential(
     let salted = upsertion.salted_password.expose();
     let credential = ScramCredential::from_salted_password(mechanism, salt, iterations, salted);
     let credential = credential.map_err(unacceptable)?;
-    Ok(credential_row(&upsertion.name, &credential))
+    Ok(ScramCredentialRow::new(&upsertion.name, &credential))
 }

@@ -4,9 +4,9 @@ use streamhouse_core::{
     security::{AclOperation, AclResourceType, ScramClient},
     time::system_entropy,
 };
-use streamhouse_metadata::{AclRow, SecuritySnapshot};
+use streamhouse_metadata::{AclRow, ScramCredentialRow, SecuritySnapshot};
 
-use super::{snapshot::credential_row, *};
+use super::*;
 
 const PASSWORD: &str = "correct horse";
 
@@ -26,7 +26,7 @@ fn acl(principal: &str, name: &str, operation: &str, permission: &str) -> AclRow
 fn snapshot(password: &str, acls: Vec<AclRow>) -> SecuritySnapshot {
     let credentials = [ScramMechanism::Sha256, ScramMechanism::Sha512].map(|mechanism| {
         let credential = ScramCredential::derive(mechanism, password, b"salt".to_vec(), 4096).unwrap();
-        credential_row("alice", &credential)
+        ScramCredentialRow::new("alice", &credential)
     });
     SecuritySnapshot {
         version: 1,

@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use super::ServerDeps;
-use crate::security::{ClientAccess, acl_binding, acl_row, credential_row};
+use crate::security::ClientAccess;
 
 /// The result of every call.
 type SecurityResult<T> = Result<Response<T>, Status>;
@@ -71,7 +71,7 @@ impl AgentSecurityService {
     async fn select_acls(&self, filter: Option<v1::AclFilter>) -> Result<Vec<AclBinding>, Error> {
         let filter = read_filter(filter.unwrap_or_default())?;
         let stored = self.stored().await?.acls;
-        let bindings = stored.iter().filter_map(|row| acl_binding(row).ok());
+        let bindings = stored.iter().filter_map(|row| row.binding().ok());
         Ok(bindings.filter(|binding| filter.matches(binding)).collect())
     }
 }
@@ -179,7 +179,7 @@ impl SecurityService for AgentSecurityService {
         } = request.into_inner();
         let mut selected = self.select_acls(filter).await?;
         if !validate_only {
-            let rows: Vec<AclRow> = selected.iter().map(acl_row).collect();
+            let rows: Vec<AclRow> = selected.iter().map(AclRow::from).collect();
             let mut existed = Vec::with_capacity(rows.len());
             for rows in rows.chunks(MAX_SECURITY_CHANGES) {
                 existed.extend(self.deps.metadata.delete_acls(rows).await.map_err(Error::from)?);
@@ -291,11 +291,11 @@ fn read_acl(acl: v1::AclBinding) -> Result<AclRow, Error> {
         name: acl.resource_name,
     };
     binding.validate().map_err(invalid)?;
-    Ok(acl_row(&binding))
+    Ok(AclRow::from(&binding))
 }
 
 fn describe_acl(binding: &AclBinding) -> v1::AclBinding {
-    let row = acl_row(binding);
+    let row = AclRow::from(binding);
     v1::AclBinding {
         principal: row.principal,
         resource_type: row.resource_type,
@@ -327,7 +327,7 @@ fn read_credentials(name: &str, verifiers: Vec<v1::ScramVerifier>) -> Result<Vec
         let mechanism: ScramMechanism = read(&verifier.mechanism)?;
         let credential =
             ScramCredential::from_keys(mechanism, verifier.salt.to_vec(), verifier.iterations, keys);
-        let row = credential_row(name, &credential.map_err(invalid)?);
+        let row = ScramCredentialRow::new(name, &credential.map_err(invalid)?);
         if rows.iter().any(|other| other.mechanism == row.mechanism) {
             return Err(invalid("a user has one credential for each mechanism"));
         }

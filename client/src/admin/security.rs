@@ -6,7 +6,7 @@ use streamhouse_core::{
     protocol::v1,
     security::{
         AclBinding, AclFilter, AclOperation, AclPatternFilter, AclResourceType, KafkaPrincipal,
-        MIN_SCRAM_ITERATIONS, ScramCredential, ScramMechanism, generate_scram_salt,
+        ScramCredential, ScramMechanism,
     },
 };
 
@@ -15,9 +15,6 @@ use crate::{
     connection,
     error::{Error, Result},
 };
-
-/// How often a password is hashed, as by Kafka's tools.
-const SCRAM_ITERATIONS: u32 = MIN_SCRAM_ITERATIONS;
 
 /// Calls the security service of any agent.
 macro_rules! call_security {
@@ -65,8 +62,7 @@ impl Admin {
         }
         let entropy = self.client.config().entropy.clone();
         let derive = |mechanism: &ScramMechanism| {
-            let salt = generate_scram_salt(entropy.as_ref());
-            ScramCredential::derive(*mechanism, password, salt, SCRAM_ITERATIONS)
+            ScramCredential::generate(*mechanism, password, entropy.as_ref())
                 .map(|credential| verifier(&credential))
                 .map_err(|problem| Error::config(problem.to_string()))
         };

@@ -23,9 +23,7 @@ mod message;
 mod server;
 
 pub use client::{ScramClient, ScramClientProof};
-pub use credential::{
-    MAX_SCRAM_ITERATIONS, MIN_SCRAM_ITERATIONS, ScramCredential, ScramKeys, generate_scram_salt,
-};
+pub use credential::{MAX_SCRAM_ITERATIONS, MIN_SCRAM_ITERATIONS, ScramCredential, ScramKeys};
 pub use crypto::ScramMechanism;
 pub use decoy::ScramDecoys;
 pub use error::ScramError;

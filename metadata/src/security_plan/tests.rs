@@ -1,6 +1,6 @@
 //! Tests of the plans. The scenarios of `conformance/users.rs` are the tests of the rules; here are
 //! the properties of every plan, whatever is stored and wanted. `tests/security_model.rs` compares
-//! the stores with [`Tables`].
+//! the stores with [`SecurityTablesModel`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,14 +51,14 @@ fn quota(user: usize, value: u8) -> ClientQuotaRow {
 
 /// The tables as a store has them after it wrote plans.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Tables {
+pub(crate) struct SecurityTablesModel {
     user_owners: BTreeMap<String, String>,
     credentials: BTreeMap<ScramCredentialId, OwnedRow<ScramCredentialRow>>,
     acls: BTreeSet<OwnedRow<AclRow>>,
     quotas: BTreeMap<ClientQuotaId, OwnedRow<ClientQuotaRow>>,
 }
 
-impl Tables {
+impl SecurityTablesModel {
     /// Writes a plan as a store does. A row that is deleted must exist, and one that is stored must
     /// differ from what is there.
     pub(crate) fn write(&mut self, delta: &SecurityDelta) {
@@ -223,7 +223,7 @@ pub(crate) fn change() -> impl Strategy<Value = SecurityChange> {
 }
 
 /// Returns the answer to a change, as text, and its plan.
-pub(crate) fn plan(tables: &Tables, change: &SecurityChange) -> Result<(String, SecurityDelta)> {
+pub(crate) fn plan(tables: &SecurityTablesModel, change: &SecurityChange) -> Result<(String, SecurityDelta)> {
     let (answer, delta) = match change {
         SecurityChange::Scram(alteration) => {
             let stored = tables.users_named(&alteration.user_names());
@@ -255,7 +255,7 @@ pub(crate) fn plan(tables: &Tables, change: &SecurityChange) -> Result<(String, 
 }
 
 /// Checks what the callers of a change rely on.
-fn check_effect(before: &Tables, after: &Tables, change: &SecurityChange) {
+fn check_effect(before: &SecurityTablesModel, after: &SecurityTablesModel, change: &SecurityChange) {
     match change {
         SecurityChange::Apply { owner, user, .. } => {
             let mut expected = user.clone();
@@ -293,14 +293,14 @@ proptest! {
     fn a_plan_has_the_difference_and_keeps_the_tables_consistent(
         changes in prop::collection::vec(change(), 1..25),
     ) {
-        let mut tables = Tables::default();
+        let mut tables = SecurityTablesModel::default();
         for change in &changes {
             let before = tables.clone();
             let Ok((_, delta)) = plan(&tables, change) else { continue };
             tables.write(&delta);
             check_effect(&before, &tables, change);
             prop_assert_eq!(delta.is_empty(), before == tables);
-            let in_force = |tables: &Tables| tables.stored().into_snapshot(0);
+            let in_force = |tables: &SecurityTablesModel| tables.stored().into_snapshot(0);
             prop_assert!(delta.changes_snapshot() || in_force(&before) == in_force(&tables));
             // Repeated, it changes nothing. (A deletion of credentials is refused.)
             if let Ok((_, again)) = plan(&tables, change) && !matches!(change, SecurityChange::Scram(_)) {

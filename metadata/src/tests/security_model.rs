@@ -6,7 +6,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use crate::{
     MetadataStore,
     conformance::{fixture::snapshot, security::load},
-    security_plan::tests::{SecurityChange, Tables, change, plan},
+    security_plan::tests::{SecurityChange, SecurityTablesModel, change, plan},
     tests::support::{TestStore, postgres, sqlite_memory},
 };
 
@@ -28,7 +28,7 @@ async fn call(store: &dyn MetadataStore, change: &SecurityChange) -> crate::Resu
 
 async fn compare_step(
     fresh: &TestStore,
-    tables: &mut Tables,
+    tables: &mut SecurityTablesModel,
     versions: &mut (i64, u64),
     change: &SecurityChange,
 ) {
@@ -68,7 +68,7 @@ fn run_random_changes<F: Future<Output = TestStore>>(cases: u32, length: usize, 
         // A failed comparison panics, which the runner catches and shrinks.
         runtime.block_on(async {
             let fresh = fresh().await;
-            let mut tables = Tables::default();
+            let mut tables = SecurityTablesModel::default();
             let mut versions = (0, snapshot(&fresh.store).await.version);
             for change in &changes {
                 compare_step(&fresh, &mut tables, &mut versions, change).await;

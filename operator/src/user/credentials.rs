@@ -6,9 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use streamhouse_core::{
-    security::{
-        MIN_SCRAM_ITERATIONS, ScramCredential, ScramError, ScramKeys, ScramMechanism, generate_scram_salt,
-    },
+    security::{ScramCredential, ScramError, ScramMechanism},
     time::Entropy,
 };
 use streamhouse_metadata::ScramCredentialRow;
@@ -104,7 +102,7 @@ pub(super) async fn credentials_of(
     let derive = move || {
         let rows = mechanisms.iter().map(|mechanism| {
             let known = stored.iter().find(|row| row.mechanism == mechanism.name());
-            match known.filter(|row| is_verifier_of(row, *mechanism, &password)) {
+            match known.filter(|row| is_verifier_of(row, &password)) {
                 Some(row) => Ok(row.clone()),
                 None => new_verifier(&user_name, *mechanism, &password, &*entropy),
             }
@@ -117,18 +115,14 @@ pub(super) async fn credentials_of(
     }
 }
 
-fn is_verifier_of(row: &ScramCredentialRow, mechanism: ScramMechanism, password: &str) -> bool {
-    let keys = ScramKeys {
-        stored: row.stored_key.clone(),
-        server: row.server_key.clone(),
-    };
-    let Ok(iterations) = u32::try_from(row.iterations) else {
+fn is_verifier_of(row: &ScramCredentialRow, password: &str) -> bool {
+    let Ok(credential) = row.credential() else {
         return false;
     };
-    let credential = ScramCredential::from_keys(mechanism, row.salt.clone(), iterations, keys);
     // Both keys count: with another server key, clients would not trust the agents.
-    let derived = ScramCredential::derive(mechanism, password, row.salt.clone(), iterations);
-    derived.is_ok() && derived == credential
+    let (mechanism, salt) = (credential.mechanism(), credential.salt().to_vec());
+    let derived = ScramCredential::derive(mechanism, password, salt, credential.iterations());
+    derived.is_ok_and(|derived| derived == credential)
 }
 
 fn new_verifier(
@@ -137,16 +131,8 @@ fn new_verifier(
     password: &str,
     entropy: &dyn Entropy,
 ) -> Result<ScramCredentialRow, ScramError> {
-    let salt = generate_scram_salt(entropy);
-    let credential = ScramCredential::derive(mechanism, password, salt, MIN_SCRAM_ITERATIONS)?;
-    Ok(ScramCredentialRow {
-        user_name: user_name.to_owned(),
-        mechanism: mechanism.name().to_owned(),
-        salt: credential.salt().to_vec(),
-        iterations: i32::try_from(credential.iterations()).unwrap_or(i32::MAX),
-        stored_key: credential.keys().stored.clone(),
-        server_key: credential.keys().server.clone(),
-    })
+    let credential = ScramCredential::generate(mechanism, password, entropy)?;
+    Ok(ScramCredentialRow::new(user_name, &credential))
 }
 
 #[cfg(test)]

@@ -178,21 +178,9 @@ fn collect_acl(
             },
         };
         binding.validate().map_err(|error| invalid(error.to_string()))?;
-        rows.insert(acl_row(&binding));
+        rows.insert(AclRow::from(&binding));
     }
     Ok(())
-}
-
-fn acl_row(binding: &AclBinding) -> AclRow {
-    AclRow {
-        principal: binding.principal.to_string(),
-        resource_type: binding.resource_type.kafka_name().to_owned(),
-        resource_name: binding.name.clone(),
-        pattern_type: binding.pattern.kafka_name().to_owned(),
-        host: binding.host.to_string(),
-        operation: binding.operation.kafka_name().to_owned(),
-        permission: binding.permission.kafka_name().to_owned(),
-    }
 }
 
 fn resource_type(given: UserAclResourceType) -> AclResourceType {

@@ -15,7 +15,9 @@ use streamhouse_core::{
     },
     security::{ScramCredential, ScramMechanism},
 };
-use streamhouse_metadata::{AclRow, AgentSecret, MetadataStore, ScramAlteration, ScramCredentialId};
+use streamhouse_metadata::{
+    AclRow, AgentSecret, MetadataStore, ScramAlteration, ScramCredentialId, ScramCredentialRow,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{
@@ -30,7 +32,7 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_client
 use super::{stores::FaultyStores, *};
 use crate::{
     listeners::FORWARDED_HEADER,
-    security::{AGENT_SCHEME, ClientIdentity, ClientSecurity, credential_row},
+    security::{AGENT_SCHEME, ClientIdentity, ClientSecurity},
 };
 
 pub(super) const SECURED: [&str; 3] = [
@@ -118,7 +120,7 @@ pub(super) async fn put_user(stores: &FaultyStores, name: &str, password: &str) 
     let credential =
         ScramCredential::derive(ScramMechanism::Sha512, password, b"salt".to_vec(), 4096).unwrap();
     let alteration = ScramAlteration {
-        upserts: vec![credential_row(name, &credential)],
+        upserts: vec![ScramCredentialRow::new(name, &credential)],
         deletions: Vec::new(),
     };
     stores

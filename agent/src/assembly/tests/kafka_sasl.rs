@@ -10,11 +10,10 @@ use streamhouse_core::{
     security::{ScramClient, ScramCredential, ScramMechanism},
     time::system_entropy,
 };
-use streamhouse_metadata::{AclRow, ScramAlteration, ScramCredentialId};
+use streamhouse_metadata::{AclRow, ScramAlteration, ScramCredentialId, ScramCredentialRow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{kafka_client::RawKafkaClient, stores::FaultyStores, *};
-use crate::security::credential_row;
 
 pub(super) const MECHANISMS: &str = "--authentication=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512";
 const PASSWORD: &str = "correct horse";
@@ -33,7 +32,7 @@ pub(super) async fn wait_for_security(stores: &FaultyStores, agent: &Agent) {
 pub(super) async fn put_user(stores: &FaultyStores, agent: &Agent, user: &str, password: &str) {
     let upserts = ScramMechanism::ALL.map(|mechanism| {
         let salt = format!("salt of {user}").into_bytes();
-        credential_row(
+        ScramCredentialRow::new(
             user,
             &ScramCredential::derive(mechanism, password, salt, 4096).unwrap(),
         )

@@ -57,6 +57,21 @@ impl ScramCredential {
         Self::from_salted_password(mechanism, salt, iterations.get(), &salted)
     }
 
+    /// Makes the verifier of a password with a new salt and the fewest iterations, as Kafka's tools
+    /// do. Takes as long as [`ScramCredential::derive`].
+    ///
+    /// # Errors
+    ///
+    /// None that a password can cause.
+    pub fn generate(
+        mechanism: ScramMechanism,
+        password: &str,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, ScramError> {
+        let salt = generate_scram_salt(entropy);
+        Self::derive(mechanism, password, salt, MIN_SCRAM_ITERATIONS)
+    }
+
     /// Makes the verifier of a password that was salted already, as Kafka's
     /// `AlterUserScramCredentials` sends it.
     ///
@@ -176,7 +191,7 @@ impl fmt::Debug for ScramKeys {
 
 /// Returns a salt for a new verifier. It is written as Kafka's tools write theirs, so that it does
 /// not show who made the verifier: 130 random bits in base 36.
-pub fn generate_scram_salt(entropy: &dyn Entropy) -> Vec<u8> {
+pub(super) fn generate_scram_salt(entropy: &dyn Entropy) -> Vec<u8> {
     let mut seed = [0; SALT_SEED_LEN];
     for bytes in seed.chunks_mut(8) {
         let random = entropy.next_u64().to_be_bytes();

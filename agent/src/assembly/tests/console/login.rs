@@ -1,10 +1,9 @@
 //! The console's login: who gets in, what they see, and what ends a session.
 
 use streamhouse_core::security::{ScramCredential, ScramMechanism};
-use streamhouse_metadata::{AclRow, MetadataStore, ScramAlteration, ScramCredentialId};
+use streamhouse_metadata::{AclRow, MetadataStore, ScramAlteration, ScramCredentialId, ScramCredentialRow};
 
 use super::{super::stores::FaultyStores, *};
-use crate::security::credential_row;
 
 const SETTINGS: [&str; 4] = [
     "--console=true",
@@ -18,7 +17,7 @@ async fn put_user(metadata: &dyn MetadataStore, user: &str, password: &str) {
     let credential =
         ScramCredential::derive(ScramMechanism::Sha512, password, b"salt".to_vec(), 4096).unwrap();
     let alteration = ScramAlteration {
-        upserts: vec![credential_row(user, &credential)],
+        upserts: vec![ScramCredentialRow::new(user, &credential)],
         deletions: Vec::new(),
     };
     metadata.alter_scram_credentials(&alteration).await.unwrap();

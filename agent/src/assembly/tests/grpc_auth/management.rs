@@ -1,12 +1,11 @@
 //! Users and ACLs by the security service: a change is in force when it is answered.
 
-use streamhouse_core::security::{ScramKeys, generate_scram_salt};
+use streamhouse_core::{security::ScramKeys, time::system_entropy};
 
 use super::*;
 
 fn verifier(mechanism: ScramMechanism, password: &str) -> v1::ScramVerifier {
-    let salt = generate_scram_salt(streamhouse_core::time::system_entropy().as_ref());
-    let credential = ScramCredential::derive(mechanism, password, salt, 4096).unwrap();
+    let credential = ScramCredential::generate(mechanism, password, system_entropy().as_ref()).unwrap();
     let ScramKeys { stored, server } = credential.keys().clone();
     v1::ScramVerifier {
         mechanism: mechanism.name().to_owned(),
