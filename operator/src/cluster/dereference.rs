@@ -191,8 +191,12 @@ fn malformed_credentials(desired: &DesiredCluster, secrets: &ResolvedSecrets) ->
 fn malformed_super_users(desired: &DesiredCluster, secrets: &ResolvedSecrets) -> Option<ClusterProblem> {
     let key = desired.super_users.as_ref()?;
     let what = match std::str::from_utf8(secrets.value(&key.name, &key.key)?) {
-        Err(_) => "not text".to_owned(),
-        Ok(value) => SettingOverrides::default().set("super-users", value).err()?,
+        Err(_) => "not text",
+        Ok(value) => {
+            // The problem quotes the value, which may be any Secret's.
+            SettingOverrides::default().set("super-users", value).err()?;
+            "not principals such as User:admin, with semicolons between them"
+        }
     };
     Some(ClusterProblem {
         condition: ConditionType::Ready,
@@ -389,6 +393,27 @@ mod tests {
             let named = format!("Secret bucket, key {key}: ");
             assert!(
                 problem.message.starts_with(&named) && !problem.message.contains("hu"),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn super_users_that_are_malformed_are_not_quoted() {
+        let desired = crate::cluster::fixtures::desired_with(
+            "authentication: {mechanisms: [SCRAM-SHA-512]}\nauthorization: {type: acl, superUsersSecret: {name: supers}}",
+        );
+        let problem = |value: &[u8]| {
+            let data = BTreeMap::from([("superUsers".to_owned(), ByteString(value.to_vec()))]);
+            malformed_super_users(&desired, &ResolvedSecrets(BTreeMap::from([("supers".to_owned(), data)])))
+        };
+        assert_eq!(problem(b"User:hush;User:other"), None);
+        for malformed in [b"hush" as &[u8], b"User:a;hush", b"User:*", b"\xffhush"] {
+            let problem = problem(malformed).unwrap();
+            assert_eq!(problem.reason, ConditionReason::InvalidSecret);
+            let named = "Secret supers, key superUsers: ";
+            assert!(
+                problem.message.starts_with(named) && !problem.message.contains("hush"),
                 "{problem}"
             );
         }
