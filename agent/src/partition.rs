@@ -77,6 +77,12 @@ impl LedPartition {
         self.high_watermark.subscribe()
     }
 
+    /// Returns the number of readers that wait for records.
+    #[cfg(test)]
+    pub(crate) fn reader_count(&self) -> usize {
+        self.high_watermark.receiver_count()
+    }
+
     /// Advances the high watermark after a commit; never moves it back.
     pub fn advance_high_watermark(&self, to: i64) {
         self.high_watermark.send_if_modified(|hw| {

@@ -22,7 +22,7 @@ mod snapshot;
 
 use std::{net::IpAddr, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
 use streamhouse_core::{
     Error, ErrorCode,
@@ -31,11 +31,11 @@ use streamhouse_core::{
     time::Entropy,
 };
 use streamhouse_metadata::{AgentSecret, SecuritySnapshot};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 pub use self::{
     access::{ClientAccess, ClientIdentity},
-    follow::{follow_agent_secret, follow_changes},
+    follow::{catch_up, follow_agent_secret, follow_changes},
     http_authorization::AGENT_SCHEME,
     sasl::{SaslExchange, SaslProgress},
     sessions::MAX_AGE as SESSION_MAX_AGE,
@@ -60,7 +60,9 @@ pub struct ClientSecurity {
     is_open: bool,
     super_users: Vec<KafkaPrincipal>,
     /// `None` until the first snapshot is loaded.
-    view: ArcSwap<Option<SecurityView>>,
+    view: ArcSwapOption<SecurityView>,
+    /// The version of the snapshot in force; 0 before the first one.
+    version: watch::Sender<i64>,
     keys: ArcSwap<ClusterKeys>,
     passwords: PasswordVerifier,
     failures: FailureLimiter,
@@ -95,7 +97,8 @@ impl ClientSecurity {
             authorization: settings.authorization,
             is_open: settings.authentication.is_empty() && !settings.allow_unauthenticated,
             super_users: settings.super_users.clone(),
-            view: ArcSwap::default(),
+            view: ArcSwapOption::default(),
+            version: watch::Sender::new(0),
             keys: ArcSwap::from_pointee(ClusterKeys::derive(&new_key())?),
             passwords: PasswordVerifier::new(&new_key()),
             failures: FailureLimiter::default(),
@@ -121,12 +124,6 @@ impl ClientSecurity {
                 authentication and allow-unauthenticated"
             );
         }
-    }
-
-    /// Returns whether this agent has read the secret of the agents.
-    #[cfg(test)]
-    pub(crate) fn has_agent_secret(&self) -> bool {
-        self.agents.has_secret()
     }
 
     /// Returns what people should know of the security of an agent that is ready.
@@ -162,22 +159,28 @@ impl ClientSecurity {
 
     /// Returns the version of the snapshot in force; 0 before the first one.
     pub fn version(&self) -> i64 {
-        self.view
-            .load()
-            .as_ref()
-            .as_ref()
-            .map_or(0, SecurityView::version)
+        *self.version.borrow()
     }
 
     /// Replaces the snapshot.
     pub fn replace(&self, snapshot: SecuritySnapshot) {
         let view = SecurityView::new(snapshot, &self.super_users);
-        self.view.store(Arc::new(Some(view)));
+        let version = view.version();
+        self.view.store(Some(Arc::new(view)));
+        self.version.send_replace(version);
     }
 
     /// Returns the snapshot in force; `None` before the first one.
-    pub fn view(&self) -> Arc<Option<SecurityView>> {
+    pub fn view(&self) -> Option<Arc<SecurityView>> {
         self.view.load_full()
+    }
+
+    /// Returns the snapshot in force.
+    ///
+    /// # Errors
+    /// `MetadataUnavailable` before the first one.
+    pub fn loaded(&self) -> Result<Arc<SecurityView>, Error> {
+        self.view().ok_or_else(not_loaded)
     }
 
     /// Returns whether an identity still holds: its credential was not replaced or deleted since.
@@ -188,9 +191,8 @@ impl ClientSecurity {
         let view = self.view.load();
         let stored = view
             .as_ref()
-            .as_ref()
             .and_then(|view| view.credential(identity.principal().name(), proven.mechanism()));
-        stored.is_some_and(|stored| stored.keys() == proven.keys() && stored.salt() == proven.salt())
+        stored == Some(proven)
     }
 
     /// Verifies a user's password, as PLAIN and HTTP's Basic send it.
@@ -210,9 +212,20 @@ impl ClientSecurity {
         let known = credential.is_some();
         let credential =
             credential.unwrap_or_else(|| self.keys.load().decoys.credential(ScramMechanism::Sha256, user));
-        let is_right = self.passwords.is_right(&credential, user, password).await?;
-        if !(is_right && known) {
+        // An attempt counts as failed until it has succeeded: who gives up meanwhile has made it.
+        let mut is_counted = false;
+        let admit = || {
+            self.failures.check(host, Instant::now())?;
+            self.failures.count(host, Instant::now());
+            is_counted = true;
+            Ok(())
+        };
+        let checked = self.passwords.is_right(&credential, user, password, admit);
+        if !(checked.await? && known) {
             return Err(self.refuse(SaslMechanism::Plain, user, host, "wrong user or password"));
+        }
+        if is_counted {
+            self.failures.forgive(host);
         }
         self.metrics
             .security
@@ -229,16 +242,15 @@ impl ClientSecurity {
         }
     }
 
-    /// Returns the token by which the agent `agent_id` forwards calls of a client; `None` if there
-    /// is nothing to vouch for, or before the agents' secret is known.
-    pub fn agent_token(&self, access: &ClientAccess, agent_id: &str, now_ms: i64) -> Option<String> {
+    /// Returns the token by which this agent forwards calls of a client; `None` if there is nothing
+    /// to vouch for, or before the agents' secret is known.
+    pub fn agent_token(&self, access: &ClientAccess, now_ms: i64) -> Option<String> {
         if !self.is_authentication_required() {
             return None;
         }
         let caller = ForwardedCaller {
             principal: access.principal().clone(),
             host: access.host(),
-            agent_id: agent_id.to_owned(),
         };
         self.agents.sign(&caller, now_ms)
     }
@@ -285,7 +297,8 @@ impl ClientSecurity {
             Ok(caller) => Ok(self.access(ClientIdentity::forwarded(caller.principal), caller.host)),
             Err(TokenProblem::NoSecret) => Err(not_loaded()),
             Err(problem) => {
-                if self.failures.record(peer, Instant::now()) {
+                self.failures.count(peer, Instant::now());
+                if self.failures.may_log(Instant::now()) {
                     tracing::warn!(client = ?peer, %problem, "a call that claims to be another agent's is refused");
                 }
                 Err(Error::new(
@@ -298,19 +311,18 @@ impl ClientSecurity {
 
     /// Returns a credential of a user by which its password is verified.
     fn password_credential(&self, user: &str) -> Result<Option<ScramCredential>, Error> {
-        let view = self.view.load();
-        let view = view.as_ref().as_ref().ok_or_else(not_loaded)?;
+        let view = self.loaded()?;
         let mut mechanisms = [ScramMechanism::Sha256, ScramMechanism::Sha512].into_iter();
         Ok(mechanisms.find_map(|mechanism| view.credential(user, mechanism).cloned()))
     }
 
-    /// Counts and logs a failed attempt, and returns the error that the client gets: it does not
-    /// say whether the user exists.
+    /// Logs a failed attempt, and returns the error that the client gets: it does not say whether the
+    /// user exists.
     fn refuse(&self, mechanism: SaslMechanism, user: &str, host: Option<IpAddr>, problem: &str) -> Error {
         self.metrics
             .security
             .record_authentication(mechanism.name(), AuthenticationOutcome::Failed);
-        if self.failures.record(host, Instant::now()) {
+        if self.failures.may_log(Instant::now()) {
             let user: String = user.chars().take(100).collect();
             tracing::warn!(?user, client = ?host, mechanism = mechanism.name(), problem, "an authentication failed");
         }
@@ -326,8 +338,9 @@ fn authentication_failed(mechanism: SaslMechanism) -> Error {
     Error::new(ErrorCode::SaslAuthenticationFailed, message)
 }
 
+/// The error before the first snapshot.
 fn not_loaded() -> Error {
-    let message = "this agent has not read the users yet";
+    let message = "this agent has not read the users and ACLs yet";
     Error::new(ErrorCode::MetadataUnavailable, message).with_retry_after_ms(500)
 }
 

@@ -318,7 +318,6 @@ impl AgentNode {
             session: self.session.clone(),
             security: self.security.clone(),
             clock: self.clock.clone(),
-            agent_id: self.settings.agent_id.clone(),
             request_memory: self.request_memory.clone(),
             call_memory: self.call_memory,
             tls: self.tls.certificate(ListenerKind::Grpc).cloned(),

@@ -56,7 +56,9 @@ fn http_status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::UnknownTopicOrPartition | ErrorCode::GroupIdNotFound => StatusCode::NOT_FOUND,
         ErrorCode::SaslAuthenticationFailed => StatusCode::UNAUTHORIZED,
-        ErrorCode::ClusterAuthorizationFailed | ErrorCode::TopicAuthorizationFailed => StatusCode::FORBIDDEN,
+        ErrorCode::ClusterAuthorizationFailed
+        | ErrorCode::GroupAuthorizationFailed
+        | ErrorCode::TopicAuthorizationFailed => StatusCode::FORBIDDEN,
         ErrorCode::InvalidRequest
         | ErrorCode::InvalidTopic
         | ErrorCode::InvalidGroupId

@@ -17,6 +17,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use streamhouse_core::{Error, ErrorCode, security::AclOperation, time::Clock};
 
+use tokio::time::{Duration, timeout};
+
 use super::{
     ConsoleState,
     api::{ApiError, parse_query},
@@ -28,6 +30,8 @@ const LOGIN: &str = "/console/login";
 const COOKIE: &str = "streamhouse_console";
 /// The longest form.
 const MAX_FORM_BYTES: usize = 4096;
+/// How long a form may take to arrive.
+const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the login page needs.
 const OPEN: [&str; 4] = [
     LOGIN,
@@ -74,10 +78,7 @@ impl ConsoleLogin {
 
     /// Returns what the sender of a request may see; `None` if it has to log in first.
     fn access(&self, request: &Request) -> Option<ClientAccess> {
-        let host = request
-            .extensions()
-            .get::<ClientAddress>()
-            .and_then(|client| client.0);
+        let host = client_address(request);
         if !self.security.is_authentication_required() {
             return Some(self.security.anonymous(host));
         }
@@ -148,10 +149,7 @@ pub(super) async fn log_in(State(login): State<Arc<ConsoleLogin>>, request: Requ
     if !is_own_page(request.headers()) {
         return (StatusCode::FORBIDDEN, assets::get_login()).into_response();
     }
-    let host = request
-        .extensions()
-        .get::<ClientAddress>()
-        .and_then(|client| client.0);
+    let host = client_address(&request);
     let Some(form) = read_form(request.into_body()).await else {
         return refused();
     };
@@ -178,12 +176,17 @@ pub(super) async fn log_out(State(login): State<Arc<ConsoleLogin>>, headers: Hea
     }
 }
 
+fn client_address(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ClientAddress>()?.0
+}
+
 fn refused() -> Response {
     (StatusCode::UNAUTHORIZED, assets::get_failed_login()).into_response()
 }
 
 async fn read_form(body: Body) -> Option<LoginForm> {
-    let bytes = to_bytes(body, MAX_FORM_BYTES).await.ok()?;
+    let read = timeout(FORM_TIMEOUT, to_bytes(body, MAX_FORM_BYTES));
+    let bytes = read.await.ok()?.ok()?;
     // A form's body has the syntax of a query.
     let uri: Uri = format!("/?{}", std::str::from_utf8(&bytes).ok()?).parse().ok()?;
     parse_query(&uri).ok()

@@ -13,8 +13,9 @@ use streamhouse_metadata::AgentEntry;
 use tokio::time::{Duration, timeout};
 use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{ForwardedClient, PeerForwarder, client::ClientHeaders};
+use super::{PeerForwarder, client::ClientHeaders};
 use crate::metrics::ForwardKind;
+use crate::security::ClientAccess;
 
 /// How long a call may take that waits for no members of a group, and how much longer than its
 /// members may take one that does.
@@ -67,7 +68,7 @@ impl PeerForwarder {
         let bytes = request.get_ref().encoded_len();
         let memory = bytes.saturating_mul(2).saturating_add(CALL_OVERHEAD_BYTES);
         let _memory = self.admission.acquire_call(memory).await?;
-        let client = self.client_headers(&ForwardedClient::of(&request));
+        let client = self.client_headers(&ClientAccess::of(&request)?);
         let view = self.deps.directory.view();
         let lease = self.pool.lease(&view, peer, ForwardKind::Call)?;
         self.deps.metrics.forward.record_request(ForwardKind::Call, 0);

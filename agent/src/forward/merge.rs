@@ -2,6 +2,9 @@
 
 /// Puts forwarded results, in ascending order of their places, among those of the other parts.
 pub(crate) fn merge_results<T>(results: &mut Vec<T>, forwarded: Vec<(usize, T)>) {
+    if forwarded.is_empty() {
+        return;
+    }
     let mut own = std::mem::take(results).into_iter();
     results.reserve_exact(own.len() + forwarded.len());
     for (at, result) in forwarded {

@@ -30,7 +30,6 @@ pub(crate) use self::merge::merge_results;
 use self::{admission::ForwardAdmission, pool::PeerPool};
 pub use self::{
     calls::CALL_TIMEOUT,
-    client::ForwardedClient,
     pool::ForwardLimits,
     produce::{ForwardedProduce, ProduceForwarder},
 };
@@ -54,8 +53,6 @@ pub struct ForwardDeps {
     pub security: Arc<ClientSecurity>,
     /// Time of what this agent vouches for.
     pub clock: Arc<dyn Clock>,
-    /// This agent's id.
-    pub agent_id: String,
     /// Budget of arriving requests.
     pub request_memory: ByteBudget,
     /// Memory of single calls, in bytes.

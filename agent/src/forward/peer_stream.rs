@@ -254,7 +254,10 @@ fn stream_error(status: tonic::Status) -> Error {
     if error.code() == ErrorCode::MessageTooLarge {
         return error;
     }
-    if error.code() == ErrorCode::SaslAuthenticationFailed {
+    if matches!(
+        error.code(),
+        ErrorCode::SaslAuthenticationFailed | ErrorCode::MetadataUnavailable
+    ) {
         // A stream is refused before any of its requests is read.
         return Error::new(ErrorCode::LeaderNotAvailable, unknown_agent(&error))
             .with_retry_after_ms(RETRY_AFTER_MS);

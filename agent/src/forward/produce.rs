@@ -8,13 +8,13 @@ use streamhouse_metadata::AgentEntry;
 use tokio::sync::oneshot;
 
 use super::{
-    ForwardedClient, PeerForwarder,
+    PeerForwarder,
     admission::ForwardPermit,
     merge::merge_results,
     peer_stream::{ForwardOutcome, PeerStream},
     routes::{RouteGuard, RouteTable},
 };
-use crate::{directory::ClusterView, listeners::CallOrigin, metrics::ForwardKind};
+use crate::{directory::ClusterView, listeners::CallOrigin, metrics::ForwardKind, security::ClientAccess};
 
 /// Memory that a part takes besides its records: its names, and its result.
 const PART_OVERHEAD_BYTES: usize = 1024;
@@ -31,7 +31,7 @@ const OVERTAKING_RETRY_MS: u32 = 20;
 pub struct ProduceForwarder {
     forwarder: Arc<PeerForwarder>,
     origin: CallOrigin,
-    client: ForwardedClient,
+    client: ClientAccess,
     peers: HashMap<Incarnation, StreamedPeer>,
     routes: RouteTable,
 }
@@ -99,7 +99,7 @@ struct RoutedPart {
 
 impl ProduceForwarder {
     /// Creates the forwarder of one client's stream.
-    pub fn new(forwarder: Arc<PeerForwarder>, origin: CallOrigin, client: ForwardedClient) -> Self {
+    pub fn new(forwarder: Arc<PeerForwarder>, origin: CallOrigin, client: ClientAccess) -> Self {
         Self {
             forwarder,
             origin,

@@ -147,12 +147,12 @@ async fn a_call_without_a_deadline_ends_after_its_limit() {
     let metrics = Arc::new(AgentMetrics::new().unwrap());
     let settings = AgentSettings::defaults(true);
     let security = ClientSecurity::new(&settings, system_entropy(), metrics.clone()).unwrap();
+    let security = Arc::new(security);
     let forwarder = PeerForwarder::new(ForwardDeps {
         directory,
         session: Arc::default(),
-        security: Arc::new(security),
+        security: security.clone(),
         clock: system_clock(),
-        agent_id: "one".to_owned(),
         request_memory: ByteBudget::new(1 << 20),
         call_memory: 1 << 20,
         tls: None,
@@ -160,7 +160,8 @@ async fn a_call_without_a_deadline_ends_after_its_limit() {
         max_answer_bytes: 1 << 20,
         limits: ForwardLimits::default(),
     });
-    let join = tonic::Request::new(v1::JoinGroupRequest::default());
+    let mut join = tonic::Request::new(v1::JoinGroupRequest::default());
+    join.extensions_mut().insert(security.anonymous(None));
     let call = async |channel, request| GroupServiceClient::new(channel).join_group(request).await;
     let status = forwarder
         .call(&peer, join, Duration::from_millis(50), call)

@@ -20,7 +20,7 @@ use streamhouse_metadata::{AclRow, MAX_ACLS, MAX_SECURITY_CHANGES, MAX_SECURITY_
 use super::{
     error::INVALID_REQUEST,
     request::RequestContext,
-    security_admin::{AdminRefusal, catch_up, loaded, result_fields},
+    security_admin::{AdminRefusal, catch_up, result_fields},
 };
 
 const SECURITY_DISABLED: i16 = 54;
@@ -81,11 +81,8 @@ async fn described_acls(
     });
     let filter = filter.map_err(invalid)?;
     catch_up(context).await;
-    let view = context.client.deps.security.view();
-    let selected = loaded(&view)?
-        .bindings()
-        .iter()
-        .filter(|binding| filter.matches(binding));
+    let view = context.client.deps.security.loaded()?;
+    let selected = view.bindings().iter().filter(|binding| filter.matches(binding));
     context
         .reserve_answer(selected.clone().map(answer_bytes).sum())
         .await;
@@ -216,8 +213,8 @@ async fn deleted_acls(
         return Err(invalid(format!("a request has at most {MAX_FILTERS} filters")));
     }
     catch_up(context).await;
-    let view = context.client.deps.security.view();
-    let bindings = loaded(&view)?.bindings();
+    let view = context.client.deps.security.loaded()?;
+    let bindings = view.bindings();
     let mut left = MAX_ACLS;
     let mut results = Vec::with_capacity(filters.len());
     for filter in filters {

@@ -18,7 +18,7 @@ use streamhouse_metadata::{ClientQuotaId, ClientQuotaRow, MAX_SECURITY_NAME_BYTE
 use super::{
     error::{INVALID_REQUEST, UNSUPPORTED_VERSION},
     request::RequestContext,
-    security_admin::{AdminRefusal, catch_up, loaded, result_fields},
+    security_admin::{AdminRefusal, catch_up, result_fields},
 };
 
 fn invalid(problem: impl ToString) -> AdminRefusal {
@@ -50,9 +50,9 @@ async fn described_quotas(
         _ => invalid(problem),
     })?;
     catch_up(context).await;
-    let view = context.client.deps.security.view();
+    let view = context.client.deps.security.loaded()?;
     let mut entries: BTreeMap<&QuotaEntity, Vec<DescribeClientQuotasValueData>> = BTreeMap::new();
-    for (entity, key, value) in loaded(&view)?.quota_values() {
+    for (entity, key, value) in view.quota_values() {
         if filter.matches(entity) {
             let values = entries.entry(entity).or_default();
             values.push(DescribeClientQuotasValueData {

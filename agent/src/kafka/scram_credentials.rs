@@ -21,7 +21,7 @@ use streamhouse_metadata::{
 
 use super::{
     request::RequestContext,
-    security_admin::{AdminRefusal, catch_up, loaded, result_fields},
+    security_admin::{AdminRefusal, catch_up, result_fields},
 };
 use crate::security::SecurityView;
 
@@ -53,11 +53,13 @@ async fn described_users(
 ) -> Result<Vec<DescribeUserScramCredentialsResult>, AdminRefusal> {
     context.access().check_cluster(AclOperation::Describe)?;
     catch_up(context).await;
-    let view = context.client.deps.security.view();
-    let view = loaded(&view)?;
+    let view = context.client.deps.security.loaded()?;
     let users = request.users.unwrap_or_default();
     if users.is_empty() {
-        let mut described: Vec<_> = view.users().map(|(user, _)| described_user(view, user)).collect();
+        let mut described: Vec<_> = view
+            .users()
+            .map(|(user, _)| described_user(&view, user))
+            .collect();
         described.sort_by(|one, other| one.user.cmp(&other.user));
         return Ok(described);
     }
@@ -66,7 +68,7 @@ async fn described_users(
         *counts.entry(user.name).or_default() += 1;
     }
     let described = counts.into_iter().map(|(user, count)| match count {
-        1 => described_user(view, &user),
+        1 => described_user(&view, &user),
         _ => failed_user(
             &user,
             DUPLICATE_RESOURCE,

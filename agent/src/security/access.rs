@@ -133,8 +133,7 @@ impl ClientAccess {
             return true;
         }
         let view = self.security.view.load();
-        let view = view.as_ref().as_ref();
-        view.is_some_and(|view| {
+        view.as_ref().is_some_and(|view| {
             view.authorize_by_resource_type(self.principal(), self.host, operation, resource_type)
         })
     }
@@ -144,10 +143,46 @@ impl ClientAccess {
         self.allows(AclOperation::Describe, AclResourceType::Topic, topic)
     }
 
+    /// Returns whether the client may learn that a group exists.
+    pub fn can_see_group(&self, group: &str) -> bool {
+        self.allows(AclOperation::Describe, AclResourceType::Group, group)
+            || self.allows_cluster(AclOperation::Describe)
+    }
+
+    /// Returns whether the client may do something to the cluster. Unlike
+    /// [`check_cluster`](Self::check_cluster), it does not count as denied if not: something else
+    /// may allow the request.
+    pub fn allows_cluster(&self, operation: AclOperation) -> bool {
+        self.allows(operation, AclResourceType::Cluster, CLUSTER_RESOURCE_NAME)
+    }
+
+    /// Checks whether the client may create a topic: any, or this one.
+    ///
+    /// # Errors
+    /// As [`check_topic`](Self::check_topic).
+    pub fn check_creation(&self, topic: &str) -> Result<(), Error> {
+        match self.allows_cluster(AclOperation::Create) {
+            true => Ok(()),
+            false => self.check_topic(AclOperation::Create, topic),
+        }
+    }
+
+    /// Checks whether the client may get a producer id: by the right to write to some topic, as
+    /// since Kafka 3.0, or by one of its own.
+    ///
+    /// # Errors
+    /// As [`check_cluster`](Self::check_cluster).
+    pub fn check_producer_id(&self) -> Result<(), Error> {
+        match self.allows_some(AclOperation::Write, AclResourceType::Topic) {
+            true => Ok(()),
+            false => self.check_cluster(AclOperation::IdempotentWrite),
+        }
+    }
+
     /// Checks whether the client may do something to a topic.
     ///
     /// # Errors
-    /// `TopicAuthorizationFailed`. Whether the topic exists is not said.
+    /// `TopicAuthorizationFailed`, or `MetadataUnavailable` before the ACLs are known. Whether the topic exists is not said.
     pub fn check_topic(&self, operation: AclOperation, topic: &str) -> Result<(), Error> {
         self.check(operation, AclResourceType::Topic, topic)
     }
@@ -177,6 +212,8 @@ impl ClientAccess {
         if self.allows(operation, resource_type, name) {
             return Ok(());
         }
+        // Nothing is decided before the first snapshot.
+        self.security.loaded()?;
         self.security
             .metrics
             .security

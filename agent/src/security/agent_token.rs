@@ -15,7 +15,7 @@ use streamhouse_metadata::AgentSecret;
 /// The version of the token's format.
 const FORMAT: u8 = 1;
 /// How far the clocks of two agents may be apart, and how long a token holds.
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
+pub(super) const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
 /// Length of the code at the end of a token.
 const CODE_BYTES: usize = 32;
 /// The longest token that is read; headers are not longer.
@@ -28,8 +28,6 @@ pub(super) struct ForwardedCaller {
     pub principal: KafkaPrincipal,
     /// The client's address, if it has one.
     pub host: Option<IpAddr>,
-    /// The agent that forwards.
-    pub agent_id: String,
 }
 
 /// Why a token proves nothing. No problem contains a part of the token.
@@ -59,19 +57,13 @@ impl AgentTokens {
         self.key.store(Some(key.into()));
     }
 
-    /// Returns whether the secret is known.
-    #[cfg(test)]
-    pub(super) fn has_secret(&self) -> bool {
-        self.key.load().is_some()
-    }
-
     /// Returns a token; `None` while the secret is not known, or if a name is too long.
     pub(super) fn sign(&self, caller: &ForwardedCaller, now_ms: i64) -> Option<String> {
         let key = self.key.load_full()?;
         let mut token = vec![FORMAT];
         token.extend(now_ms.to_be_bytes());
         let host = caller.host.map(|host| host.to_string()).unwrap_or_default();
-        for text in [&caller.principal.to_string(), &host, &caller.agent_id] {
+        for text in [&caller.principal.to_string(), &host] {
             token.extend(u16::try_from(text.len()).ok()?.to_be_bytes());
             token.extend(text.as_bytes());
         }
@@ -107,21 +99,20 @@ fn read_claims(claims: &[u8]) -> Option<(i64, ForwardedCaller)> {
         return None;
     }
     let (made_at_ms, mut rest) = rest.split_first_chunk::<8>()?;
-    let mut texts = [""; 3];
+    let mut texts = [""; 2];
     for text in &mut texts {
         let (length, after) = rest.split_first_chunk::<2>()?;
         let (bytes, after) = after.split_at_checked(u16::from_be_bytes(*length).into())?;
         *text = std::str::from_utf8(bytes).ok()?;
         rest = after;
     }
-    let [principal, host, agent_id] = texts;
+    let [principal, host] = texts;
     let caller = ForwardedCaller {
         principal: principal.parse().ok()?,
         host: match host {
             "" => None,
             host => Some(host.parse().ok()?),
         },
-        agent_id: agent_id.to_owned(),
     };
     (rest.is_empty() && !caller.principal.is_reserved()).then(|| (i64::from_be_bytes(*made_at_ms), caller))
 }
@@ -144,7 +135,6 @@ mod tests {
         ForwardedCaller {
             principal: principal.parse().unwrap(),
             host: Some("192.0.2.7".parse().unwrap()),
-            agent_id: "one".to_owned(),
         }
     }
 

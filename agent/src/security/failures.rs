@@ -71,12 +71,27 @@ impl FailureLimiter {
             .with_retry_after_ms(u32::try_from(left.as_millis()).unwrap_or(u32::MAX)))
     }
 
-    /// Counts a failure. Returns whether to log it.
-    pub(super) fn record(&self, host: Option<IpAddr>, now: Instant) -> bool {
+    /// Counts an attempt as failed.
+    pub(super) fn count(&self, host: Option<IpAddr>, now: Instant) {
         let mut window = self.0.lock();
         window.advance(now);
         let key = window.key(host);
         *window.counts.entry(key).or_default() += 1;
+    }
+
+    /// Takes back that an attempt was counted: it has succeeded.
+    pub(super) fn forgive(&self, host: Option<IpAddr>) {
+        let mut window = self.0.lock();
+        let key = window.key(host);
+        if let Some(count) = window.counts.get_mut(&key) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Returns whether to log another failure.
+    pub(super) fn may_log(&self, now: Instant) -> bool {
+        let mut window = self.0.lock();
+        window.advance(now);
         window.logged += 1;
         window.logged <= MAX_LOGGED
     }
@@ -92,7 +107,7 @@ mod tests {
         let [guesser, other] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().ok());
         for _ in 0..MAX_FAILURES {
             limiter.check(guesser, now).unwrap();
-            limiter.record(guesser, now);
+            limiter.count(guesser, now);
         }
         let refused = limiter.check(guesser, now).unwrap_err();
         assert_eq!(refused.code(), ErrorCode::ResourceExhausted);
@@ -105,7 +120,10 @@ mod tests {
     fn neither_memory_nor_log_grows_with_the_number_of_addresses() {
         let (limiter, now) = (FailureLimiter::default(), Instant::now());
         let addresses = (0..MAX_ADDRESSES as u32 + 100).map(|number| IpAddr::from(number.to_be_bytes()));
-        let logged = addresses.filter(|address| limiter.record(Some(*address), now));
+        let logged = addresses.filter(|address| {
+            limiter.count(Some(*address), now);
+            limiter.may_log(now)
+        });
         assert_eq!(logged.count(), MAX_LOGGED as usize);
         assert_eq!(limiter.0.lock().counts.len(), MAX_ADDRESSES + 1);
     }

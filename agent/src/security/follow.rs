@@ -14,6 +14,8 @@ use crate::directory::ClusterDirectory;
 const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(3));
 /// How often the secret of the agents is read.
 const SECRET_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a change may take to be in force here; afterwards it is answered anyway.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit of one read.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,11 +31,11 @@ pub async fn follow_changes(
             let view = directory.view();
             (view.version > 0).then_some(view.snapshot.security_version)
         };
-        let loaded = security.view().as_ref().as_ref().map(|view| view.version());
+        let loaded = security.view().map(|view| view.version());
         if wanted.is_some() && wanted != loaded {
             load(&security, &metadata).await;
-            continue;
         }
+        // What was loaded may be newer than the directory, which follows with its next look.
         if changes.changed().await.is_err() {
             return;
         }
@@ -61,6 +63,19 @@ pub async fn follow_agent_secret(security: Arc<ClientSecurity>, metadata: Arc<dy
         tracing::debug!(problem, "the secret of the agents cannot be read");
         sleep(backoff.next_delay(security.entropy.as_ref())).await;
     }
+}
+
+/// Waits, for a limited time, until this agent decides by the users, ACLs and quotas that were in
+/// the metadata store when this was called.
+pub async fn catch_up(security: &ClientSecurity, directory: &ClusterDirectory) {
+    let mut versions = security.version.subscribe();
+    let caught_up = async {
+        // The first may end with a look that had begun before.
+        directory.refresh().await;
+        let wanted = directory.refresh().await.snapshot.security_version;
+        let _ = versions.wait_for(|version| *version >= wanted).await;
+    };
+    let _ = timeout(CATCH_UP_TIMEOUT, caught_up).await;
 }
 
 async fn load(security: &ClientSecurity, metadata: &Arc<dyn MetadataStore>) {

@@ -39,15 +39,17 @@ impl PasswordVerifier {
         }
     }
 
-    /// Returns whether a password is that of a credential.
+    /// Returns whether a password is that of a credential. `admit` decides right before a check
+    /// whether it may be made.
     ///
     /// # Errors
-    /// `ResourceExhausted` if too many checks wait.
+    /// `ResourceExhausted` if too many checks wait, and the error of `admit`.
     pub(super) async fn is_right(
         &self,
         credential: &ScramCredential,
         user: &str,
         password: &str,
+        admit: impl FnOnce() -> Result<(), Error>,
     ) -> Result<bool, Error> {
         let digest = self.digest(credential, user, password);
         if self.right.contains_key(&digest) {
@@ -59,6 +61,11 @@ impl PasswordVerifier {
         };
         let turn = timeout(MAX_WAIT, self.turns.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
+        // Meanwhile another call may have verified it.
+        if self.right.contains_key(&digest) {
+            return Ok(true);
+        }
+        admit()?;
         let (credential, password) = (credential.clone(), password.to_owned());
         let checked = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -81,5 +88,55 @@ impl PasswordVerifier {
         let mut digest = [0; 32];
         digest.copy_from_slice(context.sign().as_ref());
         digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::poll;
+    use streamhouse_core::security::ScramMechanism;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_check_is_admitted_when_it_begins_also_if_nobody_waits_for_its_end() {
+        let credential =
+            ScramCredential::derive(ScramMechanism::Sha256, "secret", b"salt".to_vec(), 4096).unwrap();
+        let verifier = PasswordVerifier::new(b"key");
+        let admitted = AtomicUsize::new(0);
+        let admit = || {
+            admitted.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        for _ in 0..10 {
+            drop(verifier.turns.acquire_many(2).await.unwrap());
+            let mut given_up = Box::pin(verifier.is_right(&credential, "alice", "wrong", admit));
+            assert!(poll!(&mut given_up).is_pending());
+        }
+        assert_eq!(admitted.load(Ordering::Relaxed), 10);
+        let refused = || Err(Error::new(ErrorCode::ResourceExhausted, "no more"));
+        let result = verifier.is_right(&credential, "alice", "secret", refused).await;
+        assert_eq!(result.unwrap_err().code(), ErrorCode::ResourceExhausted);
+        assert!(
+            verifier
+                .is_right(&credential, "alice", "secret", admit)
+                .await
+                .unwrap()
+        );
+        // What was right is not checked again.
+        assert!(
+            verifier
+                .is_right(&credential, "alice", "secret", refused)
+                .await
+                .unwrap()
+        );
+        assert!(
+            verifier
+                .is_right(&credential, "bob", "secret", refused)
+                .await
+                .is_err()
+        );
     }
 }

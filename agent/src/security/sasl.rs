@@ -4,13 +4,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use streamhouse_core::{
     Error, ErrorCode,
-    security::{PlainMessage, ScramChallenge, ScramCredential, ScramError, ScramMechanism, ScramServer},
+    security::{PlainMessage, ScramChallenge, ScramError, ScramMechanism, ScramServer},
     settings::SaslMechanism,
 };
 
 use tokio::time::Instant;
 
-use super::{ClientIdentity, ClientSecurity, not_loaded};
+use super::{ClientIdentity, ClientSecurity};
 use crate::metrics::AuthenticationOutcome;
 
 /// An exchange that has begun.
@@ -19,14 +19,7 @@ pub struct SaslExchange {
     security: Arc<ClientSecurity>,
     mechanism: SaslMechanism,
     host: Option<IpAddr>,
-    challenge: Option<Box<OpenChallenge>>,
-}
-
-/// A challenge of SCRAM, with the credential that it is verified by; `None` for an unknown user.
-#[derive(Debug)]
-struct OpenChallenge {
-    challenge: ScramChallenge,
-    credential: Option<ScramCredential>,
+    challenge: Option<Box<ScramChallenge>>,
 }
 
 /// What follows from a client's message.
@@ -79,36 +72,28 @@ impl SaslExchange {
 
     fn scram(mut self, mechanism: ScramMechanism, message: &[u8]) -> Result<SaslProgress, Error> {
         let security = self.security.clone();
-        let Some(open) = self.challenge.take() else {
-            security.failures.check(self.host, Instant::now())?;
+        security.failures.check(self.host, Instant::now())?;
+        let Some(challenge) = self.challenge.take() else {
             let begun =
                 ScramServer::begin(mechanism, message).map_err(|problem| self.refuse("", &problem))?;
-            let view = security.view();
-            let view = view.as_ref().as_ref().ok_or_else(not_loaded)?;
-            let credential = view.credential(begun.user(), mechanism).cloned();
+            let view = security.loaded()?;
+            let credential = view.credential(begun.user(), mechanism);
             let challenge = begun.challenge(
-                credential.as_ref(),
+                credential,
                 &security.keys.load().decoys,
                 security.entropy.as_ref(),
             );
             let answer = challenge.message().as_bytes().to_vec();
-            self.challenge = Some(Box::new(OpenChallenge {
-                challenge,
-                credential,
-            }));
+            self.challenge = Some(Box::new(challenge));
             return Ok(SaslProgress::Continue(self, answer));
         };
-        let OpenChallenge {
-            challenge,
-            credential,
-        } = *open;
         let user = challenge.user().to_owned();
         let proven = challenge
             .verify(message)
             .map_err(|problem| self.refuse(&user, &problem))?;
-        // Only that credential is proven: it may have been deleted or replaced since the challenge.
-        let credential = credential.ok_or_else(|| self.refuse(&user, &ScramError::InvalidProof))?;
-        let identity = ClientIdentity::proven(&user, credential)?;
+        let answer = proven.message().as_bytes().to_vec();
+        let identity = ClientIdentity::proven(&user, proven.into_credential())?;
+        // The credential of the challenge may have been deleted or replaced since.
         if !security.is_current(&identity) {
             return Err(self.refuse(&user, &ScramError::InvalidProof));
         }
@@ -116,10 +101,11 @@ impl SaslExchange {
             .metrics
             .security
             .record_authentication(self.mechanism.name(), AuthenticationOutcome::Ok);
-        Ok(SaslProgress::Done(identity, proven.message().as_bytes().to_vec()))
+        Ok(SaslProgress::Done(identity, answer))
     }
 
     fn refuse(&self, user: &str, problem: &ScramError) -> Error {
+        self.security.failures.count(self.host, Instant::now());
         self.security
             .refuse(self.mechanism, user, self.host, &problem.to_string())
     }

@@ -7,7 +7,7 @@ use ring::hmac;
 use streamhouse_core::security::ScramMechanism;
 use tokio::time::Duration;
 
-use super::{ClientIdentity, ClientSecurity};
+use super::{ClientIdentity, ClientSecurity, agent_token::MAX_CLOCK_DIFFERENCE};
 
 /// How long a session lasts.
 pub const MAX_AGE: Duration = Duration::from_secs(8 * 3600);
@@ -36,8 +36,8 @@ impl ClientSecurity {
         let begun_ms: i64 = parts.next()?.parse().ok()?;
         let mechanism: ScramMechanism = parts.next()?.parse().ok()?;
         let user = parts.next()?;
-        let view = self.view();
-        let credential = view.as_ref().as_ref()?.credential(user, mechanism)?.clone();
+        let view = self.view()?;
+        let credential = view.credential(user, mechanism)?.clone();
         let identity = ClientIdentity::proven(user, credential).ok()?;
         hmac::verify(
             &self.keys.load().sessions,
@@ -45,8 +45,11 @@ impl ClientSecurity {
             &tag,
         )
         .ok()?;
-        let age_ms = u128::try_from(now_ms.checked_sub(begun_ms)?).ok()?;
-        (age_ms < MAX_AGE.as_millis()).then_some(identity)
+        let age_ms = now_ms.checked_sub(begun_ms)?;
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        // Another agent's clock may be ahead.
+        let ages = -ms(MAX_CLOCK_DIFFERENCE)..ms(MAX_AGE);
+        ages.contains(&age_ms).then_some(identity)
     }
 
     /// The credential is signed too, so that another one ends the session.

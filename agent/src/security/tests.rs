@@ -239,6 +239,60 @@ async fn who_fails_often_has_to_wait_also_with_the_right_password() {
     assert_eq!(error.code(), ErrorCode::ResourceExhausted);
 }
 
+#[tokio::test]
+async fn of_attempts_at_once_no_more_are_made_than_one_after_the_other() {
+    let security = security(|_| {});
+    security.replace(snapshot(PASSWORD, Vec::new()));
+    let attempts = (0..40).map(|_| plain(&security, "alice", "wrong"));
+    let codes = futures::future::join_all(attempts)
+        .await
+        .into_iter()
+        .map(|attempt| attempt.unwrap_err().code());
+    let made = codes.filter(|code| *code == ErrorCode::SaslAuthenticationFailed);
+    assert_eq!(made.count(), 20);
+}
+
+#[tokio::test]
+async fn the_right_password_of_many_at_once_is_no_failure() {
+    let security = security(|_| {});
+    security.replace(snapshot(PASSWORD, Vec::new()));
+    let attempts = (0..100).map(|_| plain(&security, "alice", PASSWORD));
+    for attempt in futures::future::join_all(attempts).await {
+        attempt.unwrap();
+    }
+    plain(&security, "alice", "wrong").await.unwrap_err();
+    plain(&security, "alice", PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_holds_for_hours_and_while_the_credential_is_the_same() {
+    let security = security(|_| {});
+    security.replace(snapshot(PASSWORD, Vec::new()));
+    let identity = plain(&security, "alice", PASSWORD).await.unwrap();
+    let begun = 1_700_000_000_000;
+    let token = security.begin_session(&identity, begun).unwrap();
+    let day = i64::try_from(SESSION_MAX_AGE.as_millis()).unwrap();
+    for (age, holds) in [
+        (0, true),
+        (day - 1, true),
+        (day, false),
+        // The clock of the agent that began it may be ahead by minutes, not by more.
+        (-300_000, true),
+        (-300_001, false),
+        (i64::MIN, false),
+    ] {
+        let resumed = security.resume_session(&token, begun.saturating_add(age));
+        assert_eq!(resumed.is_some(), holds, "{age}");
+    }
+    assert!(
+        security
+            .begin_session(&ClientIdentity::anonymous(), begun)
+            .is_none()
+    );
+    security.replace(snapshot("another", Vec::new()));
+    assert!(security.resume_session(&token, begun).is_none());
+}
+
 #[test]
 fn without_settings_everybody_is_anonymous_and_may_do_everything() {
     let security = security(|settings| settings.authentication = Vec::new());

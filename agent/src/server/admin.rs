@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use streamhouse_core::{
     protocol::v1::{self, admin_service_client::AdminServiceClient, admin_service_server::AdminService},
-    security::{AclOperation, AclResourceType, CLUSTER_RESOURCE_NAME},
+    security::AclOperation,
 };
 use streamhouse_metadata::AgentEntry;
 use tonic::{Request, Response, Status};
@@ -56,7 +56,7 @@ impl AdminService for AgentAdminService {
         request: Request<v1::CreateTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         let access = ClientAccess::of(&request)?;
-        authorization::check_create(&access, &request.get_ref().name)?;
+        access.check_creation(&request.get_ref().name)?;
         let origin = CallOrigin::of(&request);
         let described = topics::create(&self.deps.topics, request.into_inner()).await?;
         Ok(translated(&origin, described))
@@ -126,38 +126,23 @@ impl AdminService for AgentAdminService {
     ) -> AdminResult<v1::DescribeClusterResponse> {
         let access = ClientAccess::of(&request)?;
         let view = topics::require_view(&self.deps.directory).await?;
-        // Every client needs the agents; the rest is for those who may describe the cluster.
-        if !access.allows(
-            AclOperation::Describe,
-            AclResourceType::Cluster,
-            CLUSTER_RESOURCE_NAME,
-        ) {
-            let mut agents = describe_agents(&view);
-            CallOrigin::of(&request).translate_agents(&mut agents);
-            return Ok(Response::new(v1::DescribeClusterResponse {
-                cluster_id: view.cluster_id.clone(),
-                agents,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                ..Default::default()
-            }));
-        }
-        let counted = view.topics().filter(|topic| !topic.record.internal);
-        let (topics, partitions) = counted.fold((0, 0), |(topics, partitions), topic| {
-            (
-                topics + 1,
-                partitions + u32::try_from(topic.record.partitions.len()).unwrap_or(u32::MAX),
-            )
-        });
         let mut agents = describe_agents(&view);
         CallOrigin::of(&request).translate_agents(&mut agents);
-        Ok(Response::new(v1::DescribeClusterResponse {
+        // Every client needs the agents; the rest is for those who may describe the cluster.
+        let mut described = v1::DescribeClusterResponse {
             cluster_id: view.cluster_id.clone(),
             agents,
-            topics,
-            partitions,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            metadata_store: self.deps.metadata_store.clone(),
-            object_store: self.deps.object_store.clone(),
-        }))
+            ..Default::default()
+        };
+        if access.allows_cluster(AclOperation::Describe) {
+            for topic in view.topics().filter(|topic| !topic.record.internal) {
+                described.topics += 1;
+                described.partitions += u32::try_from(topic.record.partitions.len()).unwrap_or(u32::MAX);
+            }
+            described.metadata_store.clone_from(&self.deps.metadata_store);
+            described.object_store.clone_from(&self.deps.object_store);
+        }
+        Ok(Response::new(described))
     }
 }

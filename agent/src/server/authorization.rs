@@ -1,11 +1,7 @@
 //! What each call needs, with Kafka's rules. A call is checked by the agent that the client talks
 //! to, and again by the one that it is forwarded to.
 
-use streamhouse_core::{
-    Error,
-    protocol::v1,
-    security::{AclOperation, AclResourceType},
-};
+use streamhouse_core::{Error, protocol::v1, security::AclOperation};
 
 use crate::security::ClientAccess;
 
@@ -128,24 +124,6 @@ pub(super) fn take_unfetchable(
             ..Default::default()
         },
     )
-}
-
-/// Checks whether a client may get a producer id: by the right to write to some topic, as since
-/// Kafka 3.0, or by one of its own.
-pub(super) fn check_producer_id(access: &ClientAccess) -> Result<(), Error> {
-    if access.allows_some(AclOperation::Write, AclResourceType::Topic) {
-        return Ok(());
-    }
-    access.check_cluster(AclOperation::IdempotentWrite)
-}
-
-/// Checks whether a client may create a topic: any, or this one.
-pub(super) fn check_create(access: &ClientAccess, topic: &str) -> Result<(), Error> {
-    let cluster = streamhouse_core::security::CLUSTER_RESOURCE_NAME;
-    if access.allows(AclOperation::Create, AclResourceType::Cluster, cluster) {
-        return Ok(());
-    }
-    access.check_topic(AclOperation::Create, topic)
 }
 
 /// Checks whether a client may change what a request changes of a topic.

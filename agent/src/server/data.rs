@@ -116,7 +116,7 @@ impl DataService for AgentDataService {
         request: Request<v1::InitProducerIdRequest>,
     ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
         let _timer = self.deps.metrics.start_request("InitProducerId");
-        authorization::check_producer_id(&ClientAccess::of(&request)?)?;
+        ClientAccess::of(&request)?.check_producer_id()?;
         let producer_id = self
             .deps
             .metadata

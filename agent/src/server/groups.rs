@@ -7,7 +7,7 @@ use streamhouse_core::{
     Error,
     murmur2::group_slot,
     protocol::v1::{self, group_service_client::GroupServiceClient, group_service_server::GroupService},
-    security::{AclOperation, AclResourceType, CLUSTER_RESOURCE_NAME},
+    security::AclOperation,
 };
 use streamhouse_metadata::{AgentEntry, GROUP_SLOT_TOPIC, GROUP_SLOTS};
 use tonic::{Request, Response, Status};
@@ -74,6 +74,26 @@ macro_rules! forward_or_serve {
     };
 }
 
+/// Commits what the client may commit of a request, and adds the results of the rest.
+macro_rules! commit_allowed {
+    ($self:ident.$method:ident($request:ident) -> $answer:ty) => {{
+        let access = ClientAccess::of(&$request)?;
+        access.check_group(AclOperation::Read, &$request.get_ref().group_id)?;
+        let offsets = &mut $request.get_mut().offsets;
+        $self.check_offset_count(offsets.len())?;
+        let denied = take_uncommittable(&access, offsets);
+        let is_denied = !denied.is_empty() && offsets.is_empty();
+        let answer: GroupCallResult<$answer> = if is_denied {
+            Ok(Response::new(Default::default()))
+        } else {
+            forward_or_serve!($self.$method($request), CALL_TIMEOUT)
+        };
+        let mut answer = answer?;
+        merge_results(&mut answer.get_mut().offsets, denied);
+        Ok(answer)
+    }};
+}
+
 #[tonic::async_trait]
 impl GroupService for ForwardingGroupService {
     async fn find_coordinator(
@@ -134,20 +154,7 @@ impl GroupService for ForwardingGroupService {
         &self,
         mut request: Request<v1::CommitOffsetsRequest>,
     ) -> GroupCallResult<v1::CommitOffsetsResponse> {
-        let access = ClientAccess::of(&request)?;
-        access.check_group(AclOperation::Read, &request.get_ref().group_id)?;
-        let offsets = &mut request.get_mut().offsets;
-        self.check_offset_count(offsets.len())?;
-        let denied = take_uncommittable(&access, offsets);
-        let is_denied = !denied.is_empty() && offsets.is_empty();
-        let answer: GroupCallResult<v1::CommitOffsetsResponse> = if is_denied {
-            Ok(Response::new(Default::default()))
-        } else {
-            forward_or_serve!(self.commit_offsets(request), CALL_TIMEOUT)
-        };
-        let mut answer = answer?;
-        merge_results(&mut answer.get_mut().offsets, denied);
-        Ok(answer)
+        commit_allowed!(self.commit_offsets(request) -> v1::CommitOffsetsResponse)
     }
 
     async fn fetch_offsets(
@@ -180,16 +187,8 @@ impl GroupService for ForwardingGroupService {
     ) -> GroupCallResult<v1::ListGroupsResponse> {
         let access = ClientAccess::of(&request)?;
         let mut listed = self.own.list_groups(request).await?;
-        if !access.allows(
-            AclOperation::Describe,
-            AclResourceType::Cluster,
-            CLUSTER_RESOURCE_NAME,
-        ) {
-            let is_visible =
-                |group: &str| access.allows(AclOperation::Describe, AclResourceType::Group, group);
-            let groups = &mut listed.get_mut().groups;
-            groups.retain(|group| is_visible(&group.group_id));
-        }
+        let groups = &mut listed.get_mut().groups;
+        groups.retain(|group| access.can_see_group(&group.group_id));
         Ok(listed)
     }
 
@@ -218,19 +217,6 @@ impl GroupService for ForwardingGroupService {
         &self,
         mut request: Request<v1::ResetOffsetsRequest>,
     ) -> GroupCallResult<v1::ResetOffsetsResponse> {
-        let access = ClientAccess::of(&request)?;
-        access.check_group(AclOperation::Read, &request.get_ref().group_id)?;
-        let offsets = &mut request.get_mut().offsets;
-        self.check_offset_count(offsets.len())?;
-        let denied = take_uncommittable(&access, offsets);
-        let is_denied = !denied.is_empty() && offsets.is_empty();
-        let answer: GroupCallResult<v1::ResetOffsetsResponse> = if is_denied {
-            Ok(Response::new(Default::default()))
-        } else {
-            forward_or_serve!(self.reset_offsets(request), CALL_TIMEOUT)
-        };
-        let mut answer = answer?;
-        merge_results(&mut answer.get_mut().offsets, denied);
-        Ok(answer)
+        commit_allowed!(self.reset_offsets(request) -> v1::ResetOffsetsResponse)
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The methods served. Metric labels come from this list, never from a client.
-const METHODS: &[&str] = &[
+pub(crate) const METHODS: &[&str] = &[
     "AlterTopic",
     "CommitOffsets",
     "CreateAcls",

@@ -10,7 +10,7 @@ pub mod connections;
 pub mod data;
 mod deps;
 pub mod groups;
-mod guard;
+pub(crate) mod guard;
 pub mod http;
 mod plain_text;
 mod ports;

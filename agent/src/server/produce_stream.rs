@@ -13,7 +13,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::{ServerDeps, authorization::take_unwritable};
 use crate::{
-    forward::{ForwardedClient, ForwardedProduce, ProduceForwarder, merge_results},
+    forward::{ForwardedProduce, ProduceForwarder, merge_results},
     listeners::CallOrigin,
     metrics::RequestTimer,
     produce::handler,
@@ -50,11 +50,13 @@ pub(super) async fn serve(
                 }
             }
             request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
-                Some(Ok(_)) if !access.is_current() => {
-                    broken = access.check_current().err().map(Status::from);
-                    open = false;
-                }
-                Some(Ok(request)) => waiting.push_back(acceptor.accept(request).await),
+                Some(Ok(request)) => match access.check_current() {
+                    Ok(()) => waiting.push_back(acceptor.accept(request).await),
+                    Err(error) => {
+                        broken = Some(error.into());
+                        open = false;
+                    }
+                },
                 Some(Err(status)) => {
                     tracing::debug!(%status, "a produce stream failed");
                     broken = Some(status);
@@ -86,10 +88,9 @@ struct StreamAcceptor {
 impl StreamAcceptor {
     fn new<T>(deps: Arc<ServerDeps>, access: ClientAccess, request: &Request<T>) -> Self {
         let origin = CallOrigin::of(request);
-        let forwarder = origin.may_forward().then(|| {
-            let client = ForwardedClient::of(request);
-            ProduceForwarder::new(deps.forward.clone(), origin.clone(), client)
-        });
+        let forwarder = origin
+            .may_forward()
+            .then(|| ProduceForwarder::new(deps.forward.clone(), origin.clone(), access.clone()));
         Self {
             deps,
             access,

@@ -15,17 +15,14 @@ use streamhouse_metadata::{
     AclRow, MAX_SECURITY_CHANGES, ScramAlteration, ScramAlterationOutcome, ScramCredentialId,
     ScramCredentialRow, SecuritySnapshot,
 };
-use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use super::ServerDeps;
-use crate::security::ClientAccess;
+use crate::security::{self, ClientAccess};
 
 /// The result of every call.
 type SecurityResult<T> = Result<Response<T>, Status>;
 
-/// How long a change may take to be in force here; afterwards it is answered anyway.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
 /// ACLs that one call may create.
 const MAX_CREATED_ACLS: usize = 1_000;
 
@@ -47,24 +44,26 @@ impl AgentSecurityService {
     }
 
     /// Waits until this agent decides by what is stored.
-    async fn wait_until_in_force(&self) -> Result<(), Error> {
-        let stored = self.stored().await?.version;
-        let until = Instant::now() + VISIBILITY_TIMEOUT;
-        while self.deps.security.version() < stored && Instant::now() < until {
-            self.deps.directory.refresh().await;
-        }
-        Ok(())
+    async fn catch_up(&self) {
+        security::catch_up(&self.deps.security, &self.deps.directory).await;
     }
 
-    async fn alter_user(&self, name: &str, alteration: &ScramAlteration) -> Result<(), Error> {
+    /// Changes the credentials of one user.
+    async fn alter_user(
+        &self,
+        access: &ClientAccess,
+        name: &str,
+        alteration: &ScramAlteration,
+    ) -> Result<(), Error> {
         let outcomes = self.deps.metadata.alter_scram_credentials(alteration).await?;
-        match outcomes.get(name) {
-            Some(ScramAlterationOutcome::Altered) => self.wait_until_in_force().await,
-            _ => Err(Error::new(
-                ErrorCode::InvalidRequest,
-                "the user was changed at the same time; look at it and try again",
-            )),
+        if outcomes.get(name) != Some(&ScramAlterationOutcome::Altered) {
+            let message = "the user was changed at the same time; look at it and try again";
+            return Err(Error::new(ErrorCode::InvalidRequest, message));
         }
+        let (set, deleted) = (alteration.upserts.len(), alteration.deletions.len());
+        tracing::info!(by = %access.principal(), user = name, set, deleted, "credentials altered");
+        self.catch_up().await;
+        Ok(())
     }
 
     /// Returns the stored ACLs that a filter selects. Those of a newer build are left out.
@@ -76,8 +75,11 @@ impl AgentSecurityService {
     }
 }
 
-fn check<T>(request: &Request<T>, operation: AclOperation) -> Result<(), Error> {
-    ClientAccess::of(request)?.check_cluster(operation)
+/// Returns the client, if it may do this to the cluster.
+fn check<T>(request: &Request<T>, operation: AclOperation) -> Result<ClientAccess, Error> {
+    let access = ClientAccess::of(request)?;
+    access.check_cluster(operation)?;
+    Ok(access)
 }
 
 #[tonic::async_trait]
@@ -105,14 +107,14 @@ impl SecurityService for AgentSecurityService {
     }
 
     async fn put_user(&self, request: Request<v1::PutUserRequest>) -> SecurityResult<v1::PutUserResponse> {
-        check(&request, AclOperation::Alter)?;
+        let access = check(&request, AclOperation::Alter)?;
         let v1::PutUserRequest { name, credentials } = request.into_inner();
         let upserts = read_credentials(&name, credentials)?;
         let stored = self.stored().await?.credentials.into_iter();
         let others = stored.filter(|row| row.user_name == name);
         let others = others.filter(|row| !upserts.iter().any(|new| new.mechanism == row.mechanism));
         let deletions = others.map(|row| row.id()).collect();
-        self.alter_user(&name, &ScramAlteration { upserts, deletions })
+        self.alter_user(&access, &name, &ScramAlteration { upserts, deletions })
             .await?;
         Ok(Response::new(v1::PutUserResponse {}))
     }
@@ -121,7 +123,7 @@ impl SecurityService for AgentSecurityService {
         &self,
         request: Request<v1::DeleteUserRequest>,
     ) -> SecurityResult<v1::DeleteUserResponse> {
-        check(&request, AclOperation::Alter)?;
+        let access = check(&request, AclOperation::Alter)?;
         let name = request.into_inner().name;
         let stored = self.stored().await?.credentials.into_iter();
         let of_user = stored.filter(|row| row.user_name == name);
@@ -133,7 +135,7 @@ impl SecurityService for AgentSecurityService {
             upserts: Vec::new(),
             deletions,
         };
-        self.alter_user(&name, &alteration).await?;
+        self.alter_user(&access, &name, &alteration).await?;
         Ok(Response::new(v1::DeleteUserResponse {}))
     }
 
@@ -148,7 +150,7 @@ impl SecurityService for AgentSecurityService {
         &self,
         request: Request<v1::CreateAclsRequest>,
     ) -> SecurityResult<v1::CreateAclsResponse> {
-        check(&request, AclOperation::Alter)?;
+        let access = check(&request, AclOperation::Alter)?;
         let acls = request.into_inner().acls;
         if acls.is_empty() || acls.len() > MAX_CREATED_ACLS {
             let message = format!("a call creates between 1 and {MAX_CREATED_ACLS} ACLs");
@@ -161,8 +163,9 @@ impl SecurityService for AgentSecurityService {
             .create_acls(&rows?)
             .await
             .map_err(Error::from)?;
-        self.wait_until_in_force().await?;
         let created = created.iter().filter(|is_new| **is_new).count();
+        tracing::info!(by = %access.principal(), acls = created, "ACLs created");
+        self.catch_up().await;
         Ok(Response::new(v1::CreateAclsResponse {
             created: u32::try_from(created).unwrap_or(u32::MAX),
         }))
@@ -172,7 +175,7 @@ impl SecurityService for AgentSecurityService {
         &self,
         request: Request<v1::DeleteAclsRequest>,
     ) -> SecurityResult<v1::DeleteAclsResponse> {
-        check(&request, AclOperation::Alter)?;
+        let access = check(&request, AclOperation::Alter)?;
         let v1::DeleteAclsRequest {
             filter,
             validate_only,
@@ -186,7 +189,8 @@ impl SecurityService for AgentSecurityService {
             }
             let mut existed = existed.into_iter();
             selected.retain(|_| existed.next().unwrap_or(false));
-            self.wait_until_in_force().await?;
+            tracing::info!(by = %access.principal(), acls = selected.len(), "ACLs deleted");
+            self.catch_up().await;
         }
         let deleted = selected.iter().map(describe_acl).collect();
         Ok(Response::new(v1::DeleteAclsResponse { deleted }))
@@ -221,11 +225,7 @@ fn explain(deps: &ServerDeps, asked: &v1::ExplainAccessRequest) -> Result<v1::Ex
             rule: None,
         });
     }
-    let view = deps.security.view();
-    let view = view.as_ref().as_ref().ok_or_else(|| {
-        let message = "this agent has not read the ACLs yet";
-        Error::new(ErrorCode::MetadataUnavailable, message).with_retry_after_ms(500)
-    })?;
+    let view = deps.security.loaded()?;
     let authorizer = view.authorizer();
     let decision = authorizer.authorize(&principal, host, operation, resource_type, name);
     if decision.is_allowed() && view.is_sealed_for(&principal) {

@@ -31,6 +31,7 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_client
 
 use super::{stores::FaultyStores, *};
 use crate::{
+    faulty_metadata::MetadataMethod,
     listeners::FORWARDED_HEADER,
     security::{AGENT_SCHEME, ClientIdentity, ClientSecurity},
 };
@@ -313,11 +314,39 @@ async fn a_fetch_that_waits_ends_unanswered_when_its_user_is_deleted() {
         .map(|part| part.error.as_ref().map_or(0, |error| error.code))
         .collect();
     assert_eq!(codes, [ErrorCode::TopicAuthorizationFailed.number(), 0]);
-    let waiting = tokio::spawn(async move { data.fetch(fetch(2_000, &["orders"])).await });
-    sleep(Duration::from_millis(200)).await;
+    let waiting = tokio::spawn(async move { data.fetch(fetch(60_000, &["orders"])).await });
+    let view = secured.agent.node.directory.view();
+    let uid = view.partition("orders", 0).unwrap().uid;
+    let led = secured.agent.node.session().unwrap().partitions.get(uid).unwrap();
+    wait_until("the fetch waits", || led.reader_count() > 0).await;
     secured.delete_user("alice").await;
+    produce(&secured.agent, "orders", 0, "news").await.unwrap();
     let status = waiting.await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_that_are_newer_than_the_directory_are_not_read_again_and_again() {
+    let secured = SecuredAgent::start().await;
+    let (metadata, node) = (&secured.stores.metadata, &secured.agent.node);
+    let unread = metadata.hang([MetadataMethod::load_security]);
+    allow(&secured.stores, "alice", ("TOPIC", "orders"), "READ").await;
+    unread.wait_for_blocked_calls(1).await;
+    let blind = metadata.hang([MetadataMethod::snapshot]);
+    node.directory.request_refresh();
+    blind.wait_for_blocked_calls(1).await;
+    allow(&secured.stores, "alice", ("TOPIC", "orders"), "WRITE").await;
+    let wanted = metadata.inner().load_security().await.unwrap().version;
+    unread.release();
+    wait_until("the newer users are in force", || {
+        node.security.version() == wanted
+    })
+    .await;
+    let loads = metadata.calls(MetadataMethod::load_security);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(metadata.calls(MetadataMethod::load_security), loads);
+    blind.release();
+    wait_for_users(&secured.stores, &secured.agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -336,7 +365,7 @@ async fn only_agents_can_say_for_whom_they_call() {
     let token = |secret: &AgentSecret, made_at: i64| {
         let security = security(secret);
         let access = security.access(admin.clone(), Some("192.0.2.7".parse().unwrap()));
-        security.agent_token(&access, "two", made_at).unwrap()
+        security.agent_token(&access, made_at).unwrap()
     };
     let with_token = |token: &str| {
         secured

@@ -17,14 +17,13 @@ use crate::time::Entropy;
 /// use streamhouse_core::{
 ///     security::{
 ///         ScramClient, ScramCredential, ScramDecoys, ScramError, ScramMechanism, ScramServer,
-///         generate_scram_salt,
 ///     },
 ///     time::SystemEntropy,
 /// };
 ///
 /// let mechanism = ScramMechanism::Sha256;
 /// let entropy = SystemEntropy;
-/// let stored = ScramCredential::derive(mechanism, "secret", generate_scram_salt(&entropy), 4096)?;
+/// let stored = ScramCredential::generate(mechanism, "secret", &entropy)?;
 /// let decoys = ScramDecoys::new(b"a secret of the cluster", 4096)?;
 ///
 /// let client = ScramClient::new(mechanism, "alice", "secret", &entropy)?;
@@ -60,6 +59,7 @@ pub struct ScramChallenge {
 pub struct ScramAuthenticated {
     user: String,
     message: String,
+    credential: ScramCredential,
 }
 
 impl ScramServer {
@@ -146,6 +146,7 @@ impl ScramChallenge {
         Ok(ScramAuthenticated {
             user: self.client.user,
             message: format!("v={}", encode_base64(&signature)),
+            credential: self.credential,
         })
     }
 }
@@ -154,6 +155,12 @@ impl ScramAuthenticated {
     /// Returns the user that the client has proven to be.
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// Returns the credential that the client has proven to know the password of: that of the
+    /// challenge, which may have been replaced since.
+    pub fn into_credential(self) -> ScramCredential {
+        self.credential
     }
 
     /// Returns the message to the client, by which the server proves that it knows the verifier.

@@ -1,9 +1,11 @@
 //! The console's login: who gets in, what they see, and what ends a session.
 
-use streamhouse_core::security::{ScramCredential, ScramMechanism};
-use streamhouse_metadata::{AclRow, MetadataStore, ScramAlteration, ScramCredentialId, ScramCredentialRow};
+use streamhouse_metadata::{AclRow, ScramAlteration, ScramCredentialId};
 
-use super::{super::stores::FaultyStores, *};
+use super::{
+    super::{grpc_auth::put_user, stores::FaultyStores},
+    *,
+};
 
 const SETTINGS: [&str; 4] = [
     "--console=true",
@@ -11,17 +13,6 @@ const SETTINGS: [&str; 4] = [
     "--authorization=acl",
     "--super-users=User:admin",
 ];
-
-/// Creates or replaces a user.
-async fn put_user(metadata: &dyn MetadataStore, user: &str, password: &str) {
-    let credential =
-        ScramCredential::derive(ScramMechanism::Sha512, password, b"salt".to_vec(), 4096).unwrap();
-    let alteration = ScramAlteration {
-        upserts: vec![ScramCredentialRow::new(user, &credential)],
-        deletions: Vec::new(),
-    };
-    metadata.alter_scram_credentials(&alteration).await.unwrap();
-}
 
 fn acl(resource_type: &str, name: &str, operation: &str) -> AclRow {
     AclRow {
@@ -70,7 +61,8 @@ async fn get_as(agent: &Agent, cookie: &str, path: &str) -> HttpAnswer {
 async fn until_users(agent: &Agent) {
     let read = async {
         let security = &agent.node.security;
-        while security.version() == 0 || !security.has_agent_secret() {
+        let has_secret = || security.agent_token(&security.anonymous(None), 0).is_some();
+        while security.version() == 0 || !has_secret() {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -93,8 +85,8 @@ async fn people_log_in_and_see_what_their_rights_allow() {
     let stores = FaultyStores::new().await;
     let one = stores.start_ready_agent("one", &SETTINGS).await;
     let metadata = one.node.metadata.clone();
-    put_user(metadata.as_ref(), "admin", "secret").await;
-    put_user(metadata.as_ref(), "viewer", "secret").await;
+    put_user(&stores, "admin", "secret").await;
+    put_user(&stores, "viewer", "secret").await;
     let grants = [
         acl("CLUSTER", "kafka-cluster", "DESCRIBE"),
         acl("TOPIC", "seen", "READ"),
@@ -146,11 +138,16 @@ async fn people_log_in_and_see_what_their_rights_allow() {
     );
     let absent = get_as(&one, &viewer, "/console/api/records?topic=absent&partition=0").await;
     assert_eq!(absent.status, 403, "what does not exist is forbidden too");
+    let seen = get_as(&one, &viewer, "/console/api/records?topic=seen&partition=0").await;
+    assert_eq!(
+        seen.status, 404,
+        "who may read a topic learns that it does not exist"
+    );
 
     // Rights, passwords and users that are taken away end it.
     metadata.delete_acls(&grants[..1]).await.unwrap();
     until(&one, &viewer, "/console/api/overview", 403).await;
-    put_user(metadata.as_ref(), "admin", "another").await;
+    put_user(&stores, "admin", "another").await;
     until(&one, &admin, "/console/api/overview", 401).await;
     let gone = ScramAlteration {
         upserts: Vec::new(),
@@ -165,11 +162,46 @@ async fn people_log_in_and_see_what_their_rights_allow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_logout_takes_the_cookie_away_and_only_the_own_page_can_log_out() {
+    let stores = FaultyStores::new().await;
+    let one = stores.start_ready_agent("one", &SETTINGS).await;
+    put_user(&stores, "admin", "secret").await;
+    until_users(&one).await;
+    let cookie = session(&one, "admin", "secret").await;
+    let log_out = async |headers: &str| {
+        let headers = format!("host: localhost\r\ncookie: {cookie}\r\ncontent-length: 0\r\n{headers}");
+        send_request(&one, "POST /console/logout", &headers).await
+    };
+    let foreign = log_out("origin: http://evil.example\r\n").await;
+    assert_eq!((foreign.status, foreign.cookie), (303, None));
+    let own = log_out("origin: http://localhost\r\n").await;
+    assert_eq!(own.status, 303);
+    assert!(
+        own.headers.contains("location: /console/login\r\n"),
+        "{}",
+        own.headers
+    );
+    let removed = own.cookie.unwrap();
+    assert!(
+        removed.starts_with("streamhouse_console=;") && removed.contains("Max-Age=0"),
+        "{removed}"
+    );
+    let got = send_request(
+        &one,
+        "GET /console/logout",
+        &format!("host: localhost\r\ncookie: {cookie}\r\n"),
+    )
+    .await;
+    assert_eq!((got.status, got.cookie), (405, None), "no link logs anybody out");
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_holds_at_every_agent_and_an_altered_one_at_none() {
     let stores = FaultyStores::new().await;
     let one = stores.start_ready_agent("one", &SETTINGS).await;
     let two = stores.start_ready_agent("two", &SETTINGS).await;
-    put_user(one.node.metadata.as_ref(), "admin", "secret").await;
+    put_user(&stores, "admin", "secret").await;
     until_users(&one).await;
     until_users(&two).await;
     let cookie = session(&one, "admin", "secret").await;

@@ -1,6 +1,9 @@
 //! What a client without rights learns: nothing that is there, by any method.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::server::guard::METHODS;
 
 /// Makes a call and adds how it ends to the list.
 macro_rules! call {
@@ -230,6 +233,14 @@ async fn a_client_without_rights_learns_of_nothing_by_any_method() {
     let secured = SecuredAgent::start().await;
     let nobody = secured.client("nobody");
     let there = every_denial(&nobody, "orders", "billing").await;
+    let denied = there.iter().map(|(method, _)| method.replace('_', ""));
+    let open = ["describecluster", "listgroups", "listtopics"].map(str::to_owned);
+    let all = METHODS.iter().map(|method| method.to_ascii_lowercase());
+    assert_eq!(
+        denied.chain(open).collect::<BTreeSet<_>>(),
+        all.collect(),
+        "a method is not asked"
+    );
     let not_there = every_denial(&nobody, "missing", "nowhere").await;
     assert_eq!(there, not_there, "what exists is not told from what does not");
     assert_eq!(nobody.topics().await, Vec::<String>::new());
