@@ -120,17 +120,18 @@ pub(super) async fn offset_commit(
     let access = context.access();
     let allowed = access.check_group(AclOperation::Read, &request.group_id);
     let view = context.client.deps.directory.view();
-    let is_checked = allowed.is_ok() && context.client.deps.security.is_authorization_on();
-    let refusals = request.topics.iter().map(|topic| {
-        if !is_checked {
-            return None;
-        }
-        let NamedTopic { name, .. } = named_topic(&view, topic.name.clone(), topic.topic_id);
-        topic_refusal(access, AclOperation::Read, (&name, topic.topic_id))
+    // Each once, in one view: what is committed is what was checked.
+    let named = request.topics.iter().map(|topic| {
+        let named = named_topic(&view, topic.name.clone(), topic.topic_id);
+        let refusal = match allowed {
+            Ok(()) => topic_refusal(access, AclOperation::Read, (&named.name, topic.topic_id)),
+            Err(_) => None,
+        };
+        (named, refusal)
     });
-    let refusals: Vec<Option<i16>> = refusals.collect();
+    let named: Vec<(NamedTopic, Option<i16>)> = named.collect();
     let committed = match allowed {
-        Ok(()) => commit(&context, &request, &refusals).await,
+        Ok(()) => commit(&context, &request, &named).await,
         Err(refused) => Err(refused),
     };
     let mut results = match &committed {
@@ -139,7 +140,8 @@ pub(super) async fn offset_commit(
     };
     let failure = committed.as_ref().err();
     let version = context.version;
-    let topics = request.topics.into_iter().zip(refusals).map(|(topic, refusal)| {
+    let topics = request.topics.into_iter().zip(named);
+    let topics = topics.map(|(topic, (_, refusal))| {
         let topic_id = topic.topic_id;
         let partitions = topic.partitions.into_iter().map(|part| {
             if let Some(error_code) = refusal {
@@ -170,33 +172,31 @@ pub(super) async fn offset_commit(
     }
 }
 
-/// Commits the offsets of the topics that are not refused.
+/// Commits the offsets of the topics that are not refused; `named` has what each of them is.
 async fn commit(
     context: &RequestContext,
     request: &OffsetCommitRequest,
-    refusals: &[Option<i16>],
+    named: &[(NamedTopic, Option<i16>)],
 ) -> Result<v1::CommitOffsetsResponse, Error> {
     let deps = &context.client.deps;
     // Before the names of topics are copied for each partition.
     let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     deps.groups.deps().limits.check_offset_count(count)?;
-    let view = deps.directory.view();
     let mut offsets = Vec::with_capacity(count);
-    for (topic, refusal) in request.topics.iter().zip(refusals) {
+    for (topic, (named, refusal)) in request.topics.iter().zip(named) {
         if refusal.is_some() {
             continue;
         }
-        let NamedTopic { name, topic_id } = named_topic(&view, topic.name.clone(), topic.topic_id);
         offsets.extend(topic.partitions.iter().map(|part| v1::CommitOffset {
-            topic: name.clone(),
+            topic: named.name.clone(),
             partition: part.partition_index,
             offset: part.committed_offset,
             leader_epoch: part.committed_leader_epoch,
             metadata: part.committed_metadata.clone().unwrap_or_default(),
-            topic_id: topic_id.clone(),
+            topic_id: named.topic_id.clone(),
         }));
     }
-    if offsets.is_empty() && refusals.iter().any(Option::is_some) {
+    if offsets.is_empty() && named.iter().any(|(_, refusal)| refusal.is_some()) {
         return Ok(v1::CommitOffsetsResponse::default());
     }
     let commit = v1::CommitOffsetsRequest {
