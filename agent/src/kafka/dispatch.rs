@@ -64,7 +64,8 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
         client_id: header.client_id.clone().unwrap_or_default(),
         answer_memory: Arc::default(),
     };
-    let metrics = context.client.deps.metrics.clone();
+    let client = context.client.clone();
+    let metrics = client.deps.metrics.clone();
     let timer = metrics.kafka.start_request(key, api_version);
     let (begun, waited) = (Instant::now(), frame.waited);
     let StartedRequest { answer, serial } = if key == ApiKey::Produce {
@@ -74,6 +75,10 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
     };
     // Records are accepted when they have their memory and their place in the order.
     metrics.kafka.record_queue_time(key, waited + begun.elapsed());
+    let answer = match waits_for_others(key) {
+        true => while_authenticated(client, answer).boxed(),
+        false => answer,
+    };
     let answer = answer.inspect(move |answer| {
         drop(timer);
         metrics
@@ -93,6 +98,25 @@ fn check_credential(client: &KafkaClient) -> io::Result<()> {
     }
     let message = "the client's credential was changed or deleted since it has authenticated";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
+/// Returns whether the requests of an API wait for what other clients do. Others are answered at
+/// once, and the client that changes its own password must get the answer.
+fn waits_for_others(key: ApiKey) -> bool {
+    matches!(key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
+}
+
+/// Ends the connection instead of the answer if the client's credential was changed or deleted while
+/// the request waited.
+async fn while_authenticated(
+    client: Arc<KafkaClient>,
+    answer: impl Future<Output = KafkaAnswer>,
+) -> KafkaAnswer {
+    let answer = answer.await;
+    match client.has_current_credential() {
+        true => answer,
+        false => KafkaAnswer::close(),
+    }
 }
 
 /// Returns the API of a request, if its version is served.

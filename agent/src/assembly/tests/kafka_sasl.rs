@@ -12,8 +12,14 @@ use streamhouse_core::{
 };
 use streamhouse_metadata::{AclRow, ScramAlteration, ScramCredentialId, ScramCredentialRow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use uuid::Uuid;
 
-use super::{kafka_client::RawKafkaClient, stores::FaultyStores, *};
+use super::{
+    kafka_acls::fetch,
+    kafka_client::{RawKafkaClient, batch, produce_request, produced},
+    stores::FaultyStores,
+    *,
+};
 
 pub(super) const MECHANISMS: &str = "--authentication=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512";
 const PASSWORD: &str = "correct horse";
@@ -310,6 +316,28 @@ async fn another_password_or_none_ends_the_connections_of_a_user() {
         authenticate(&mut client, "SCRAM-SHA-256", ("bob", PASSWORD)).await,
         58
     );
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_fetch_is_not_answered_after_its_password_is_gone() {
+    let (stores, one) = started().await;
+    put_user(&stores, &one, "bob", PASSWORD).await;
+    create_topic(&one, "orders", 1).await;
+    let mut alice = log_in(&one, "alice", PASSWORD).await;
+    let mut bob = log_in(&one, "bob", PASSWORD).await;
+    let mut waiting = fetch("orders", Uuid::nil());
+    (waiting.max_wait_ms, waiting.min_bytes) = (30_000, 1);
+    alice.send(&waiting, 12).await;
+    let begun = "streamhouse_agent_kafka_requests_total{api=\"Fetch\",version=\"12\"} 1";
+    wait_until("the fetch waits", || {
+        one.node.metrics.render().unwrap().contains(begun)
+    })
+    .await;
+    put_user(&stores, &one, "alice", "another").await;
+    let request = produce_request("orders", -1, batch(b"secret"));
+    assert_eq!(produced(&bob.call(&request, 9).await), (0, 0));
+    alice.assert_closed().await;
     one.drain().await;
 }
 
