@@ -71,10 +71,12 @@ impl TopicPatterns {
         pattern: &Arc<str>,
         catalog: &dyn TopicCatalog,
     ) -> Result<(), Error> {
-        if self.is_resolved(pattern) {
+        let known = self.resolved.get(pattern);
+        // One that finds nothing may be a stored one that is invalid by now.
+        if known.is_some_and(|topics| !topics.is_empty()) {
             return Ok(());
         }
-        if self.resolved.len() >= MAX_PATTERNS {
+        if known.is_none() && self.resolved.len() >= MAX_PATTERNS {
             return Err(group_full("regular expressions", MAX_PATTERNS));
         }
         let found = matching_topics(&compile_pattern(pattern)?, catalog);
@@ -86,7 +88,7 @@ impl TopicPatterns {
     }
 
     /// Searches again for the topics that match, and forgets regular expressions that no member
-    /// has.
+    /// has. One that was stored when it was valid and is not any more finds none.
     pub(super) fn refresh<'a>(
         &mut self,
         now: i64,
@@ -95,11 +97,11 @@ impl TopicPatterns {
     ) {
         let subscribed: BTreeSet<Arc<str>> = subscribed.cloned().collect();
         let found = |pattern: Arc<str>| {
-            // Stored ones were valid when they were stored.
-            let compiled = compile_pattern(&pattern).ok()?;
-            Some((pattern, Arc::new(matching_topics(&compiled, catalog))))
+            let compiled = compile_pattern(&pattern);
+            let topics = compiled.map(|compiled| matching_topics(&compiled, catalog));
+            (pattern, Arc::new(topics.unwrap_or_default()))
         };
-        self.resolved = subscribed.into_iter().filter_map(found).collect();
+        self.resolved = subscribed.into_iter().map(found).collect();
         self.version = catalog.version();
         self.searched_at = now;
     }

@@ -118,6 +118,34 @@ fn topics_are_found_by_regular_expression() {
 }
 
 #[test]
+fn a_stored_regular_expression_that_is_invalid_by_now_finds_nothing() {
+    let mut bench = GroupBench::new(&[("orders-1", 1)]);
+    let with = |member: &str, pattern: &str| MemberHeartbeat {
+        pattern: Some(pattern.into()),
+        ..join(member, &[])
+    };
+    bench.send(with("a", "orders-.*"));
+    bench.send(with("b", "bills"));
+    // As if it was stored when it was valid.
+    let entry = bench.group.members.get_mut("b").unwrap();
+    Arc::make_mut(&mut entry.member).pattern = Some("(".into());
+    let stored = bench.group.to_state();
+    bench.group = ConsumerGroup::load(RULES, bench.group.epoch(), &stored, 0).unwrap();
+    let names = |bench: &GroupBench| Vec::from_iter(bench.group.subscribed_names());
+    let epoch = bench.send(with("a", "orders-.*")).epoch;
+    assert_eq!(names(&bench), ["orders-1"]);
+    // It is not a reason to search at every change of the catalog.
+    bench.catalog.set_topic("orders-2", 1);
+    bench.send(beat("a", epoch));
+    assert_eq!(names(&bench), ["orders-1"]);
+    bench.now = RULES.pattern_interval_ms;
+    bench.send(beat("a", epoch));
+    assert_eq!(names(&bench), ["orders-1", "orders-2"]);
+    // Nobody else gets it.
+    assert_eq!(bench.refusal(with("c", "(")), ErrorCode::InvalidRegularExpression);
+}
+
+#[test]
 fn names_and_a_regular_expression_add_up() {
     let mut bench = GroupBench::new(&[("orders", 1), ("bills", 1)]);
     let both = MemberHeartbeat {
