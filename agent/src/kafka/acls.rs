@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use streamhouse_core::{
-    Error,
     kafka::{
         CreateAclsAclCreation, CreateAclsAclCreationResult, CreateAclsRequest, CreateAclsResponse,
         DeleteAclsFilter, DeleteAclsFilterResult, DeleteAclsMatchingAcl, DeleteAclsRequest,
@@ -185,29 +184,18 @@ async fn store_rows(context: &RequestContext, rows: &[AclRow]) -> Result<(), Adm
 /// Serves DeleteAcls.
 pub(super) async fn delete_acls(context: RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse {
     let filters = request.filters.len();
-    let results = match deleted_acls(&context, request.filters).await {
-        Ok(results) => results,
-        Err(refusal) => vec![Err(refusal); filters],
-    };
-    let results = results.into_iter().map(|result| {
-        let (error_code, error_message) = result_fields(&result);
-        DeleteAclsFilterResult {
-            error_code,
-            error_message,
-            matching_acls: result.unwrap_or_default().iter().map(matching_acl).collect(),
-        }
-    });
+    let deleted = deleted_acls(&context, request.filters).await;
     DeleteAclsResponse {
-        filter_results: results.collect(),
+        filter_results: deleted.unwrap_or_else(|refusal| vec![filter_result(Err(refusal)); filters]),
         ..DeleteAclsResponse::default()
     }
 }
 
-/// Deletes what filters select. Returns the ACLs of each filter.
+/// Deletes what filters select. Returns the result of each filter.
 async fn deleted_acls(
     context: &RequestContext,
     filters: Vec<DeleteAclsFilter>,
-) -> Result<Vec<Result<Vec<AclBinding>, AdminRefusal>>, AdminRefusal> {
+) -> Result<Vec<DeleteAclsFilterResult>, AdminRefusal> {
     check_allowed(context, AclOperation::Alter)?;
     if filters.len() > MAX_FILTERS {
         return Err(invalid(format!("a request has at most {MAX_FILTERS} filters")));
@@ -223,32 +211,55 @@ async fn deleted_acls(
         results.push(selected);
         tokio::task::yield_now().await;
     }
-    let selected: BTreeSet<&AclBinding> = results.iter().flatten().flatten().collect();
-    let rows: Vec<AclRow> = selected.into_iter().map(AclRow::from).collect();
-    for chunk in rows.chunks(MAX_SECURITY_CHANGES) {
-        let deleted = context.client.deps.metadata.delete_acls(chunk).await;
-        deleted.map_err(Error::from)?;
-    }
-    if !rows.is_empty() {
-        let by = context.access().principal();
-        tracing::info!(%by, acls = rows.len(), "ACLs deleted");
-        catch_up(context).await;
-    }
-    Ok(results)
+    let selected = results.iter().flatten().flatten().copied();
+    // Before anything is deleted: what is deleted is also answered.
+    context
+        .reserve_answer(selected.clone().map(answer_bytes).sum())
+        .await;
+    delete_bindings(context, selected.collect()).await?;
+    Ok(results.into_iter().map(filter_result).collect())
 }
 
 /// Returns the ACLs that a filter selects, if there is room for them in the answer.
-fn select(
-    bindings: &[AclBinding],
+fn select<'a>(
+    bindings: &'a [AclBinding],
     filter: &AclFilter,
     left: &mut usize,
-) -> Result<Vec<AclBinding>, AdminRefusal> {
+) -> Result<Vec<&'a AclBinding>, AdminRefusal> {
     let selected = bindings.iter().filter(|binding| filter.matches(binding));
-    let selected: Vec<AclBinding> = selected.take(left.saturating_add(1)).cloned().collect();
+    let selected: Vec<&AclBinding> = selected.take(left.saturating_add(1)).collect();
     *left = left
         .checked_sub(selected.len())
         .ok_or_else(|| invalid("the filters of the request select too many ACLs"))?;
     Ok(selected)
+}
+
+async fn delete_bindings(
+    context: &RequestContext,
+    bindings: BTreeSet<&AclBinding>,
+) -> Result<(), AdminRefusal> {
+    if bindings.is_empty() {
+        return Ok(());
+    }
+    let bindings = Vec::from_iter(bindings);
+    for chunk in bindings.chunks(MAX_SECURITY_CHANGES) {
+        let rows: Vec<AclRow> = chunk.iter().copied().map(AclRow::from).collect();
+        context.client.deps.metadata.delete_acls(&rows).await?;
+    }
+    let by = context.access().principal();
+    tracing::info!(%by, acls = bindings.len(), "ACLs deleted");
+    catch_up(context).await;
+    Ok(())
+}
+
+fn filter_result(selected: Result<Vec<&AclBinding>, AdminRefusal>) -> DeleteAclsFilterResult {
+    let (error_code, error_message) = result_fields(&selected);
+    let selected = selected.unwrap_or_default().into_iter();
+    DeleteAclsFilterResult {
+        error_code,
+        error_message,
+        matching_acls: selected.map(matching_acl).collect(),
+    }
 }
 
 fn matching_acl(binding: &AclBinding) -> DeleteAclsMatchingAcl {

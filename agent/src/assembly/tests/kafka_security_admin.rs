@@ -117,6 +117,30 @@ async fn acls_are_created_described_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn acls_are_deleted_when_there_is_memory_for_the_answer() {
+    let (stores, one, mut admin) = started().await;
+    // Together they are larger than an answer that takes no memory.
+    let topic = "x".repeat(249);
+    let users = (0..50).map(|user| format!("User:{user}"));
+    let creations = users.map(|user| creation(&user, &topic)).collect();
+    admin.call(&CreateAclsRequest { creations }, 3).await;
+    let taken = one.node.memory.fetch.acquire(usize::MAX).await.unwrap();
+    let request = DeleteAclsRequest {
+        filters: vec![everything()],
+    };
+    admin.send(&request, 3).await;
+    sleep(Duration::from_millis(500)).await;
+    let stored = stores.metadata.inner().load_security().await.unwrap();
+    assert_eq!(stored.acls.len(), 50);
+    drop(taken);
+    let answer = timeout(EVENT_TIMEOUT, admin.receive::<DeleteAclsRequest>(3)).await;
+    let answer = answer.expect("an answer in time").unwrap();
+    assert_eq!(answer.filter_results[0].matching_acls.len(), 50);
+    assert_eq!(described(&mut admin).await.len(), 0);
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_authorization_there_are_no_acls() {
     let stores = FaultyStores::new().await;
     let one = stores.start_ready_agent("one", &[]).await;
