@@ -26,7 +26,7 @@
 //! | DescribeClientQuotas | DESCRIBE_CONFIGS of the cluster |
 //! | AlterClientQuotas | ALTER_CONFIGS of the cluster |
 
-use std::collections::HashSet;
+use std::{collections::HashSet, future::Future};
 
 use streamhouse_core::{
     Error, ErrorCode,
@@ -64,6 +64,18 @@ pub(super) fn refused_topics<'a>(
     names
         .filter(|name| access.check_topic(operation, name).is_err())
         .collect()
+}
+
+/// Does what the client asks for, if it is allowed.
+///
+/// # Errors
+/// The refusal, or what the action fails with.
+pub(super) async fn when_allowed<T>(
+    allowed: Result<(), Error>,
+    action: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    allowed?;
+    action.await
 }
 
 /// Returns whether the client may know of a topic.

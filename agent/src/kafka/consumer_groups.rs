@@ -14,7 +14,7 @@ use streamhouse_core::{
 };
 
 use super::{
-    access::{check_all_topics, group_operations, is_visible},
+    access::{check_all_topics, group_operations, is_visible, when_allowed},
     error::{ErrorFamily, kafka_code},
     groups::kafka_host,
     request::{RequestContext, each_once},
@@ -196,10 +196,8 @@ pub(super) async fn consumer_group_describe(
     let group_ids = each_once(request.group_ids, String::clone);
     let mut groups = Vec::with_capacity(group_ids.len());
     for group_id in group_ids {
-        let described = match context.access().check_group(AclOperation::Describe, &group_id) {
-            Ok(()) => deps.groups.describe_consumer_group(&group_id).await,
-            Err(refused) => Err(refused),
-        };
+        let allowed = context.access().check_group(AclOperation::Describe, &group_id);
+        let described = when_allowed(allowed, deps.groups.describe_consumer_group(&group_id)).await;
         let described = described.map(|view| described_group(view, &*catalog));
         let mut group = match described.and_then(|group| visible_group(&context, group)) {
             Ok(group) => group,

@@ -15,7 +15,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    access::{is_visible, topic_refusal},
+    access::{is_visible, topic_refusal, when_allowed},
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code},
     metadata::{NamedTopic, UNKNOWN_TOPIC_ID, named_topic, partition_code},
@@ -130,10 +130,7 @@ pub(super) async fn offset_commit(
         (named, refusal)
     });
     let named: Vec<(NamedTopic, Option<i16>)> = named.collect();
-    let committed = match allowed {
-        Ok(()) => commit(&context, &request, &named).await,
-        Err(refused) => Err(refused),
-    };
+    let committed = when_allowed(allowed, commit(&context, &request, &named)).await;
     let mut results = match &committed {
         Ok(response) => response.offsets.iter(),
         Err(_) => [].iter(),

@@ -15,7 +15,7 @@ use streamhouse_core::{
 };
 
 use super::{
-    access::{allows_cluster, group_operations},
+    access::{allows_cluster, group_operations, when_allowed},
     error::{ErrorFamily, kafka_code, result_code},
     request::{RequestContext, each_once},
 };
@@ -32,9 +32,7 @@ pub(super) async fn join_group(context: RequestContext, request: JoinGroupReques
         member_id,
         ..JoinGroupResponse::default()
     };
-    if let Err(error) = may_join(&context, &request.group_id) {
-        return refused(kafka_code(ErrorFamily::Group, &error), request.member_id);
-    }
+    let allowed = may_join(&context, &request.group_id);
     let groups = &context.client.deps.groups;
     let require_known = context.version >= 4;
     // Version 0 has no time of its own for rebalances.
@@ -59,7 +57,8 @@ pub(super) async fn join_group(context: RequestContext, request: JoinGroupReques
         rebalance_timeout_ms: u32::try_from(rebalance_timeout_ms).unwrap_or_default(),
         require_known_member_id: require_known,
     };
-    match groups.join(join, &context.client.host(), require_known).await {
+    let host = context.client.host();
+    match when_allowed(allowed, groups.join(join, &host, require_known)).await {
         Ok(JoinOutcome::Joined(joined)) => joined_response(joined, protocol_type),
         Ok(JoinOutcome::IdRequired(member_id)) => refused(MEMBER_ID_REQUIRED, member_id),
         Err(error) => refused(kafka_code(ErrorFamily::Group, &error), request.member_id),
@@ -94,12 +93,7 @@ fn may_join(context: &RequestContext, group_id: &str) -> Result<(), Error> {
 
 /// Serves SyncGroup.
 pub(super) async fn sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
-    if let Err(error) = may_join(&context, &request.group_id) {
-        return SyncGroupResponse {
-            error_code: kafka_code(ErrorFamily::Group, &error),
-            ..SyncGroupResponse::default()
-        };
-    }
+    let allowed = may_join(&context, &request.group_id);
     let assignments = request.assignments.into_iter().map(|given| v1::MemberAssignment {
         member_id: given.member_id,
         // A copy, so that the group does not hold the whole frame.
@@ -112,7 +106,7 @@ pub(super) async fn sync_group(context: RequestContext, request: SyncGroupReques
         group_instance_id: request.group_instance_id.unwrap_or_default(),
         assignments: assignments.collect(),
     };
-    match context.client.deps.groups.sync(sync).await {
+    match when_allowed(allowed, context.client.deps.groups.sync(sync)).await {
         Ok(synced) => SyncGroupResponse {
             protocol_type: request.protocol_type,
             protocol_name: Some(synced.protocol_name),
@@ -133,19 +127,15 @@ pub(super) async fn sync_group(context: RequestContext, request: SyncGroupReques
 
 /// Serves Heartbeat.
 pub(super) async fn heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
-    if let Err(error) = may_join(&context, &request.group_id) {
-        return HeartbeatResponse {
-            error_code: kafka_code(ErrorFamily::Group, &error),
-            ..HeartbeatResponse::default()
-        };
-    }
+    let allowed = may_join(&context, &request.group_id);
     let heartbeat = v1::HeartbeatRequest {
         group_id: request.group_id,
         generation: request.generation_id,
         member_id: request.member_id,
         group_instance_id: request.group_instance_id.unwrap_or_default(),
     };
-    let error_code = match context.client.deps.groups.heartbeat(&heartbeat).await {
+    let groups = &context.client.deps.groups;
+    let error_code = match when_allowed(allowed, groups.heartbeat(&heartbeat)).await {
         // The group is there, and nothing is known against its member.
         Err(error) if error.code() == ErrorCode::CoordinatorLoadInProgress => 0,
         result => result_code(ErrorFamily::Group, &result),
@@ -221,11 +211,9 @@ pub(super) async fn describe_groups(
 }
 
 async fn described_group(context: &RequestContext, group_id: String) -> DescribeGroupsGroup {
-    let described = match context.access().check_group(AclOperation::Describe, &group_id) {
-        Ok(()) => context.client.deps.groups.describe(&group_id).await,
-        Err(refused) => Err(refused),
-    };
-    let described = match described {
+    let allowed = context.access().check_group(AclOperation::Describe, &group_id);
+    let described = when_allowed(allowed, context.client.deps.groups.describe(&group_id));
+    let described = match described.await {
         Ok(described) if described.group_type == GroupType::Classic.name() => described,
         // Groups of the consumer protocol are described by ConsumerGroupDescribe only.
         Ok(_) => {
@@ -335,10 +323,8 @@ pub(super) async fn delete_groups(
     let groups = &context.client.deps.groups;
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let deleted = match context.access().check_group(AclOperation::Delete, &group_id) {
-            Ok(()) => groups.delete(&group_id).await,
-            Err(refused) => Err(refused),
-        };
+        let allowed = context.access().check_group(AclOperation::Delete, &group_id);
+        let deleted = when_allowed(allowed, groups.delete(&group_id)).await;
         results.push(DeleteGroupsResult {
             error_code: result_code(ErrorFamily::Group, &deleted),
             group_id,

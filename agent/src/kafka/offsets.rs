@@ -19,7 +19,7 @@ use streamhouse_core::{
 use streamhouse_metadata::LogBounds;
 
 use super::{
-    access::{TOPIC_AUTHORIZATION_FAILED, allows_cluster, refused_topics},
+    access::{TOPIC_AUTHORIZATION_FAILED, allows_cluster, refused_topics, when_allowed},
     error::{
         ErrorFamily, FENCED_LEADER_EPOCH, INVALID_REQUEST, UNKNOWN_LEADER_EPOCH, UNSUPPORTED_VERSION,
         kafka_code, result_code,
@@ -267,10 +267,8 @@ pub(super) async fn delete_records(
                 partition: wanted.partition_index,
                 before_offset: wanted.offset,
             };
-            let deleted = match &allowed {
-                Ok(()) => topics::delete_records(&deps.topics, deletion).await,
-                Err(refused) => Err(refused.clone()),
-            };
+            let deleted = topics::delete_records(&deps.topics, deletion);
+            let deleted = when_allowed(allowed.clone(), deleted).await;
             partitions.push(DeleteRecordsPartitionResult {
                 partition_index: wanted.partition_index,
                 low_watermark: deleted.as_ref().map_or(-1, |low| *low),
