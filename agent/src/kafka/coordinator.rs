@@ -223,7 +223,7 @@ pub(super) async fn offset_fetch(
     if context.version >= 8 {
         let wanted = each_once(request.groups, |group| group.group_id.clone());
         let mut groups = Vec::with_capacity(wanted.len());
-        for group in wanted {
+        for group in &wanted {
             groups.push(fetch_group(&context, group).await);
         }
         return OffsetFetchResponse {
@@ -231,11 +231,6 @@ pub(super) async fn offset_fetch(
             ..OffsetFetchResponse::default()
         };
     }
-    let named = match context.version {
-        // Later versions have a code for all topics.
-        ..2 => request.topics.clone().unwrap_or_default(),
-        _ => Vec::new(),
-    };
     // Before version 2 there is no null; a list without topics asks for none.
     let topics = request.topics.map(|topics| {
         let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
@@ -250,18 +245,13 @@ pub(super) async fn offset_fetch(
         topics,
         ..OffsetFetchRequestGroup::default()
     };
-    let fetched = fetch_group(&context, group).await;
-    let failed = named
-        .into_iter()
-        .filter(|_| fetched.error_code != 0)
-        .map(|topic| {
-            let topic = OffsetFetchRequestTopics {
-                name: topic.name,
-                topic_id: Uuid::nil(),
-                partition_indexes: topic.partition_indexes,
-            };
-            failed_topic(&topic, fetched.error_code)
-        });
+    let fetched = fetch_group(&context, &group).await;
+    let failed = match context.version {
+        // Later versions have a code for all topics.
+        ..2 if fetched.error_code != 0 => group.topics.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let failed = failed.iter().map(|topic| failed_topic(topic, fetched.error_code));
     let topics = failed.chain(fetched.topics);
     let topics = topics.map(|topic| OffsetFetchResponseTopic {
         name: topic.name,
@@ -284,7 +274,7 @@ fn old_partition(part: OffsetFetchResponsePartitions) -> OffsetFetchResponsePart
     }
 }
 
-async fn fetch_group(context: &RequestContext, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+async fn fetch_group(context: &RequestContext, group: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
     let mut response = OffsetFetchResponseGroup {
         group_id: group.group_id.clone(),
         ..OffsetFetchResponseGroup::default()
@@ -298,7 +288,7 @@ async fn fetch_group(context: &RequestContext, group: OffsetFetchRequestGroup) -
 
 async fn fetched_topics(
     context: &RequestContext,
-    group: OffsetFetchRequestGroup,
+    group: &OffsetFetchRequestGroup,
 ) -> Result<Vec<OffsetFetchResponseTopics>, Error> {
     let access = context.access();
     access.check_group(AclOperation::Describe, &group.group_id)?;
@@ -338,11 +328,13 @@ async fn fetched_topics(
         return Ok(topics);
     }
     let request = v1::FetchOffsetsRequest {
-        group_id: group.group_id,
+        group_id: group.group_id.clone(),
         partitions,
     };
     let fetched = groups.fetch_offsets(&request).await?.offsets.into_iter();
-    for offset in fetched.filter(|offset| is_visible(access, &offset.topic)) {
+    // Those that are named are checked by now.
+    let is_checked = group.topics.is_some();
+    for offset in fetched.filter(|offset| is_checked || is_visible(access, &offset.topic)) {
         let topic_id = view
             .topic(&offset.topic)
             .map_or(Uuid::nil(), |topic| topic.record.topic_id);
