@@ -4,10 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
     net::IpAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use arc_swap::ArcSwap;
@@ -26,9 +23,6 @@ use crate::{
     security::ClientAccess,
 };
 
-/// No version of the users and ACLs.
-const UNCHECKED: i64 = -1;
-
 /// A client, as far as it has made itself known.
 #[derive(Debug)]
 pub(super) struct KafkaClient {
@@ -39,8 +33,6 @@ pub(super) struct KafkaClient {
     pub(super) sasl: SaslConnection,
     /// What the client may do.
     access: ArcSwap<ClientAccess>,
-    /// The version of the users and ACLs in which the client's credential was the stored one.
-    checked_version: AtomicI64,
     /// Counted by the client's software.
     connection: CountedConnection,
     /// Set once the connection has a client id.
@@ -53,7 +45,6 @@ impl KafkaClient {
         Self {
             sasl: SaslConnection::new(&deps.security),
             access: ArcSwap::from_pointee(deps.security.anonymous(host)),
-            checked_version: AtomicI64::new(UNCHECKED),
             deps,
             addresses,
             host,
@@ -70,20 +61,11 @@ impl KafkaClient {
     /// Replaces what the client may do, when it has authenticated.
     pub(super) fn replace_access(&self, access: ClientAccess) {
         self.access.store(Arc::new(access));
-        self.checked_version.store(UNCHECKED, Ordering::Relaxed);
     }
 
     /// Returns whether the client's credential is still the stored one.
     pub(super) fn has_current_credential(&self) -> bool {
-        let version = self.deps.security.version();
-        if self.checked_version.load(Ordering::Relaxed) == version {
-            return true;
-        }
-        let is_current = self.access.load().is_current();
-        if is_current {
-            self.checked_version.store(version, Ordering::Relaxed);
-        }
-        is_current
+        self.access.load().is_current()
     }
 
     /// Counts the connection by the software that the client has named.
