@@ -39,10 +39,10 @@ const SASL_AUTHENTICATION_FAILED: i16 = 58;
 async fn advance(client: &KafkaClient, running: RunningExchange, message: &[u8]) -> Result<Vec<u8>, Error> {
     let RunningExchange {
         exchange,
-        mechanism,
         framing,
         former,
     } = running;
+    let mechanism = exchange.mechanism();
     if let Some(former) = former.filter(|former| former.mechanism != mechanism) {
         let (old, new) = (former.mechanism.name(), mechanism.name());
         return Err(failed(format!(
@@ -53,7 +53,6 @@ async fn advance(client: &KafkaClient, running: RunningExchange, message: &[u8])
         SaslProgress::Continue(exchange, answer) => {
             client.sasl.set(SaslStage::Exchanging(Box::new(RunningExchange {
                 exchange,
-                mechanism,
                 framing,
                 former,
             })));

@@ -36,7 +36,6 @@ pub(super) enum SaslStage {
 #[derive(Debug)]
 pub(super) struct RunningExchange {
     pub(super) exchange: SaslExchange,
-    pub(super) mechanism: SaslMechanism,
     pub(super) framing: TokenFraming,
     /// Of a connection that authenticates again.
     pub(super) former: Option<FinishedExchange>,
@@ -127,16 +126,12 @@ impl SaslConnection {
             }
             _ => return Err(ILLEGAL_SASL_STATE),
         };
-        let mut offered = security.mechanisms().iter();
-        let named = offered.find(|offered| offered.name() == mechanism);
-        let begun = SaslExchange::begin(security, mechanism, host);
-        let (Some(mechanism), Some(exchange)) = (named, begun) else {
+        let Some(exchange) = SaslExchange::begin(security, mechanism, host) else {
             *stage = SaslStage::Verifying { is_open: false };
             return Err(UNSUPPORTED_SASL_MECHANISM);
         };
         *stage = SaslStage::Exchanging(Box::new(RunningExchange {
             exchange,
-            mechanism: *mechanism,
             framing,
             former,
         }));

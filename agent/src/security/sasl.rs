@@ -44,6 +44,11 @@ impl SaslExchange {
         })
     }
 
+    /// Returns the mechanism of the exchange.
+    pub fn mechanism(&self) -> SaslMechanism {
+        self.mechanism
+    }
+
     /// Takes a client's message. An exchange that fails cannot go on.
     ///
     /// # Errors
