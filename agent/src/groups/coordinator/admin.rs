@@ -76,7 +76,7 @@ impl GroupCoordinator {
     /// # Errors
     /// NOT_COORDINATOR on other agents, GROUP_ID_NOT_FOUND if neither members nor offsets exist.
     pub async fn describe(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
-        let group = self.find_group(group_id).await?;
+        let group = self.read_group(group_id, AnyGroup::clone).await?;
         Ok(self.to_description(group_id, &group))
     }
 
@@ -86,7 +86,7 @@ impl GroupCoordinator {
     /// NOT_COORDINATOR on other agents, GROUP_ID_NOT_FOUND if the group does not exist or is a
     /// classic one.
     pub async fn describe_consumer_group(&self, group_id: &str) -> Result<ConsumerGroupView, Error> {
-        match self.find_group(group_id).await? {
+        match self.read_group(group_id, AnyGroup::clone).await? {
             AnyGroup::Consumer(group) => Ok(group.view()),
             AnyGroup::Classic(_) => {
                 let message = format!("Group {group_id} is not a consumer group.");
@@ -95,23 +95,25 @@ impl GroupCoordinator {
         }
     }
 
-    /// Returns a copy of a group that this agent coordinates.
-    pub(super) async fn find_group(&self, group_id: &str) -> Result<AnyGroup, Error> {
+    /// Reads a group that this agent coordinates; one in memory is locked meanwhile.
+    pub(super) async fn read_group<T>(
+        &self,
+        group_id: &str,
+        read: impl FnOnce(&AnyGroup) -> T,
+    ) -> Result<T, Error> {
         limits::check_group_id(group_id)?;
         let slot = self.serving_slot(group_id)?;
         if let Some(cell) = slot.find_entry(group_id) {
             let state = cell.state.lock().await;
             slot.ensure_serving()?;
             if let Some(group) = &state.group {
-                return Ok(group.clone());
+                return Ok(read(group));
             }
         }
         let record = self.read_stored(group_id).await?;
-        Ok(AnyGroup::without_members(
-            &self.deps().limits,
-            record.generation,
-            &record.state,
-        ))
+        let limits = &self.deps().limits;
+        let group = AnyGroup::without_members(limits, record.generation, &record.state);
+        Ok(read(&group))
     }
 
     /// Describes a group from any agent: like [`describe`](Self::describe) if this agent

@@ -101,20 +101,12 @@ impl GroupCoordinator {
     /// # Errors
     /// NOT_COORDINATOR on other agents, UNKNOWN_MEMBER_ID or STALE_MEMBER_EPOCH.
     pub async fn check_offset_fetch(&self, group_id: &str, member_id: &str, epoch: i32) -> Result<(), Error> {
-        limits::check_group_id(group_id)?;
-        let slot = self.serving_slot(group_id)?;
-        if let Some(cell) = slot.find_entry(group_id) {
-            let state = cell.state.lock().await;
-            slot.ensure_serving()?;
-            match &state.group {
-                Some(AnyGroup::Consumer(group)) => return group.check_fetch(member_id, epoch),
-                Some(AnyGroup::Classic(_)) => return Ok(()),
-                None => {}
-            }
-        }
-        match self.find_group(group_id).await {
-            Ok(AnyGroup::Consumer(group)) => group.check_fetch(member_id, epoch),
-            Ok(AnyGroup::Classic(_)) => Ok(()),
+        let check = |group: &AnyGroup| match group {
+            AnyGroup::Consumer(group) => group.check_fetch(member_id, epoch),
+            AnyGroup::Classic(_) => Ok(()),
+        };
+        match self.read_group(group_id, check).await {
+            Ok(checked) => checked,
             Err(error) if error.code() == ErrorCode::GroupIdNotFound => Ok(()),
             Err(error) => Err(error),
         }
