@@ -17,9 +17,8 @@ use streamhouse_core::{
 use streamhouse_metadata::{AclRow, MAX_ACLS, MAX_SECURITY_CHANGES, MAX_SECURITY_NAME_BYTES};
 
 use super::{
-    error::INVALID_REQUEST,
     request::RequestContext,
-    security_admin::{AdminRefusal, catch_up, result_fields},
+    security_admin::{AdminRefusal, catch_up, fail_valid, result_fields},
 };
 
 const SECURITY_DISABLED: i16 = 54;
@@ -29,10 +28,6 @@ const MAX_FILTERS: usize = 1_000;
 const MAX_PRINCIPAL_BYTES: usize = MAX_SECURITY_NAME_BYTES + 16;
 /// Bytes of an answer that an ACL takes beside its texts.
 const ACL_BYTES: usize = 32;
-
-fn invalid(problem: impl ToString) -> AdminRefusal {
-    AdminRefusal::new(INVALID_REQUEST, problem)
-}
 
 /// Checks that the client may read or change ACLs, and that they decide anything.
 fn check_allowed(context: &RequestContext, operation: AclOperation) -> Result<(), AdminRefusal> {
@@ -78,7 +73,7 @@ async fn described_acls(
         operation: request.operation,
         permission_type: request.permission_type,
     });
-    let filter = filter.map_err(invalid)?;
+    let filter = filter.map_err(AdminRefusal::invalid)?;
     catch_up(context).await;
     let view = context.client.deps.security.loaded()?;
     let selected = view.bindings().iter().filter(|binding| filter.matches(binding));
@@ -132,8 +127,7 @@ pub(super) async fn create_acls(context: RequestContext, request: CreateAclsRequ
     if !rows.is_empty()
         && let Err(refusal) = store_rows(&context, &rows).await
     {
-        let valid = results.iter_mut().filter(|result| result.is_ok());
-        valid.for_each(|result| *result = Err(refusal.clone()));
+        fail_valid(&mut results, &refusal);
     }
     let results = results.iter().map(|result| {
         let (error_code, error_message) = result_fields(result);
@@ -149,10 +143,10 @@ pub(super) async fn create_acls(context: RequestContext, request: CreateAclsRequ
 }
 
 fn new_row(creation: CreateAclsAclCreation) -> Result<AclRow, AdminRefusal> {
-    let binding = read_binding(creation).map_err(invalid)?;
+    let binding = read_binding(creation).map_err(AdminRefusal::invalid)?;
     let row = AclRow::from(&binding);
     if row.resource_name.len() > MAX_SECURITY_NAME_BYTES || row.principal.len() > MAX_PRINCIPAL_BYTES {
-        return Err(invalid(format!(
+        return Err(AdminRefusal::invalid(format!(
             "a name of an ACL is longer than {MAX_SECURITY_NAME_BYTES} bytes"
         )));
     }
@@ -198,7 +192,9 @@ async fn deleted_acls(
 ) -> Result<Vec<DeleteAclsFilterResult>, AdminRefusal> {
     check_allowed(context, AclOperation::Alter)?;
     if filters.len() > MAX_FILTERS {
-        return Err(invalid(format!("a request has at most {MAX_FILTERS} filters")));
+        return Err(AdminRefusal::invalid(format!(
+            "a request has at most {MAX_FILTERS} filters"
+        )));
     }
     catch_up(context).await;
     let view = context.client.deps.security.loaded()?;
@@ -206,7 +202,7 @@ async fn deleted_acls(
     let mut left = MAX_ACLS;
     let mut results = Vec::with_capacity(filters.len());
     for filter in filters {
-        let filter = read_filter(filter).map_err(invalid);
+        let filter = read_filter(filter).map_err(AdminRefusal::invalid);
         let selected = filter.and_then(|filter| select(bindings, &filter, &mut left));
         results.push(selected);
         tokio::task::yield_now().await;
@@ -230,7 +226,7 @@ fn select<'a>(
     let selected: Vec<&AclBinding> = selected.take(left.saturating_add(1)).collect();
     *left = left
         .checked_sub(selected.len())
-        .ok_or_else(|| invalid("the filters of the request select too many ACLs"))?;
+        .ok_or_else(|| AdminRefusal::invalid("the filters of the request select too many ACLs"))?;
     Ok(selected)
 }
 

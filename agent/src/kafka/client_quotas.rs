@@ -16,14 +16,10 @@ use streamhouse_core::{
 use streamhouse_metadata::{ClientQuotaId, ClientQuotaRow, MAX_SECURITY_NAME_BYTES, QuotaAlteration};
 
 use super::{
-    error::{INVALID_REQUEST, UNSUPPORTED_VERSION},
+    error::UNSUPPORTED_VERSION,
     request::RequestContext,
-    security_admin::{AdminRefusal, catch_up, result_fields},
+    security_admin::{AdminRefusal, catch_up, fail_valid, result_fields},
 };
-
-fn invalid(problem: impl ToString) -> AdminRefusal {
-    AdminRefusal::new(INVALID_REQUEST, problem)
-}
 
 /// Serves DescribeClientQuotas.
 pub(super) async fn describe_client_quotas(
@@ -47,7 +43,7 @@ async fn described_quotas(
     context.access().check_cluster(AclOperation::DescribeConfigs)?;
     let filter = read_filter(request).map_err(|problem| match problem {
         QuotaError::UnknownEntityType(_) => AdminRefusal::new(UNSUPPORTED_VERSION, problem),
-        _ => invalid(problem),
+        _ => AdminRefusal::invalid(problem),
     })?;
     catch_up(context).await;
     let view = context.client.deps.security.loaded()?;
@@ -98,9 +94,9 @@ pub(super) async fn alter_client_quotas(
     let mut alteration = QuotaAlteration::default();
     let planned = request.entries.iter().map(|entry| {
         allowed.clone()?;
-        let entity = read_entity(&entry.entity).map_err(invalid)?;
+        let entity = read_entity(&entry.entity).map_err(AdminRefusal::invalid)?;
         if !named.insert(entity.clone()) {
-            return Err(invalid(format!(
+            return Err(AdminRefusal::invalid(format!(
                 "the request names the quotas of {entity} more than once"
             )));
         }
@@ -113,8 +109,7 @@ pub(super) async fn alter_client_quotas(
     if !request.validate_only
         && let Err(refusal) = store(&context, &alteration).await
     {
-        let valid = results.iter_mut().filter(|result| result.is_ok());
-        valid.for_each(|result| *result = Err(refusal.clone()));
+        fail_valid(&mut results, &refusal);
     }
     let entries = request.entries.into_iter().zip(&results);
     AlterClientQuotasResponse {
@@ -143,14 +138,14 @@ fn plan_entry(
 ) -> Result<QuotaAlteration, AdminRefusal> {
     let is_long = |name: &QuotaName| name.as_deref().unwrap_or_default().len() > MAX_SECURITY_NAME_BYTES;
     if entity.parts().any(|(_, name)| is_long(name)) {
-        return Err(invalid(format!(
+        return Err(AdminRefusal::invalid(format!(
             "the name of an entity is longer than {MAX_SECURITY_NAME_BYTES} bytes"
         )));
     }
     let (mut keys, mut plan) = (HashSet::new(), QuotaAlteration::default());
     for op in ops {
         if !keys.insert(&op.key) {
-            return Err(invalid(format!(
+            return Err(AdminRefusal::invalid(format!(
                 "the request sets {} more than once for one entity",
                 op.key
             )));
@@ -159,10 +154,10 @@ fn plan_entry(
         match key {
             // What cannot be set is not there.
             Err(_) if op.remove => {}
-            Err(problem) => return Err(invalid(problem)),
+            Err(problem) => return Err(AdminRefusal::invalid(problem)),
             Ok(key) if op.remove => plan.removals.push(ClientQuotaId::new(entity, key)),
             Ok(key) => {
-                key.validate(entity, op.value).map_err(invalid)?;
+                key.validate(entity, op.value).map_err(AdminRefusal::invalid)?;
                 plan.upserts.push(ClientQuotaRow {
                     id: ClientQuotaId::new(entity, key),
                     value: op.value,

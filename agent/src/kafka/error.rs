@@ -15,6 +15,7 @@ pub(super) enum ErrorFamily {
 }
 
 /// Kafka's codes that handlers name.
+pub(super) const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
 pub(super) const INVALID_REQUEST: i16 = 42;
 /// The client does not know a session of incremental fetches.

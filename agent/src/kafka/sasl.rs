@@ -20,13 +20,11 @@ use streamhouse_core::{
 use tokio::time::{Instant, sleep};
 
 use super::{
+    error::UNSUPPORTED_SASL_MECHANISM,
     frame::RequestFrame,
     limits::FAILED_AUTHENTICATION_DELAY,
     request::{KafkaAnswer, KafkaClient, RequestContext, encoded},
-    sasl_stage::{
-        FinishedExchange, ILLEGAL_SASL_STATE, RunningExchange, SaslStage, TokenFraming,
-        UNSUPPORTED_SASL_MECHANISM,
-    },
+    sasl_stage::{FinishedExchange, ILLEGAL_SASL_STATE, RunningExchange, SaslStage, TokenFraming},
 };
 use crate::security::SaslProgress;
 

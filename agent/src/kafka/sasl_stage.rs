@@ -6,10 +6,9 @@ use parking_lot::Mutex;
 use streamhouse_core::{kafka::ApiKey, settings::SaslMechanism};
 use tokio::time::Instant;
 
-use super::limits::MIN_REAUTHENTICATION_INTERVAL;
+use super::{error::UNSUPPORTED_SASL_MECHANISM, limits::MIN_REAUTHENTICATION_INTERVAL};
 use crate::security::{ClientSecurity, SaslExchange};
 
-pub(super) const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 pub(super) const ILLEGAL_SASL_STATE: i16 = 34;
 
 /// The authentication of one connection.

@@ -20,12 +20,12 @@ use streamhouse_metadata::{
 };
 
 use super::{
+    error::UNSUPPORTED_SASL_MECHANISM,
     request::RequestContext,
-    security_admin::{AdminRefusal, catch_up, result_fields},
+    security_admin::{AdminRefusal, catch_up, fail_valid, result_fields},
 };
 use crate::security::SecurityView;
 
-const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const RESOURCE_NOT_FOUND: i16 = 91;
 const DUPLICATE_RESOURCE: i16 = 92;
 const UNACCEPTABLE_CREDENTIAL: i16 = 93;
@@ -193,10 +193,7 @@ impl CredentialPlan {
                 tracing::info!(%by, ?users, "SCRAM credentials altered");
                 catch_up(context).await;
             }
-            Err(refusal) => {
-                let valid = self.results.values_mut().filter(|result| result.is_ok());
-                valid.for_each(|result| *result = Err(refusal.clone()));
-            }
+            Err(refusal) => fail_valid(self.results.values_mut(), &refusal),
         }
     }
 }

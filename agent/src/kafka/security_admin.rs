@@ -3,7 +3,7 @@
 use streamhouse_core::Error;
 
 use super::{
-    error::{ErrorFamily, kafka_code},
+    error::{ErrorFamily, INVALID_REQUEST, kafka_code},
     request::RequestContext,
 };
 use crate::security;
@@ -19,6 +19,10 @@ impl AdminRefusal {
     pub(super) fn new(code: i16, message: impl ToString) -> Self {
         let message = message.to_string();
         Self { code, message }
+    }
+
+    pub(super) fn invalid(problem: impl ToString) -> Self {
+        Self::new(INVALID_REQUEST, problem)
     }
 }
 
@@ -40,6 +44,15 @@ pub(super) fn result_fields<T>(result: &Result<T, AdminRefusal>) -> (i16, Option
         Ok(_) => (0, None),
         Err(refusal) => (refusal.code, Some(refusal.message.clone())),
     }
+}
+
+/// Refuses what was valid until the store failed.
+pub(super) fn fail_valid<'a, T: 'a>(
+    results: impl IntoIterator<Item = &'a mut Result<T, AdminRefusal>>,
+    refusal: &AdminRefusal,
+) {
+    let valid = results.into_iter().filter(|result| result.is_ok());
+    valid.for_each(|result| *result = Err(refusal.clone()));
 }
 
 /// Waits, for a limited time, until this agent decides by what is stored now.

@@ -405,7 +405,10 @@ mod tests {
         );
         let problem = |value: &[u8]| {
             let data = BTreeMap::from([("superUsers".to_owned(), ByteString(value.to_vec()))]);
-            malformed_super_users(&desired, &ResolvedSecrets(BTreeMap::from([("supers".to_owned(), data)])))
+            malformed_super_users(
+                &desired,
+                &ResolvedSecrets(BTreeMap::from([("supers".to_owned(), data)])),
+            )
         };
         assert_eq!(problem(b"User:hush;User:other"), None);
         for malformed in [b"hush" as &[u8], b"User:a;hush", b"User:*", b"\xffhush"] {
