@@ -1,6 +1,9 @@
 //! Metadata: brokers, topics and the leaders of their partitions.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use streamhouse_core::{
     Error,
@@ -10,7 +13,7 @@ use streamhouse_core::{
         MetadataResponsePartition, MetadataResponseTopic,
     },
     protocol::v1,
-    security::AclResourceType,
+    security::{AclOperation, AclResourceType},
 };
 use streamhouse_metadata::PartitionEntry;
 use uuid::Uuid;
@@ -18,7 +21,7 @@ use uuid::Uuid;
 use super::{
     access::{
         OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, authorized_operations, check_creation,
-        cluster_operations, is_visible,
+        cluster_operations, is_visible, refused_topics,
     },
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, kafka_code},
@@ -93,6 +96,8 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
 struct TopicFinder<'a> {
     access: &'a ClientAccess,
     view: Arc<ClusterView>,
+    /// Topics that are named and of which the client may not know whether they exist.
+    refused: HashSet<&'a str>,
     /// Topics that do not exist and that the client may not create.
     uncreatable: BTreeSet<String>,
 }
@@ -100,11 +105,13 @@ struct TopicFinder<'a> {
 impl<'a> TopicFinder<'a> {
     /// Creates a finder whose view is new if a topic is not found in the present one. A topic that
     /// the client may not know of takes as long as one that does not exist.
-    async fn new(context: &'a RequestContext, wanted: Option<&[MetadataRequestTopic]>) -> Self {
+    async fn new(context: &'a RequestContext, wanted: Option<&'a [MetadataRequestTopic]>) -> Self {
         let directory = &context.client.deps.directory;
+        let named = wanted.into_iter().flatten().filter_map(topic_name);
         let mut finder = Self {
             access: context.access(),
             view: directory.view(),
+            refused: refused_topics(context.access(), AclOperation::Describe, named),
             uncreatable: BTreeSet::new(),
         };
         let mut wanted = wanted.into_iter().flatten();
@@ -115,13 +122,14 @@ impl<'a> TopicFinder<'a> {
     }
 
     fn find(&self, wanted: &MetadataRequestTopic) -> Option<&Arc<DirectoryTopic>> {
-        find(&self.view, wanted).filter(|topic| is_visible(self.access, &topic.record.name))
+        find(&self.view, wanted).filter(|topic| match topic_name(wanted) {
+            Some(name) => !self.refused.contains(name),
+            None => is_visible(self.access, &topic.record.name),
+        })
     }
 
-    /// Returns whether a topic is named of which the client may not know whether it exists.
     fn is_refused(&self, wanted: &MetadataRequestTopic) -> bool {
-        let name = wanted.name.as_deref().filter(|_| wanted.topic_id.is_nil());
-        name.is_some_and(|name| !is_visible(self.access, name))
+        topic_name(wanted).is_some_and(|name| self.refused.contains(name))
     }
 
     fn is_missing(&self, wanted: &MetadataRequestTopic) -> bool {
@@ -134,8 +142,8 @@ impl<'a> TopicFinder<'a> {
             return;
         };
         let wanted = wanted.into_iter().flatten();
-        let missing = wanted.filter(|topic| topic.topic_id.is_nil() && self.is_missing(topic));
-        let missing = missing.filter_map(|topic| topic.name.clone());
+        let missing = wanted.filter(|topic| self.is_missing(topic));
+        let missing = missing.filter_map(topic_name).map(str::to_owned);
         let (creatable, uncreatable) = missing.partition(|name| check_creation(self.access, name).is_ok());
         self.uncreatable = uncreatable;
         if create_topics(context, creatable, partitions).await {
@@ -145,8 +153,7 @@ impl<'a> TopicFinder<'a> {
 
     /// Returns the answer for a topic that was not found.
     fn missing(&self, wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
-        let name = wanted.name.as_deref().filter(|_| wanted.topic_id.is_nil());
-        let is_uncreatable = name.is_some_and(|name| self.uncreatable.contains(name));
+        let is_uncreatable = topic_name(wanted).is_some_and(|name| self.uncreatable.contains(name));
         MetadataResponseTopic {
             error_code: match self.is_refused(wanted) || is_uncreatable {
                 true => TOPIC_AUTHORIZATION_FAILED,
@@ -158,6 +165,11 @@ impl<'a> TopicFinder<'a> {
             ..MetadataResponseTopic::default()
         }
     }
+}
+
+/// Returns the name of a topic that is not named by its id.
+fn topic_name(wanted: &MetadataRequestTopic) -> Option<&str> {
+    wanted.name.as_deref().filter(|_| wanted.topic_id.is_nil())
 }
 
 /// Returns the memory that the answer for these topics takes at most, for all topics if `None`.

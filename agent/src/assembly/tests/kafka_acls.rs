@@ -135,6 +135,11 @@ async fn an_acl_allows_what_it_says() {
     );
     let new = carol.call(&metadata("topic-new"), 12).await.topics.remove(0);
     assert_eq!(new.error_code, 29, "it may not create topics");
+    let denied = r#"authorization_denied_total{operation="DESCRIBE",resource="TOPIC"} 1"#;
+    let is_counted = || one.node.metrics.render().unwrap().contains(denied);
+    assert!(!is_counted());
+    let other = carol.call(&metadata("other"), 12).await.topics.remove(0);
+    assert_eq!((other.error_code, is_counted()), (29, true));
     let fetched = carol.call(&fetch("topic-there", Uuid::nil()), 12).await;
     assert_eq!(fetched.responses[0].partitions[0].error_code, 0);
     let refused = carol
