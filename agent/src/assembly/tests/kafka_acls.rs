@@ -5,12 +5,10 @@ use uuid::Uuid;
 
 use super::{
     kafka_client::{batch, produce_request, produced},
-    kafka_sasl::{MECHANISMS, allow, log_in, put_user},
+    kafka_sasl::{ACLS, allow, log_in, put_user},
     stores::FaultyStores,
     *,
 };
-
-const ACLS: [&str; 3] = [MECHANISMS, "--authorization=acl", "--super-users=User:admin"];
 
 /// What a request names.
 #[derive(Clone)]
@@ -184,7 +182,8 @@ async fn a_member_gets_the_offsets_of_the_topics_that_it_may_see() {
         topic: topic.to_owned(),
         group: "group-there".to_owned(),
     };
-    admin.call(&commit(names("other")), 8).await;
+    let committed = admin.call(&commit(names("other")), 8).await;
+    assert_eq!(committed.topics[0].partitions[0].error_code, 0);
     put_user(&stores, &one, "carol", "carol").await;
     let acls = [
         ("carol", "READ", "TOPIC", "topic-there"),

@@ -32,12 +32,15 @@ impl RawKafkaClient {
         self.stream.write_all(&frame.concat()).await.unwrap();
     }
 
-    /// Returns the next answer as it is on the wire.
+    /// Returns the next answer as it is on the wire; an error if the connection ends.
     pub(super) async fn receive_frame(&mut self) -> io::Result<Bytes> {
-        let length = self.stream.read_i32().await?;
-        let mut frame = vec![0; usize::try_from(length).unwrap()];
-        self.stream.read_exact(&mut frame).await?;
-        Ok(frame.into())
+        let frame = async {
+            let length = self.stream.read_i32().await?;
+            let mut frame = vec![0; usize::try_from(length).unwrap()];
+            self.stream.read_exact(&mut frame).await?;
+            io::Result::Ok(Bytes::from(frame))
+        };
+        timeout(EVENT_TIMEOUT, frame).await.expect("an answer in time")
     }
 
     pub(super) async fn receive<R: KafkaRequest>(&mut self, version: i16) -> io::Result<R::Response> {
@@ -52,8 +55,7 @@ impl RawKafkaClient {
 
     pub(super) async fn call<R: KafkaRequest>(&mut self, request: &R, version: i16) -> R::Response {
         self.send(request, version).await;
-        let answer = timeout(EVENT_TIMEOUT, self.receive::<R>(version)).await;
-        answer.expect("an answer in time").unwrap()
+        self.receive::<R>(version).await.unwrap()
     }
 
     /// Asserts that the agent closes the connection.

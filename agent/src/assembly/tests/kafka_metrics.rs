@@ -282,12 +282,7 @@ async fn frames_that_are_no_requests_are_counted_by_reason() {
         client.0.write_all(&wire).await.unwrap();
         client.closed().await;
         // It is counted a moment after the connection has ended.
-        let counted = async {
-            while value(&one, &series) < before + 1.0 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        assert!(timeout(EVENT_TIMEOUT, counted).await.is_ok(), "{reason}");
+        wait_until(reason, || value(&one, &series) >= before + 1.0).await;
         assert_eq!(value(&one, &series), before + 1.0, "{reason}");
     }
     one.drain().await;

@@ -22,10 +22,12 @@ use super::{
 };
 
 pub(super) const MECHANISMS: &str = "--authentication=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512";
+/// The settings of an agent whose clients need ACLs, but for one.
+pub(super) const ACLS: [&str; 3] = [MECHANISMS, "--authorization=acl", "--super-users=User:admin"];
 const PASSWORD: &str = "correct horse";
 
 /// Waits until an agent has the users and ACLs of the metadata store.
-pub(super) async fn wait_for_security(stores: &FaultyStores, agent: &Agent) {
+async fn wait_for_security(stores: &FaultyStores, agent: &Agent) {
     let wanted = stores.metadata.inner().load_security().await.unwrap().version;
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while agent.node.security.version() != wanted {
@@ -392,7 +394,8 @@ async fn is_refused_with_answer(agent: &Agent) -> bool {
     };
     client.send(&request, 2).await;
     let mut answer = Vec::new();
-    client.stream.read_to_end(&mut answer).await.unwrap();
+    let read = timeout(EVENT_TIMEOUT, client.stream.read_to_end(&mut answer)).await;
+    read.expect("the connection ends in time").unwrap();
     if answer.is_empty() {
         return false;
     }
