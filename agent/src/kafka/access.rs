@@ -5,8 +5,10 @@
 //! |---|---|
 //! | Produce | WRITE of the topic |
 //! | Fetch, DescribeProducers | READ of the topic |
-//! | ListOffsets, OffsetForLeaderEpoch, Metadata, DescribeTopicPartitions | DESCRIBE of the topic |
-//! | DeleteRecords, DeleteTopics | DELETE of the topic |
+//! | ListOffsets, Metadata, DescribeTopicPartitions | DESCRIBE of the topic |
+//! | OffsetForLeaderEpoch | CLUSTER_ACTION of the cluster, or DESCRIBE of the topic |
+//! | DeleteRecords | DELETE of the topic |
+//! | DeleteTopics | DELETE of the cluster or the topic |
 //! | CreateTopics, topics that Metadata creates | CREATE of the cluster or the topic |
 //! | CreatePartitions | ALTER of the topic |
 //! | InitProducerId | IDEMPOTENT_WRITE of the cluster, or WRITE of some topic |
@@ -15,7 +17,8 @@
 //! | OffsetCommit | READ of the group and the topics |
 //! | OffsetFetch | DESCRIBE of the group and the topics |
 //! | OffsetDelete | DELETE of the group, READ of the topics |
-//! | FindCoordinator, DescribeGroups, ListGroups | DESCRIBE of the group |
+//! | FindCoordinator, DescribeGroups | DESCRIBE of the group |
+//! | ListGroups | DESCRIBE of the cluster or the group |
 //! | ConsumerGroupDescribe | DESCRIBE of the group and its topics |
 //! | DeleteGroups | DELETE of the group |
 //! | DescribeConfigs | DESCRIBE_CONFIGS of the topic, the group or, for brokers, the cluster |

@@ -69,13 +69,16 @@ async fn create_topic(
         validate_only,
     };
     let created = topics::create(&deps.topics, request).await?;
+    let result = CreateTopicsTopicResult {
+        topic_id: created.topic_id.parse().unwrap_or(Uuid::nil()),
+        name: created.name.clone(),
+        ..CreateTopicsTopicResult::default()
+    };
     let (operation, topic) = (AclOperation::DescribeConfigs, AclResourceType::Topic);
     if !context.access().allows(operation, topic, &created.name) {
         return Ok(CreateTopicsTopicResult {
-            topic_id: created.topic_id.parse().unwrap_or(Uuid::nil()),
             topic_config_error_code: TOPIC_AUTHORIZATION_FAILED,
-            name: created.name,
-            ..CreateTopicsTopicResult::default()
+            ..result
         });
     }
     let configs =
@@ -87,12 +90,10 @@ async fn create_topic(
             is_sensitive: false,
         });
     Ok(CreateTopicsTopicResult {
-        topic_id: created.topic_id.parse().unwrap_or(Uuid::nil()),
         num_partitions: i32::try_from(created.partitions.len()).unwrap_or(i32::MAX),
         replication_factor: REPLICATION_FACTOR,
         configs: Some(configs.collect()),
-        name: created.name,
-        ..CreateTopicsTopicResult::default()
+        ..result
     })
 }
 

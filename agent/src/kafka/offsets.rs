@@ -203,25 +203,22 @@ pub(super) async fn offset_for_leader_epoch(
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let named = request.topics.iter().map(|topic| topic.topic.as_str());
-    let refused: HashSet<String> = match allows_cluster(context.access(), AclOperation::ClusterAction) {
+    let refused = match allows_cluster(context.access(), AclOperation::ClusterAction) {
         true => HashSet::new(),
-        false => refused_topics(context.access(), AclOperation::Describe, named)
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        false => refused_topics(context.access(), AclOperation::Describe, named),
     };
     let visible = request
         .topics
         .iter()
-        .filter(|topic| !refused.contains(&topic.topic));
+        .filter(|topic| !refused.contains(topic.topic.as_str()));
     let wanted = visible.flat_map(|topic| {
         let partitions = topic.partitions.iter();
         partitions.map(|partition| (topic.topic.as_str(), partition.partition))
     });
     let logs = LogPositions::read(&context, wanted.collect()).await;
-    let topics = request.topics.into_iter().map(|topic| {
-        let is_refused = refused.contains(&topic.topic);
-        let partitions = topic.partitions.into_iter().map(|wanted| {
+    let topics = request.topics.iter().map(|topic| {
+        let is_refused = refused.contains(topic.topic.as_str());
+        let partitions = topic.partitions.iter().map(|wanted| {
             let mut end = OffsetForLeaderEpochEpochEndOffset {
                 partition: wanted.partition,
                 ..OffsetForLeaderEpochEpochEndOffset::default()
@@ -242,7 +239,7 @@ pub(super) async fn offset_for_leader_epoch(
         });
         OffsetForLeaderEpochTopicResult {
             partitions: partitions.collect(),
-            topic: topic.topic,
+            topic: topic.topic.clone(),
         }
     });
     OffsetForLeaderEpochResponse {

@@ -35,8 +35,16 @@ pub(super) async fn describe_producers(
         // A partition that is named twice is read once.
         let indexes: BTreeSet<i32> = topic.partition_indexes.into_iter().collect();
         let mut partitions = Vec::with_capacity(indexes.len());
+        let allowed = context.access().check_topic(AclOperation::Read, &topic.name);
         for index in indexes {
-            let partition = described(&context, &view, (&topic.name, index), left).await;
+            let partition = match &allowed {
+                Ok(()) => described(&context, &view, (&topic.name, index), left).await,
+                Err(refused) => DescribeProducersPartitionResponse {
+                    partition_index: index,
+                    error_code: kafka_code(ErrorFamily::Admin, refused),
+                    ..DescribeProducersPartitionResponse::default()
+                },
+            };
             left = left.saturating_sub(partition.active_producers.len());
             partitions.push(partition);
         }
@@ -61,10 +69,6 @@ async fn described(
         partition_index,
         ..DescribeProducersPartitionResponse::default()
     };
-    if let Err(error) = context.access().check_topic(AclOperation::Read, topic) {
-        response.error_code = kafka_code(ErrorFamily::Admin, &error);
-        return response;
-    }
     let record = view.partition(topic, partition_index);
     let Some(record) = record.filter(|_| !view.is_internal(topic)) else {
         response.error_code = missing_topic_code(Some(topic), Uuid::nil());
