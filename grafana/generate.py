@@ -356,9 +356,22 @@ KAFKA = [
            (rate("streamhouse_agent_listener_sent_bytes_total", "listener"), "{{listener}} sent")], "binBps"),
 ]
 
+SECURITY = [
+    panel("Authentications", "Authentications of clients per second, by mechanism and outcome.",
+          [(rate("streamhouse_agent_authentications_total", "mechanism, outcome"), "{{mechanism}} {{outcome}}")], "short",
+          axis="authentications/s", alerts=["AuthenticationsFailing", "UnauthenticatedAccess"]),
+    panel("Denied requests", "Requests for a resource that no ACL allows, per second, by operation and type of the resource.",
+          [(rate("streamhouse_agent_authorization_denied_total", "operation, resource"), "{{operation}} {{resource}}")], "short",
+          axis="requests/s"),
+    panel("Requests over quota", "Requests and connections that exceeded a quota, per second, by the quota's name.",
+          [(rate("streamhouse_agent_quota_throttled_total", "quota"), "{{quota}}")], "reqps"),
+    panel("Throttle time by quota", "Seconds that clients over a quota are told to wait, per second, by the quota's name.",
+          [(rate("streamhouse_agent_quota_throttle_seconds_total", "quota"), "{{quota}}")], "s"),
+]
+
 # New rows at the end: their panels' numbers depend on their place.
 ROWS = [(None, OVERVIEW), ("Agents", AGENTS), ("Storage and cost", STORAGE), ("Consumer groups and producers", GROUPS), ("Operator", OPERATORS),
-        ("Kafka clients", KAFKA)]
+        ("Kafka clients", KAFKA), ("Security and quotas", SECURITY)]
 
 
 def placed():
@@ -401,7 +414,7 @@ def dashboard():
     return {
         "uid": "streamhouse-overview",
         "title": "StreamHouse overview",
-        "description": "Producers, consumers, agents, storage and its cost, consumer groups, the operator, Kafka clients.",
+        "description": "Producers, consumers, agents, storage and its cost, consumer groups, the operator, Kafka clients, security and quotas.",
         "tags": ["streamhouse"],
         "timezone": "browser",
         "editable": True,

@@ -16,6 +16,7 @@ mod failures;
 mod follow;
 mod http_authorization;
 mod passwords;
+mod quotas;
 mod sasl;
 mod sessions;
 mod snapshot;
@@ -47,6 +48,7 @@ use self::{
     failures::FailureLimiter,
     http_authorization::CallCredentials,
     passwords::PasswordVerifier,
+    quotas::QuotaBuckets,
 };
 use crate::metrics::{AgentMetrics, AuthenticationOutcome};
 
@@ -67,6 +69,7 @@ pub struct ClientSecurity {
     passwords: PasswordVerifier,
     failures: FailureLimiter,
     agents: AgentTokens,
+    quotas: QuotaBuckets,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<AgentMetrics>,
 }
@@ -103,6 +106,7 @@ impl ClientSecurity {
             passwords: PasswordVerifier::new(&new_key()),
             failures: FailureLimiter::default(),
             agents: AgentTokens::default(),
+            quotas: QuotaBuckets::default(),
             entropy,
             metrics,
         };

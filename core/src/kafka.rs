@@ -44,6 +44,10 @@ pub trait KafkaMessage: Sized {
     fn throttle_time_ms(&self) -> i32 {
         0
     }
+
+    /// Sets how long a response tells its client to be throttled, in milliseconds; does nothing if
+    /// the response cannot say it.
+    fn set_throttle_time_ms(&mut self, _throttle_time_ms: i32) {}
 }
 
 /// A request with its response.

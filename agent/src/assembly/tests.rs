@@ -30,6 +30,7 @@ mod kafka_groups;
 mod kafka_limits;
 mod kafka_listeners;
 mod kafka_metrics;
+mod kafka_quotas;
 mod kafka_records;
 mod kafka_sasl;
 mod kafka_security_admin;

@@ -40,7 +40,6 @@ use uuid::Uuid;
 use crate::{directory::ClusterView, security::ClientAccess};
 
 pub(super) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
-pub(super) const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 /// No operations were asked for.
 pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 
@@ -81,28 +80,6 @@ pub(super) async fn when_allowed<T>(
     action.await
 }
 
-/// Returns whether the client may know of a topic.
-pub(super) fn is_visible(access: &ClientAccess, topic: &str) -> bool {
-    access.allows(AclOperation::Describe, AclResourceType::Topic, topic)
-}
-
-/// Returns whether the client may do something to the cluster. Unlike `check_cluster`, it does not
-/// count as denied if not: something else may allow the request.
-pub(super) fn allows_cluster(access: &ClientAccess, operation: AclOperation) -> bool {
-    access.allows(operation, AclResourceType::Cluster, CLUSTER_RESOURCE_NAME)
-}
-
-/// Checks that the client may create a topic.
-///
-/// # Errors
-/// `TopicAuthorizationFailed`.
-pub(super) fn check_creation(access: &ClientAccess, topic: &str) -> Result<(), Error> {
-    match allows_cluster(access, AclOperation::Create) {
-        true => Ok(()),
-        false => access.check_topic(AclOperation::Create, topic),
-    }
-}
-
 /// Checks that the client may know of all topics that a regular expression can find.
 ///
 /// # Errors
@@ -110,7 +87,7 @@ pub(super) fn check_creation(access: &ClientAccess, topic: &str) -> Result<(), E
 pub(super) fn check_all_topics(access: &ClientAccess, view: &ClusterView) -> Result<(), Error> {
     access.check_topic(AclOperation::Describe, WILDCARD_RESOURCE_NAME)?;
     let mut topics = view.topics().filter(|topic| !topic.record.internal);
-    if topics.all(|topic| is_visible(access, &topic.record.name)) {
+    if topics.all(|topic| access.can_see_topic(&topic.record.name)) {
         return Ok(());
     }
     // Does not name the topic.
@@ -131,7 +108,7 @@ pub(super) fn authorized_operations(
 
 /// Returns what the client may do to the cluster: nothing is said to those who may not describe it.
 pub(super) fn cluster_operations(access: &ClientAccess) -> i32 {
-    match allows_cluster(access, AclOperation::Describe) {
+    match access.allows_cluster(AclOperation::Describe) {
         true => authorized_operations(access, AclResourceType::Cluster, CLUSTER_RESOURCE_NAME),
         false => 0,
     }

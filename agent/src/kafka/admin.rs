@@ -14,10 +14,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    access::{
-        OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, allows_cluster, cluster_operations, is_visible,
-        topic_refusal,
-    },
+    access::{OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, cluster_operations, topic_refusal},
     assignment, brokers,
     error::{ErrorFamily, kafka_code, result_code},
     metadata::{NamedTopic, UNKNOWN_TOPIC_ID, named_topic, partition_code},
@@ -30,6 +27,9 @@ const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 const MISMATCHED_ENDPOINT_TYPE: i16 = 114;
 const UNSUPPORTED_ENDPOINT_TYPE: i16 = 115;
+/// The first versions in which the topics that exceed a quota are refused.
+const STRICT_DELETION_VERSION: i16 = 5;
+const STRICT_EXTENSION_VERSION: i16 = 3;
 
 /// Serves DeleteTopics.
 pub(super) async fn delete_topics(
@@ -79,7 +79,14 @@ async fn delete_topic(context: &RequestContext, topic: DeleteTopicsTopic) -> Del
     if let Some(refused) = refused_deletion(context, &topic, topic_id) {
         return refused;
     }
-    let error = topics::delete(&deps.topics, &topic.name).await.err();
+    let partitions = view
+        .topic(&topic.name)
+        .map_or(0, |topic| topic.record.partitions.len());
+    let deleted = match context.check_mutation(partitions, STRICT_DELETION_VERSION) {
+        Ok(()) => topics::delete(&deps.topics, &topic.name).await,
+        refused => refused,
+    };
+    let error = deleted.err();
     DeleteTopicsResult {
         error_code: error
             .as_ref()
@@ -100,11 +107,11 @@ fn refused_deletion(
     topic_id: Uuid,
 ) -> Option<DeleteTopicsResult> {
     let access = context.access();
-    if allows_cluster(access, AclOperation::Delete) {
+    if access.allows_cluster(AclOperation::Delete) {
         return None;
     }
     topic_refusal(access, AclOperation::Delete, (&topic.name, topic_id))?;
-    let is_named = topic_id.is_nil() || is_visible(access, &topic.name);
+    let is_named = topic_id.is_nil() || access.can_see_topic(&topic.name);
     Some(DeleteTopicsResult {
         error_code: match is_named {
             true => TOPIC_AUTHORIZATION_FAILED,
@@ -159,6 +166,10 @@ async fn add_partitions(
         let new = usize::try_from(topic.count - existing).unwrap_or_default();
         let brokers = assignments.iter().map(|assignment| &assignment.broker_ids[..]);
         assignment::check(context, new, brokers)?;
+    }
+    if !validate_only {
+        let new = usize::try_from(topic.count - existing).unwrap_or_default();
+        context.check_mutation(new, STRICT_EXTENSION_VERSION)?;
     }
     let request = v1::AlterTopicRequest {
         name: topic.name,

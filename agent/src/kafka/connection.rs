@@ -59,12 +59,21 @@ struct ConnectionState {
     serial: bool,
     /// No further request is read.
     stopping: bool,
+    /// Until when no request is read because the client has exceeded a quota.
+    muted_until: Option<Instant>,
 }
 
 impl ConnectionState {
     fn may_read(&self) -> bool {
         let room = self.waiting.len() < limits::MAX_IN_FLIGHT_REQUESTS;
-        self.accepting.is_none() && !self.serial && !self.stopping && room
+        self.accepting.is_none() && !self.serial && !self.stopping && room && self.muted_until.is_none()
+    }
+
+    /// Reads nothing for a while.
+    fn mute(&mut self, time: Duration) {
+        if !time.is_zero() {
+            self.muted_until = self.muted_until.max(Some(Instant::now() + time));
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -78,6 +87,7 @@ impl ConnectionState {
     fn accepted(&mut self, started: StartedRequest) {
         self.accepting = None;
         self.serial = started.serial;
+        self.mute(started.muted);
         self.waiting.push_back(started.answer);
     }
 
@@ -105,6 +115,8 @@ async fn run(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let deps = &client.deps;
+    let refused_for = client.host.map(|host| deps.security.record_connection(host));
+    let refused_for = refused_for.unwrap_or_default();
     let largest = deps.max_request_bytes.saturating_add(limits::REQUEST_OVERHEAD);
     let budgets = RequestBudgets::new(
         deps.request_memory.clone(),
@@ -120,15 +132,17 @@ async fn run(
         waiting: FuturesOrdered::new(),
         serial: false,
         stopping: false,
+        muted_until: None,
     };
-    let authenticated_by = Instant::now() + limits::AUTHENTICATION_TIMEOUT;
+    state.mute(refused_for);
+    let authenticated_by = Instant::now() + refused_for + limits::AUTHENTICATION_TIMEOUT;
     loop {
         let (idle, stopping) = (state.is_idle(), state.stopping);
         if stopping && idle {
             return Ok(());
         }
         let may_read = state.may_read();
-        let is_open = state.client.sasl.is_open();
+        let (is_open, muted_until) = (state.client.sasl.is_open(), state.muted_until);
         let max_bytes = match is_open {
             true => largest,
             false => limits::MAX_UNAUTHENTICATED_FRAME.min(largest),
@@ -146,9 +160,11 @@ async fn run(
                 if state.waiting.is_empty() {
                     state.serial = false;
                 }
+                let muted = answer.muted;
                 if !send(&mut writer, answer, limits::ANSWER_SEND_TIMEOUT).await? {
                     return Ok(());
                 }
+                state.mute(muted);
             }
             started = wait_for(accepting), if accepting.is_some() => state.accepted(started?),
             () = stop.cancelled(), if !stopping => state.stopping = true,
@@ -159,6 +175,7 @@ async fn run(
                     return Ok(());
                 }
             },
+            () = wait_until(muted_until), if muted_until.is_some() => state.muted_until = None,
             () = sleep_until(authenticated_by), if !is_open => return Err(unauthenticated()),
             () = sleep(limits::IDLE_TIMEOUT), if idle => return Ok(()),
         }
@@ -182,6 +199,13 @@ async fn next_frame(
     }
     frames.closed(reader).await;
     Ok(None)
+}
+
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn wait_for<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {

@@ -14,7 +14,7 @@ use streamhouse_core::{
 };
 
 use super::{
-    access::{check_all_topics, group_operations, is_visible, when_allowed},
+    access::{check_all_topics, group_operations, when_allowed},
     error::{ErrorFamily, kafka_code},
     groups::kafka_host,
     request::{RequestContext, each_once},
@@ -230,7 +230,7 @@ fn visible_group(
         let mut names = assigned
             .map(|assigned| &assigned.topic_name)
             .chain(&member.subscribed_topic_names);
-        names.all(|name| is_visible(context.access(), name))
+        names.all(|name| context.access().can_see_topic(name))
     });
     match is_all_visible {
         true => Ok(group),

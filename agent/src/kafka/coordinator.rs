@@ -15,7 +15,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    access::{is_visible, topic_refusal, when_allowed},
+    access::{topic_refusal, when_allowed},
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, UNSUPPORTED_VERSION, kafka_code},
     metadata::{NamedTopic, UNKNOWN_TOPIC_ID, named_topic, partition_code},
@@ -334,7 +334,7 @@ async fn fetched_topics(
     let fetched = groups.fetch_offsets(&request).await?.offsets.into_iter();
     // Those that are named are checked by now.
     let is_checked = group.topics.is_some();
-    for offset in fetched.filter(|offset| is_checked || is_visible(access, &offset.topic)) {
+    for offset in fetched.filter(|offset| is_checked || access.can_see_topic(&offset.topic)) {
         let topic_id = view
             .topic(&offset.topic)
             .map_or(Uuid::nil(), |topic| topic.record.topic_id);

@@ -14,7 +14,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    access::{TOPIC_AUTHORIZATION_FAILED, check_creation},
+    access::TOPIC_AUTHORIZATION_FAILED,
     assignment, configs,
     error::{ErrorFamily, kafka_code},
     request::{RepeatedNames, RequestContext},
@@ -27,6 +27,8 @@ const DEFAULT_PARTITIONS: i32 = 1;
 const CLUSTER_DEFAULT: i16 = -1;
 /// Copies of a partition as clients are told: the object store keeps them.
 const REPLICATION_FACTOR: i16 = 1;
+/// The first version in which the topics that exceed a quota are refused.
+const STRICT_QUOTA_VERSION: i16 = 6;
 
 /// Serves CreateTopics.
 pub(super) async fn create_topics(
@@ -60,7 +62,7 @@ async fn create_topic(
     topic: CreateTopicsTopic,
     validate_only: bool,
 ) -> Result<CreateTopicsTopicResult, Error> {
-    check_creation(context.access(), &topic.name)?;
+    context.access().check_creation(&topic.name)?;
     let deps = &context.client.deps;
     let request = v1::CreateTopicRequest {
         partitions: partition_count(context, &topic)?,
@@ -68,6 +70,10 @@ async fn create_topic(
         name: topic.name,
         validate_only,
     };
+    if !validate_only {
+        let partitions = usize::try_from(request.partitions).unwrap_or_default();
+        context.check_mutation(partitions, STRICT_QUOTA_VERSION)?;
+    }
     let created = topics::create(&deps.topics, request).await?;
     let result = CreateTopicsTopicResult {
         topic_id: created.topic_id.parse().unwrap_or(Uuid::nil()),

@@ -1,13 +1,17 @@
 //! Finds what serves a request: decodes it, starts it, and encodes its answer.
 
-use std::{future::Future, io, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    sync::Arc,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use streamhouse_core::kafka::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, DecodeError, KafkaMessage, KafkaRequest, MessageReader,
     ProduceRequest, RequestHeader, decode_request_header,
 };
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{
     acls, admin, alter_configs, api, client_quotas, configs, consumer_groups, coordinator, create_topics,
@@ -32,6 +36,8 @@ pub(super) struct StartedRequest {
     pub(super) answer: BoxFuture<'static, KafkaAnswer>,
     /// It is answered before the next request is read.
     pub(super) serial: bool,
+    /// How long nothing is read from the client because it has exceeded a quota.
+    pub(super) muted: Duration,
 }
 
 /// Decodes a request and starts it.
@@ -57,18 +63,23 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
         return Ok(started(async move { answer }));
     }
     client.set_client_id(header.client_id.as_deref().unwrap_or_default());
+    let access = client.access();
+    // Those who have not authenticated have other limits.
+    let has_quotas = client.sasl.is_open() && access.has_quotas();
     let context = RequestContext {
-        access: client.access(),
+        access,
         client,
         version: api_version,
         client_id: header.client_id.clone().unwrap_or_default(),
         answer_memory: Arc::default(),
+        use_meter: has_quotas.then(Arc::default),
     };
+    let measured = has_quotas.then(|| context.clone());
     let client = context.client.clone();
     let metrics = client.deps.metrics.clone();
     let timer = metrics.kafka.start_request(key, api_version);
     let (begun, waited) = (Instant::now(), frame.waited);
-    let StartedRequest { answer, serial } = if key == ApiKey::Produce {
+    let StartedRequest { answer, serial, .. } = if key == ApiKey::Produce {
         start_produce(context, reader, header.correlation_id, frame).await?
     } else {
         serve(key, context, reader, header.correlation_id, frame)?
@@ -79,6 +90,13 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
         true => while_authenticated(client, answer).boxed(),
         false => answer,
     };
+    let (answer, muted) = match measured {
+        Some(context) => {
+            let muted = context.throttle_time();
+            (measure(context, answer).boxed(), muted)
+        }
+        None => (answer, Duration::ZERO),
+    };
     let answer = answer.inspect(move |answer| {
         drop(timer);
         metrics
@@ -88,7 +106,26 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
     Ok(StartedRequest {
         answer: answer.boxed(),
         serial,
+        muted,
     })
+}
+
+/// Measures for how long a request is worked on.
+async fn measure(context: RequestContext, mut answer: BoxFuture<'static, KafkaAnswer>) -> KafkaAnswer {
+    let Some(meter) = context.use_meter.clone() else {
+        return answer.await;
+    };
+    let mut answer = poll_fn(|task| {
+        meter.lock().begin_step();
+        let polled = answer.poll_unpin(task);
+        meter.lock().end_step();
+        polled
+    })
+    .await;
+    // What came after the response was told how long the client is throttled.
+    context.record_work();
+    answer.muted = context.throttle_time();
+    answer
 }
 
 /// Checks that the credential of a client, if it has authenticated, is still the stored one.
@@ -171,6 +208,7 @@ async fn start_produce(
     Ok(StartedRequest {
         answer: produce::finish(context, pending, correlation_id).boxed(),
         serial,
+        muted: Duration::ZERO,
     })
 }
 
@@ -178,6 +216,7 @@ fn started(answer: impl Future<Output = KafkaAnswer> + Send + 'static) -> Starte
     StartedRequest {
         answer: answer.boxed(),
         serial: true,
+        muted: Duration::ZERO,
     }
 }
 
@@ -284,14 +323,13 @@ where
     S: Future<Output = R::Response> + Send,
     R::Response: Send,
 {
-    let version = parts.context.version;
-    let (request, taken) = decode::<R>(parts.reader, version)?;
+    let (request, taken) = decode::<R>(parts.reader, parts.context.version)?;
     let (context, correlation_id) = (parts.context, parts.correlation_id);
     let memory = held_while_served(R::KEY, parts.frame, taken);
     Ok(started(async move {
         let response = function(context.clone(), request).await;
-        let answer = encoded(&response, R::KEY, version, correlation_id);
-        drop((response, memory));
+        let answer = context.encoded(response, R::KEY, correlation_id);
+        drop(memory);
         context.hold_memory(answer).await
     }))
 }

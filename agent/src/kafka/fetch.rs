@@ -9,7 +9,7 @@ use streamhouse_core::{
         FetchResponse, FetchTopic, FetchableTopicResponse, RecordBuffers,
     },
     protocol::v1,
-    security::AclOperation,
+    security::{AclOperation, QuotaKey},
 };
 use uuid::Uuid;
 
@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a client waits before it asks again when there is no memory for an answer.
 const MEMORY_THROTTLE_MS: i32 = 100;
+/// An answer has at most what the client's quota allows in this time, as in Kafka.
+const QUOTA_WINDOW_SECONDS: f64 = 10.0;
 
 /// A partition of the request.
 struct WantedPartition {
@@ -61,7 +63,7 @@ pub(super) async fn serve(
             false => u32::try_from(request.max_wait_ms).unwrap_or_default(),
         },
         min_bytes: u32::try_from(request.min_bytes).unwrap_or_default(),
-        max_bytes: u32::try_from(request.max_bytes).unwrap_or(1),
+        max_bytes: allowed_bytes(&context, u32::try_from(request.max_bytes).unwrap_or(1)),
         partitions: reads
             .filter(|wanted| wanted.answered.is_none())
             .map(WantedPartition::to_fetch)
@@ -82,9 +84,23 @@ pub(super) async fn serve(
     let mut response = build_response((&view, addresses), topics, results);
     response.throttle_time_ms = throttle_time_ms;
     response.error_code = error_code;
+    let records = response.responses.iter().flat_map(|topic| &topic.partitions);
+    let bytes: usize = records
+        .map(|part| part.records.as_ref().map_or(0, RecordBuffers::len))
+        .sum();
+    context.record_use(QuotaKey::ConsumerByteRate, bytes as f64);
     KafkaAnswer {
         memory,
-        ..encoded(&response, ApiKey::Fetch, context.version, correlation_id)
+        ..context.encoded(response, ApiKey::Fetch, correlation_id)
+    }
+}
+
+/// Returns how much an answer may have: a client does not get at once what it would wait for longer
+/// than a client can be throttled.
+fn allowed_bytes(context: &RequestContext, asked: u32) -> u32 {
+    match context.quota(QuotaKey::ConsumerByteRate) {
+        Some(per_second) => asked.min((per_second * QUOTA_WINDOW_SECONDS) as u32),
+        None => asked,
     }
 }
 

@@ -11,11 +11,11 @@ use streamhouse_core::{
         ListGroupsGroup, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
     },
     protocol::v1,
-    security::{AclOperation, AclResourceType},
+    security::AclOperation,
 };
 
 use super::{
-    access::{allows_cluster, group_operations, when_allowed},
+    access::{group_operations, when_allowed},
     error::{ErrorFamily, kafka_code, result_code},
     request::{RequestContext, each_once},
 };
@@ -292,13 +292,9 @@ pub(super) async fn list_groups(context: RequestContext, request: ListGroupsRequ
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
     let access = context.access();
-    let is_all_visible = allows_cluster(access, AclOperation::Describe);
-    let is_visible = |group_id: &str| {
-        is_all_visible || access.allows(AclOperation::Describe, AclResourceType::Group, group_id)
-    };
     let own = listed.into_iter().filter(|group| {
         groups.is_coordinator_of(&group.group_id)
-            && is_visible(&group.group_id)
+            && access.can_see_group(&group.group_id)
             && matches(&request.states_filter, &group.state)
             && matches(&request.types_filter, &group.group_type)
     });

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::{
     access::{
-        OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, authorized_operations, check_creation,
-        cluster_operations, is_visible, refused_topics,
+        OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, authorized_operations, cluster_operations,
+        refused_topics,
     },
     brokers::{self, KafkaBroker},
     error::{ErrorFamily, kafka_code},
@@ -69,7 +69,7 @@ pub(super) async fn metadata(context: RequestContext, request: MetadataRequest) 
     let topics = match &wanted {
         None => view
             .topics()
-            .filter(|topic| !topic.record.internal && is_visible(context.access(), &topic.record.name))
+            .filter(|topic| !topic.record.internal && context.access().can_see_topic(&topic.record.name))
             .map(describe)
             .collect(),
         Some(wanted) => wanted
@@ -124,7 +124,7 @@ impl<'a> TopicFinder<'a> {
     fn find(&self, wanted: &MetadataRequestTopic) -> Option<&Arc<DirectoryTopic>> {
         find(&self.view, wanted).filter(|topic| match topic_name(wanted) {
             Some(name) => !self.refused.contains(name),
-            None => is_visible(self.access, &topic.record.name),
+            None => self.access.can_see_topic(&topic.record.name),
         })
     }
 
@@ -144,7 +144,7 @@ impl<'a> TopicFinder<'a> {
         let wanted = wanted.into_iter().flatten();
         let missing = wanted.filter(|topic| self.is_missing(topic));
         let missing = missing.filter_map(topic_name).map(str::to_owned);
-        let (creatable, uncreatable) = missing.partition(|name| check_creation(self.access, name).is_ok());
+        let (creatable, uncreatable) = missing.partition(|name| self.access.check_creation(name).is_ok());
         self.uncreatable = uncreatable;
         if create_topics(context, creatable, partitions).await {
             self.view = context.client.deps.directory.view();

@@ -19,7 +19,7 @@ use streamhouse_core::{
 use streamhouse_metadata::LogBounds;
 
 use super::{
-    access::{TOPIC_AUTHORIZATION_FAILED, allows_cluster, refused_topics, when_allowed},
+    access::{TOPIC_AUTHORIZATION_FAILED, refused_topics, when_allowed},
     error::{
         ErrorFamily, FENCED_LEADER_EPOCH, INVALID_REQUEST, UNKNOWN_LEADER_EPOCH, UNSUPPORTED_VERSION,
         kafka_code, result_code,
@@ -203,7 +203,7 @@ pub(super) async fn offset_for_leader_epoch(
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let named = request.topics.iter().map(|topic| topic.topic.as_str());
-    let refused = match allows_cluster(context.access(), AclOperation::ClusterAction) {
+    let refused = match context.access().allows_cluster(AclOperation::ClusterAction) {
         true => HashSet::new(),
         false => refused_topics(context.access(), AclOperation::Describe, named),
     };

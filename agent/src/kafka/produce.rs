@@ -11,16 +11,16 @@ use streamhouse_core::{
         ProduceLeaderIdAndEpoch, ProduceNodeEndpoint, ProduceRequest, ProduceResponse, TopicProduceResponse,
     },
     protocol::v1,
-    security::{AclOperation, AclResourceType},
+    security::{AclOperation, QuotaKey},
 };
 use uuid::Uuid;
 
 use super::{
-    access::{CLUSTER_AUTHORIZATION_FAILED, allows_cluster, topic_refusal},
+    access::topic_refusal,
     brokers::{self, BrokerAddresses},
     error::{ErrorFamily, NOT_LEADER, kafka_code},
     metadata::{NamedTopic, named_topic, partition_code},
-    request::{KafkaAnswer, RequestContext, encoded},
+    request::{KafkaAnswer, RequestContext},
 };
 use crate::{
     directory::ClusterView,
@@ -86,6 +86,7 @@ pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) ->
     let refused = refusal(&request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut accepted = Vec::new();
+    let mut bytes = 0;
     for topic in request.topic_data {
         let NamedTopic { name, topic_id } = named_topic(&view, topic.name, topic.topic_id);
         let named = (name.as_str(), topic.topic_id);
@@ -93,6 +94,7 @@ pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) ->
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for part in topic.partition_data {
             let records = part.records.unwrap_or_default();
+            bytes += records.len();
             let refused = refused.or_else(|| problem_code(&records));
             partitions.push((part.index, refused));
             if refused.is_none() {
@@ -110,6 +112,8 @@ pub(super) async fn accept(context: &RequestContext, request: ProduceRequest) ->
             partitions,
         });
     }
+    // Also those that are refused.
+    context.record_use(QuotaKey::ProducerByteRate, bytes as f64);
     let request_to_accept = v1::ProduceRequest {
         partitions: accepted,
         ..v1::ProduceRequest::default()
@@ -160,7 +164,7 @@ pub(super) async fn finish(
             ..KafkaAnswer::unsent(&response)
         };
     }
-    encoded(&response, ApiKey::Produce, context.version, correlation_id)
+    context.encoded(response, ApiKey::Produce, correlation_id)
 }
 
 /// Returns the results in the order of the request, or the code that all partitions get.
@@ -262,8 +266,8 @@ pub(super) async fn init_producer_id(
         response.producer_epoch = -1;
         return response;
     }
-    if !may_write_idempotently(&context) {
-        response.error_code = CLUSTER_AUTHORIZATION_FAILED;
+    if let Err(error) = context.access().check_producer_id() {
+        response.error_code = kafka_code(ErrorFamily::Group, &error);
         response.producer_epoch = -1;
         return response;
     }
@@ -275,12 +279,6 @@ pub(super) async fn init_producer_id(
         }
     }
     response
-}
-
-fn may_write_idempotently(context: &RequestContext) -> bool {
-    let access = context.access();
-    access.allows_some(AclOperation::Write, AclResourceType::Topic)
-        || allows_cluster(access, AclOperation::IdempotentWrite)
 }
 
 #[cfg(test)]

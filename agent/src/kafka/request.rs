@@ -13,8 +13,12 @@ use parking_lot::Mutex;
 use streamhouse_core::{
     Error, ErrorCode,
     kafka::{ApiKey, KafkaMessage, encode_response},
+    security::QuotaKey,
 };
-use tokio::{sync::OwnedSemaphorePermit, time::Duration};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Duration, Instant},
+};
 
 use super::{KafkaDeps, brokers::BrokerAddresses, limits::SMALL_ANSWER_BYTES, sasl_stage::SaslConnection};
 use crate::{
@@ -132,12 +136,77 @@ pub(super) struct RequestContext {
     pub(super) client_id: String,
     /// Memory that was taken for the answer before it was built.
     pub(super) answer_memory: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// What the client does by this request is measured against its quotas; `None` if there are none.
+    pub(super) use_meter: Option<Arc<Mutex<UseMeter>>>,
 }
 
 impl RequestContext {
     /// Returns what the client may do.
     pub(super) fn access(&self) -> &ClientAccess {
         &self.access
+    }
+
+    /// Records what the client did by this request.
+    pub(super) fn record_use(&self, key: QuotaKey, amount: f64) {
+        if let Some(meter) = &self.use_meter {
+            let delay = self.access.record_use(key, &self.client_id, amount);
+            meter.lock().throttle(delay);
+        }
+    }
+
+    /// Returns what the client may do in a second; `None` if it is not limited.
+    pub(super) fn quota(&self, key: QuotaKey) -> Option<f64> {
+        self.use_meter.as_ref()?;
+        self.access.quota(key, &self.client_id)
+    }
+
+    /// Records that the client is about to create or delete partitions. As in Kafka, a version that
+    /// has a code for it is refused, and the client of an older one is throttled.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if it has exceeded its quota.
+    pub(super) fn check_mutation(&self, partitions: usize, since: i16) -> Result<(), Error> {
+        let Some(meter) = &self.use_meter else {
+            return Ok(());
+        };
+        let key = QuotaKey::ControllerMutationRate;
+        if self.version < since {
+            self.record_use(key, partitions as f64);
+            return Ok(());
+        }
+        let checked = self.access.check_mutation(&self.client_id, partitions);
+        if checked.is_err() {
+            meter.lock().refused_for = self.access.throttle_time(key, &self.client_id);
+        }
+        checked
+    }
+
+    /// Records for how long a request was worked on since this was called last.
+    pub(super) fn record_work(&self) {
+        if let Some(meter) = &self.use_meter {
+            let spent = meter.lock().take_work();
+            self.record_use(QuotaKey::RequestPercentage, spent.as_secs_f64() * 100.0);
+        }
+    }
+
+    /// Returns how long the client is to be throttled from now on.
+    pub(super) fn throttle_time(&self) -> Duration {
+        let meter = self.use_meter.as_ref().map(|meter| meter.lock());
+        meter.map_or(Duration::ZERO, |meter| meter.throttle_time())
+    }
+
+    /// Returns a response as it is sent: it says how long the client is throttled.
+    pub(super) fn encoded<M: KafkaMessage>(
+        &self,
+        mut response: M,
+        key: ApiKey,
+        correlation_id: i32,
+    ) -> KafkaAnswer {
+        self.record_work();
+        if let Some(meter) = &self.use_meter {
+            meter.lock().tell(&mut response);
+        }
+        encoded(&response, key, self.version, correlation_id)
     }
 
     /// Waits for the memory of an answer, before one is built that may be large.
@@ -168,6 +237,61 @@ impl RequestContext {
     }
 }
 
+/// What a client does by one request, as far as quotas limit it.
+#[derive(Debug, Default)]
+pub(super) struct UseMeter {
+    /// Until when the client is to be throttled for what it did.
+    throttled_until: Option<Instant>,
+    /// How long it has to wait until what was refused is allowed.
+    refused_for: Duration,
+    /// How long the request was worked on, as far as it is not recorded yet.
+    work: Duration,
+    /// When the present step of the work began.
+    step_begun: Option<Instant>,
+}
+
+impl UseMeter {
+    pub(super) fn begin_step(&mut self) {
+        self.step_begun = Some(Instant::now());
+    }
+
+    pub(super) fn end_step(&mut self) {
+        self.work += self
+            .step_begun
+            .take()
+            .map_or(Duration::ZERO, |begun| begun.elapsed());
+    }
+
+    fn take_work(&mut self) -> Duration {
+        if self.step_begun.is_some() {
+            self.end_step();
+            self.begin_step();
+        }
+        std::mem::take(&mut self.work)
+    }
+
+    fn throttle(&mut self, delay: Duration) {
+        if !delay.is_zero() {
+            self.throttled_until = self.throttled_until.max(Some(Instant::now() + delay));
+        }
+    }
+
+    fn throttle_time(&self) -> Duration {
+        let until = self.throttled_until;
+        until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+
+    fn tell<M: KafkaMessage>(&self, response: &mut M) {
+        let told = self.throttle_time().max(self.refused_for);
+        if !told.is_zero() {
+            let told_ms = i32::try_from(told.as_millis()).unwrap_or(i32::MAX).max(1);
+            response.set_throttle_time_ms(told_ms.max(response.throttle_time_ms()));
+        }
+    }
+}
+
 /// What is sent for a request.
 #[derive(Debug, Default)]
 pub(super) struct KafkaAnswer {
@@ -181,6 +305,8 @@ pub(super) struct KafkaAnswer {
     pub(super) error_codes: Vec<i16>,
     /// How long the answer tells the client to wait.
     pub(super) throttle_time: Duration,
+    /// How long nothing is read from the client when the answer has left.
+    pub(super) muted: Duration,
 }
 
 impl KafkaAnswer {

@@ -14,9 +14,7 @@ use streamhouse_core::{
 use uuid::Uuid;
 
 use super::{
-    access::{
-        OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, authorized_operations, is_visible, refused_topics,
-    },
+    access::{OPERATIONS_NOT_ASKED, TOPIC_AUTHORIZATION_FAILED, authorized_operations, refused_topics},
     error::{ErrorFamily, kafka_code},
     metadata::{DescribedCluster, LISTENER_NOT_FOUND, missing_topic_code},
     request::RequestContext,
@@ -81,7 +79,7 @@ fn wanted_topics(
     }
     if request.topics.is_empty() {
         let topics = view.topics().filter(|topic| !topic.record.internal);
-        let topics = topics.filter(|topic| is_visible(context.access(), &topic.record.name));
+        let topics = topics.filter(|topic| context.access().can_see_topic(&topic.record.name));
         let names = topics.map(|topic| topic.record.name.clone());
         return Ok(names.filter(|name| name.as_str() >= from).collect());
     }

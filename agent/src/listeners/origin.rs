@@ -109,6 +109,11 @@ impl CallOrigin {
         self.forwarded_for.is_none() && matches!(self.answers, CallAnswers::Listed { .. })
     }
 
+    /// Returns whether another agent has forwarded the call.
+    pub fn is_forwarded(&self) -> bool {
+        self.forwarded_for.is_some()
+    }
+
     /// Returns the IP address of the client of a forwarded call.
     pub fn forwarded_for(&self) -> Option<&str> {
         self.forwarded_for.as_deref()

@@ -1,10 +1,11 @@
 //! Metrics of authentication and authorization. Label values are names of the protocol.
 
-use prometheus::{IntCounterVec, IntGauge, Result};
+use prometheus::{CounterVec, IntCounterVec, IntGauge, Result};
 use streamhouse_core::{
-    security::{AclOperation, AclResourceType},
+    security::{AclOperation, AclResourceType, QuotaKey},
     settings::SaslMechanism,
 };
+use tokio::time::Duration;
 
 use super::register::MetricRegistrar;
 
@@ -32,6 +33,8 @@ pub struct SecurityMetrics {
     unauthenticated_access: IntGauge,
     authentications: IntCounterVec,
     denied: IntCounterVec,
+    throttles: IntCounterVec,
+    throttle_times: CounterVec,
 }
 
 impl SecurityMetrics {
@@ -51,7 +54,21 @@ impl SecurityMetrics {
                 "Requests for a resource that no ACL allows, by operation and type of the resource.",
                 &["operation", "resource"],
             )?,
+            throttles: new.counters(
+                "quota_throttled_total",
+                "Requests and connections that exceeded a quota, by the quota's name.",
+                &["quota"],
+            )?,
+            throttle_times: new.float_counters(
+                "quota_throttle_seconds_total",
+                "For how long clients that exceeded a quota were told to wait, in seconds, by the quota's name.",
+                "quota",
+            )?,
         };
+        for quota in QuotaKey::ALL {
+            metrics.throttles.with_label_values(&[quota.name()]);
+            metrics.throttle_times.with_label_values(&[quota.name()]);
+        }
         // From the start, so that the first one is an increase.
         for mechanism in SaslMechanism::ALL {
             for outcome in [AuthenticationOutcome::Ok, AuthenticationOutcome::Failed] {
@@ -77,6 +94,15 @@ impl SecurityMetrics {
         self.authentications
             .with_label_values(&[mechanism, outcome.name()])
             .inc();
+    }
+
+    /// Counts a request or connection that exceeds a quota, if it does.
+    pub fn record_throttle(&self, quota: QuotaKey, delay: Duration) {
+        if !delay.is_zero() {
+            self.throttles.with_label_values(&[quota.name()]).inc();
+            let seconds = self.throttle_times.with_label_values(&[quota.name()]);
+            seconds.inc_by(delay.as_secs_f64());
+        }
     }
 
     /// Counts a request that was denied.

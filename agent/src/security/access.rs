@@ -68,6 +68,7 @@ pub struct ClientAccess {
     security: Arc<ClientSecurity>,
     identity: Arc<ClientIdentity>,
     host: Option<IpAddr>,
+    client_id: Arc<str>,
 }
 
 impl ClientAccess {
@@ -76,6 +77,7 @@ impl ClientAccess {
             security,
             identity: Arc::new(identity),
             host,
+            client_id: Arc::default(),
         }
     }
 
@@ -86,6 +88,22 @@ impl ClientAccess {
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Error> {
         let access = request.extensions().get::<Self>().cloned();
         access.ok_or_else(|| Error::new(ErrorCode::Unknown, "the call has no client"))
+    }
+
+    pub(super) fn security(&self) -> &ClientSecurity {
+        &self.security
+    }
+
+    /// Returns this access with the id by which the client calls itself.
+    #[must_use]
+    pub fn with_client_id(mut self, client_id: &str) -> Self {
+        self.client_id = client_id.into();
+        self
+    }
+
+    /// Returns the id by which the client of a gRPC call calls itself; may be empty.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
     }
 
     /// Returns the client's principal.

@@ -29,6 +29,11 @@ impl AgentAdminService {
         Self { deps }
     }
 
+    fn partition_count(&self, topic: &str) -> usize {
+        let view = self.deps.directory.view();
+        view.topic(topic).map_or(0, |topic| topic.record.partitions.len())
+    }
+
     /// Returns the agent to forward a deletion of records to; `None` if this agent answers it.
     fn leading_peer(&self, request: &Request<v1::DeleteRecordsRequest>) -> Option<AgentEntry> {
         if !CallOrigin::of(request).may_forward() {
@@ -57,6 +62,11 @@ impl AdminService for AgentAdminService {
     ) -> AdminResult<v1::TopicDescription> {
         let access = ClientAccess::of(&request)?;
         access.check_creation(&request.get_ref().name)?;
+        let created = request.get_ref();
+        if !created.validate_only {
+            let partitions = usize::try_from(created.partitions).unwrap_or_default();
+            access.check_mutation(access.client_id(), partitions)?;
+        }
         let origin = CallOrigin::of(&request);
         let described = topics::create(&self.deps.topics, request.into_inner()).await?;
         Ok(translated(&origin, described))
@@ -88,7 +98,13 @@ impl AdminService for AgentAdminService {
         request: Request<v1::AlterTopicRequest>,
     ) -> AdminResult<v1::TopicDescription> {
         let access = ClientAccess::of(&request)?;
-        authorization::check_alter(&access, request.get_ref())?;
+        let altered = request.get_ref();
+        authorization::check_alter(&access, altered)?;
+        if altered.partitions > 0 && !altered.validate_only {
+            let wanted = usize::try_from(altered.partitions).unwrap_or_default();
+            let added = wanted.saturating_sub(self.partition_count(&altered.name));
+            access.check_mutation(access.client_id(), added)?;
+        }
         let origin = CallOrigin::of(&request);
         let described = topics::alter(&self.deps.topics, request.into_inner()).await?;
         Ok(translated(&origin, described))
@@ -98,7 +114,10 @@ impl AdminService for AgentAdminService {
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> AdminResult<v1::DeleteTopicResponse> {
-        ClientAccess::of(&request)?.check_topic(AclOperation::Delete, &request.get_ref().name)?;
+        let access = ClientAccess::of(&request)?;
+        let name = &request.get_ref().name;
+        access.check_topic(AclOperation::Delete, name)?;
+        access.check_mutation(access.client_id(), self.partition_count(name))?;
         topics::delete(&self.deps.topics, &request.into_inner().name).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }

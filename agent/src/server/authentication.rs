@@ -1,10 +1,15 @@
 //! Authenticates each gRPC call before a handler sees it, and attaches to it what its client may
 //! do. Only health checks need no authentication.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    future::{Future as _, poll_fn},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use axum::{extract::Request, middleware::Next, response::Response};
-use streamhouse_core::{Error, time::Clock};
+use axum::{extract::Request, http::header::USER_AGENT, middleware::Next, response::Response};
+use streamhouse_core::{Error, security::QuotaKey, time::Clock};
+use tokio::time::{Duration, Instant, sleep};
 use tonic::{Status, transport::server::TcpConnectInfo};
 
 use crate::{
@@ -26,11 +31,46 @@ pub(super) async fn authenticate_call(
         return next.run(request).await;
     }
     match identify(&security, clock.as_ref(), &mut request).await {
-        Ok(access) => {
-            request.extensions_mut().insert(access);
-            next.run(request).await
-        }
+        Ok(access) => run_within_quota(access.with_client_id(client_id(&request)), request, next).await,
         Err(error) => Status::from(error).into_http(),
+    }
+}
+
+/// Runs a call of a client, later if its calls have taken longer than its quota allows. The time of
+/// produce streams, which are one call, is not measured.
+async fn run_within_quota(access: ClientAccess, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(access.clone());
+    let origin = request.extensions().get::<CallOrigin>();
+    let is_forwarded = origin.is_some_and(CallOrigin::is_forwarded);
+    if is_forwarded || !access.has_quotas() {
+        return next.run(request).await;
+    }
+    let (key, client_id) = (QuotaKey::RequestPercentage, access.client_id());
+    let delay = access.throttle_time(key, client_id);
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
+    let mut spent = Duration::ZERO;
+    let mut answer = Box::pin(next.run(request));
+    let response = poll_fn(|task| {
+        let begun = Instant::now();
+        let polled = answer.as_mut().poll(task);
+        spent += begun.elapsed();
+        polled
+    })
+    .await;
+    access.record_use(key, client_id, spent.as_secs_f64() * 100.0);
+    response
+}
+
+/// Returns the id by which the client of a call calls itself: the first word of its user agent, as
+/// StreamHouse's client sends it.
+fn client_id(request: &Request) -> &str {
+    let agent = request.headers().get(USER_AGENT);
+    let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    match agent.split_once(" streamhouse-client/") {
+        Some((client_id, _)) => client_id,
+        None => "",
     }
 }
 

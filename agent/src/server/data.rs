@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{ServerDeps, authorization, produce_stream};
+use super::{ServerDeps, authorization, fetch_quota::FetchQuota, produce_stream};
 use crate::{
     directory::ClusterView, fetch, forward::merge_results, listeners::CallOrigin, security::ClientAccess,
 };
@@ -51,6 +51,8 @@ impl DataService for AgentDataService {
         let access = ClientAccess::of(&request)?;
         let mut wanted = request.into_inner();
         fetch::check_partition_count(&wanted)?;
+        let quota = FetchQuota::of(&access, &origin);
+        quota.wait(&mut wanted).await;
         let denied = authorization::take_unreadable(&access, &mut wanted.partitions);
         if !denied.is_empty() {
             // An error is answered at once.
@@ -63,6 +65,7 @@ impl DataService for AgentDataService {
         };
         // The client may have waited for long.
         access.check_current()?;
+        quota.record(&mut answer);
         merge_results(&mut answer.partitions, denied);
         for result in &mut answer.partitions {
             origin.translate_leader(&mut result.leader);

@@ -9,6 +9,7 @@ mod authorization;
 pub mod connections;
 pub mod data;
 mod deps;
+mod fetch_quota;
 pub mod groups;
 pub(crate) mod guard;
 pub mod http;

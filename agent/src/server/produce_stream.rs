@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
-use streamhouse_core::{Error, protocol::v1};
+use streamhouse_core::{Error, protocol::v1, security::QuotaKey};
 use tokio::{
     sync::mpsc,
-    time::{Duration, timeout},
+    time::{Duration, Instant, sleep_until, timeout},
 };
 use tonic::{Request, Status, Streaming};
 
@@ -40,6 +40,8 @@ pub(super) async fn serve(
     let mut waiting = FuturesOrdered::new();
     let mut open = true;
     let mut broken = None;
+    // Until when nothing is read because the client has exceeded its quota.
+    let mut muted_until = Instant::now();
     while open || !waiting.is_empty() {
         tokio::select! {
             biased;
@@ -49,9 +51,14 @@ pub(super) async fn serve(
                     return;
                 }
             }
-            request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
+            () = sleep_until(muted_until), if muted_until > Instant::now() => {}
+            request = requests.next(), if open && muted_until <= Instant::now() && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
                 Some(Ok(request)) => match access.check_current() {
-                    Ok(()) => waiting.push_back(acceptor.accept(request).await),
+                    Ok(()) => {
+                        let delay = acceptor.record_use(&request);
+                        muted_until = Instant::now() + delay;
+                        waiting.push_back(acceptor.accept(request, delay).await);
+                    }
                     Err(error) => {
                         broken = Some(error.into());
                         open = false;
@@ -99,8 +106,24 @@ impl StreamAcceptor {
         }
     }
 
-    /// Accepts a request, whose batches then have their place in the order. Returns its response.
-    async fn accept(&mut self, mut request: v1::ProduceRequest) -> BoxFuture<'static, v1::ProduceResponse> {
+    /// Records the size of a request, and returns how long the client is to be throttled. Those of
+    /// forwarded requests were recorded by the agent that forwards them.
+    fn record_use(&self, request: &v1::ProduceRequest) -> Duration {
+        if self.origin.is_forwarded() || !self.access.has_quotas() {
+            return Duration::ZERO;
+        }
+        let bytes: usize = request.partitions.iter().map(|part| part.records.len()).sum();
+        let (key, client_id) = (QuotaKey::ProducerByteRate, self.access.client_id());
+        self.access.record_use(key, client_id, bytes as f64)
+    }
+
+    /// Accepts a request, whose batches then have their place in the order. Returns its response,
+    /// which tells the client for how long it is throttled.
+    async fn accept(
+        &mut self,
+        mut request: v1::ProduceRequest,
+        delay: Duration,
+    ) -> BoxFuture<'static, v1::ProduceResponse> {
         let timer = self.deps.metrics.start_request("Produce");
         let denied = take_unwritable(&self.access, &mut request.partitions);
         let forwarded = match &mut self.forwarder {
@@ -115,6 +138,8 @@ impl StreamAcceptor {
                 deps.metrics.record_result("Produce", result.error.as_ref());
             }
             merge_results(&mut response.partitions, denied);
+            let delay_ms = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+            response.throttle_ms = response.throttle_ms.max(delay_ms);
             response
         });
         with_denied.boxed()

@@ -216,7 +216,9 @@ fn outcome(code: &mut String, api: &ApiDefinition, definition: &StructDefinition
     {
         writeln!(
             code,
-            "fn throttle_time_ms(&self) -> i32 {{ self.throttle_time_ms }}"
+            "fn throttle_time_ms(&self) -> i32 {{ self.throttle_time_ms }}\n\
+             fn set_throttle_time_ms(&mut self, throttle_time_ms: i32) {{\n\
+             self.throttle_time_ms = throttle_time_ms;\n}}"
         )?;
     }
     Ok(())

@@ -143,6 +143,9 @@ fn a_response_tells_its_error_codes_and_its_throttle_time() {
     };
     assert_eq!(error_codes(&produce), [6, 0, 10]);
     assert_eq!(produce.throttle_time_ms(), 7);
+    let mut throttled = produce.clone();
+    throttled.set_throttle_time_ms(8);
+    assert_eq!(throttled.throttle_time_ms, 8);
     let heartbeat = HeartbeatResponse {
         error_code: 27,
         ..HeartbeatResponse::default()

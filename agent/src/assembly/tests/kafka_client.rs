@@ -17,18 +17,23 @@ use super::*;
 /// A connection to an agent's Kafka listener.
 pub(super) struct RawKafkaClient {
     pub(super) stream: TcpStream,
+    pub(super) client_id: &'static str,
     sent: i32,
 }
 
 impl RawKafkaClient {
     pub(super) async fn connect(agent: &Agent) -> Self {
         let stream = TcpStream::connect(agent.kafka_address().unwrap()).await.unwrap();
-        Self { stream, sent: 0 }
+        Self {
+            stream,
+            client_id: "raw",
+            sent: 0,
+        }
     }
 
     pub(super) async fn send<R: KafkaRequest>(&mut self, request: &R, version: i16) {
         self.sent += 1;
-        let frame = encode_request(request, version, self.sent, Some("raw")).unwrap();
+        let frame = encode_request(request, version, self.sent, Some(self.client_id)).unwrap();
         self.stream.write_all(&frame.concat()).await.unwrap();
     }
 

@@ -289,7 +289,7 @@ async fn users_are_created_described_and_deleted() {
     one.drain().await;
 }
 
-fn quota(parts: &[(&str, Option<&str>)], ops: &[(&str, f64, bool)]) -> AlterClientQuotasEntryData {
+pub(super) fn quota(parts: &[(&str, Option<&str>)], ops: &[(&str, f64, bool)]) -> AlterClientQuotasEntryData {
     let parts = parts.iter().map(|(part, name)| AlterClientQuotasEntityData {
         entity_type: (*part).to_owned(),
         entity_name: name.map(str::to_owned),
@@ -305,7 +305,7 @@ fn quota(parts: &[(&str, Option<&str>)], ops: &[(&str, f64, bool)]) -> AlterClie
     }
 }
 
-async fn alter_quotas(
+pub(super) async fn alter_quotas(
     client: &mut RawKafkaClient,
     entries: Vec<AlterClientQuotasEntryData>,
     validate_only: bool,

@@ -29,8 +29,9 @@ pub enum QuotaScope {
 }
 
 /// All quotas of a cluster.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ClientQuotas {
+    is_empty: bool,
     users: NamedQuotas<String, UserQuotas>,
     client_ids: NamedQuotas<String, QuotaValues>,
     addresses: NamedQuotas<IpAddr, QuotaValues>,
@@ -102,16 +103,33 @@ impl QuotaLimit {
     }
 }
 
+impl Default for ClientQuotas {
+    fn default() -> Self {
+        Self {
+            is_empty: true,
+            users: NamedQuotas::default(),
+            client_ids: NamedQuotas::default(),
+            addresses: NamedQuotas::default(),
+        }
+    }
+}
+
 impl ClientQuotas {
     /// Indexes quotas. Of several for the same entity and key, one holds.
     pub fn new(quotas: impl IntoIterator<Item = (QuotaEntity, QuotaKey, f64)>) -> Self {
         let mut index = Self::default();
         for (entity, key, limit) in quotas {
+            index.is_empty = false;
             if let Some(values) = index.values_of(entity) {
                 values.0.push((key, limit));
             }
         }
         index
+    }
+
+    /// Returns whether no client has a limit.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     fn values_of(&mut self, entity: QuotaEntity) -> Option<&mut QuotaValues> {

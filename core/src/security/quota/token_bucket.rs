@@ -71,6 +71,17 @@ impl TokenBucket {
         }
     }
 
+    /// Returns the rate.
+    pub fn rate(&self) -> TokenRate {
+        self.rate
+    }
+
+    /// Returns whether clients could do as much as if they had never done anything.
+    pub fn is_full(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        self.tokens >= self.rate.capacity()
+    }
+
     /// Records that clients did something, and returns how long to throttle the one that did.
     pub fn record(&mut self, amount: f64, now: Duration) -> Duration {
         self.refill(now);
@@ -148,6 +159,7 @@ mod tests {
         assert_eq!(bucket.throttle_time(SECOND), SECOND / 2);
         bucket.refund(50.0);
         assert_eq!(bucket.throttle_time(SECOND), Duration::ZERO);
+        assert!(!bucket.is_full(SECOND) && bucket.is_full(2 * SECOND));
     }
 
     #[test]
