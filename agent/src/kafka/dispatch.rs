@@ -143,8 +143,8 @@ fn waits_for_others(key: ApiKey) -> bool {
     matches!(key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
 }
 
-/// Ends the connection instead of the answer if the client's credential was changed or deleted while
-/// the request waited.
+/// Ends the connection instead of the answer if the client's credential was changed or deleted
+/// while the request waited.
 async fn while_authenticated(
     client: Arc<KafkaClient>,
     answer: impl Future<Output = KafkaAnswer>,

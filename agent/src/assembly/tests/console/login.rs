@@ -80,6 +80,31 @@ async fn until(agent: &Agent, cookie: &str, path: &str, status: u16) {
     assert!(waited.is_ok(), "{path} is not answered with {status}");
 }
 
+/// Asserts that without a session there is the login page, its style, and what is not the
+/// console's.
+async fn assert_login_is_needed(agent: &Agent) {
+    for path in ["/console/", "/", "/console/app.js"] {
+        let answer = get(agent, path).await;
+        assert!(
+            answer.headers.contains("location: /console/login\r\n"),
+            "{path}: {}",
+            answer.headers
+        );
+    }
+    assert_eq!(
+        get_error_code(agent, "overview").await,
+        (401, "SASL_AUTHENTICATION_FAILED".to_owned())
+    );
+    for (path, status) in [
+        ("/console/login", 200),
+        ("/console/style.css", 200),
+        ("/health", 200),
+        ("/metrics", 200),
+    ] {
+        assert_eq!(get(agent, path).await.status, status, "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn people_log_in_and_see_what_their_rights_allow() {
     let stores = FaultyStores::new().await;
@@ -94,27 +119,7 @@ async fn people_log_in_and_see_what_their_rights_allow() {
     metadata.create_acls(&grants).await.unwrap();
     until_users(&one).await;
 
-    // Without a session there is the login page, its style, and what is not the console's.
-    for path in ["/console/", "/", "/console/app.js"] {
-        let answer = get(&one, path).await;
-        assert!(
-            answer.headers.contains("location: /console/login\r\n"),
-            "{path}: {}",
-            answer.headers
-        );
-    }
-    assert_eq!(
-        get_error_code(&one, "overview").await,
-        (401, "SASL_AUTHENTICATION_FAILED".to_owned())
-    );
-    for (path, status) in [
-        ("/console/login", 200),
-        ("/console/style.css", 200),
-        ("/health", 200),
-        ("/metrics", 200),
-    ] {
-        assert_eq!(get(&one, path).await.status, status, "{path}");
-    }
+    assert_login_is_needed(&one).await;
     for (user, password) in [("admin", "wrong"), ("nobody", "secret"), ("admin", ""), ("", "")] {
         let answer = log_in(&one, user, password, "").await;
         assert_eq!((answer.status, answer.cookie), (401, None), "{user}");
