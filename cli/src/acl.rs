@@ -16,6 +16,7 @@ use crate::{
     command_error::{CommandError, CommandResult},
     context::CommandContext,
     output::{TextTable, print_result},
+    terminal::escape_for_stdout,
 };
 
 /// Manage access control lists.
@@ -141,7 +142,9 @@ async fn explain(context: &CommandContext, args: &ExplainAclArgs) -> CommandResu
     let (admin, resource) = (context.admin(), (*resource_type, name.as_str()));
     let asked = admin.explain_access(&args.principal, args.host, args.operation, resource);
     let answer: AccessDecision = asked.await?;
-    print_result(context.format, &answer, || answer.decision.clone())
+    print_result(context.format, &answer, || {
+        escape_for_stdout(&answer.decision).into_owned()
+    })
 }
 
 impl AddAclArgs {

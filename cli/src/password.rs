@@ -13,6 +13,7 @@ use streamhouse_client::ClientCredentials;
 
 use crate::{
     command_error::{CommandError, CommandResult},
+    terminal::escape_for_stderr,
     values,
 };
 
@@ -95,7 +96,7 @@ fn ask_twice(user: &str) -> CommandResult<String> {
         terminal.write_str(&prompt)?;
         terminal.read_secure_line()
     };
-    let first = ask(format!("New password of {}: ", console::strip_ansi_codes(user)))?;
+    let first = ask(format!("New password of {}: ", escape_for_stderr(user)))?;
     if ask("Again: ".to_owned())? != first {
         return Err(CommandError::usage("the passwords differ"));
     }
