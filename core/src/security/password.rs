@@ -13,8 +13,8 @@ const BYTES_AFTER: usize = 3;
 ///
 /// # Errors
 ///
-/// Fails if `source` fails, is not UTF-8, or has more than [`MAX_PASSWORD_BYTES`]. No error contains
-/// a part of the password.
+/// Fails if `source` fails, is not UTF-8, or has more than [`MAX_PASSWORD_BYTES`]. No error
+/// contains a part of the password.
 pub fn read_password(source: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_PASSWORD_BYTES + BYTES_AFTER).unwrap_or(u64::MAX);
