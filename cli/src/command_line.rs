@@ -167,6 +167,7 @@ mod tests {
             "group reset-offsets g --topic a --topic b:0,1 --shift-by -10 --execute",
             "user list --user admin --password-file f",
             "user put alice --new-password-file - --mechanism scram-sha-512",
+            "user put alice --mechanism SCRAM-SHA-512 --mechanism SCRAM-SHA-256",
             "user delete alice",
             "acl list --topic orders --pattern match -o json",
             "acl add --allow-principal User:alice --operation Read --operation Describe --topic orders --prefixed",
