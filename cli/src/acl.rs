@@ -11,7 +11,7 @@ use streamhouse_client::admin::{
     AccessDecision, AclBinding, AclHost, AclOperation, AclPermission, KafkaPrincipal,
 };
 
-use self::selection::{AclResources, AclSelection};
+use self::selection::{AclResourcePatterns, AclResources, AclSelection};
 use crate::{
     command_error::{CommandError, CommandResult},
     context::CommandContext,
@@ -54,7 +54,7 @@ pub(crate) struct AddAclArgs {
     #[arg(long, value_name = "ADDRESS")]
     host: Vec<AclHost>,
     #[command(flatten)]
-    resources: AclResources,
+    resources: AclResourcePatterns,
 }
 
 /// Arguments of `acl explain`.
@@ -134,11 +134,6 @@ async fn explain(context: &CommandContext, args: &ExplainAclArgs) -> CommandResu
             "acl explain needs one resource: --topic, --group, --cluster or --transactional-id",
         ));
     };
-    if args.resources.is_prefixed() {
-        return Err(CommandError::usage(
-            "acl explain takes the name of one resource, without --prefixed",
-        ));
-    }
     let (admin, resource) = (context.admin(), (*resource_type, name.as_str()));
     let asked = admin.explain_access(&args.principal, args.host, args.operation, resource);
     let answer: AccessDecision = asked.await?;

@@ -214,6 +214,7 @@ mod tests {
             "acl add --allow-principal User:alice --operation Fly --topic orders",
             "acl list --topic orders --prefixed --pattern match",
             "acl explain User:alice --topic orders",
+            "acl explain User:alice Read --topic orders --prefixed",
             "bench produce --records 10 --duration 5s",
             "bench produce --rate 0",
             "topic list --timeout 0",
