@@ -70,11 +70,7 @@ pub async fn run(settings: &AgentSettings, options: &UserOptions, say: impl Fn(&
         upserts: upserts?,
         deletions: Vec::new(),
     };
-    if settings.dev {
-        // Before the first start there is none.
-        let made = std::fs::create_dir_all(&settings.data_dir);
-        made.with_context(|| format!("cannot create the data directory {}", settings.data_dir.display()))?;
-    }
+    assembly::make_data_dir(settings)?;
     let url = settings.metadata_url.expose();
     let store = metadata::connect(url, &assembly::connect_options(settings)).await?;
     let outcomes = store.alter_scram_credentials(&alteration).await?;
