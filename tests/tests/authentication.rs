@@ -4,7 +4,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
-use streamhouse_testkit::{AgentProcess, CliRunner, ProgramOutput};
+use streamhouse_testkit::{AgentProcess, CliRunner, ProgramOutput, built_binary};
 use streamhouse_tests::scripts::{finish_script, start_script};
 
 type TestResult = anyhow::Result<()>;
@@ -128,6 +128,55 @@ fn kafka_clients_authenticate_by_every_mechanism_and_see_what_they_may() -> Test
         "with a wrong password": by_mechanism(json!("_AUTHENTICATION")),
     });
     assert_eq!(finish_script(&mut clients, CLIENTS_LIMIT)?, expected);
+    agent.drain()?;
+    Ok(())
+}
+
+/// Runs the command line on a terminal; returns what it shows until it ends, or until that ends
+/// with `end`.
+fn show_on_a_terminal(arguments: &[&str], end: &str) -> anyhow::Result<String> {
+    let program = built_binary("streamhouse")?.display().to_string();
+    let arguments = [&[end, &program], arguments].concat();
+    let mut shown = start_script("tests/on_a_terminal.py", "streamhouse on a terminal", &arguments)?;
+    let shown = finish_script(&mut shown, LIMIT)?;
+    Ok(shown.as_str().unwrap_or_default().to_owned())
+}
+
+/// Names of users and principals may contain any character. In a pipe they stay as they are.
+#[test]
+fn no_name_controls_the_terminal() -> TestResult {
+    let folder = tempfile::TempDir::new()?;
+    let password = folder.path().join("admin.password").display().to_string();
+    let mut agent = start_with_first_user(folder.path(), &password)?;
+    let (cli, bootstrap) = (CliRunner::new(agent.bootstrap()), agent.bootstrap());
+    let admin = [
+        "--bootstrap",
+        &bootstrap,
+        "--user",
+        "admin",
+        "--password-file",
+        &password,
+    ];
+    let as_admin = |args: &str| {
+        let words = args.split(' ').map(|word| word.replace("NAME", "a\x1b[2Jb"));
+        let admin = admin.iter().map(ToString::to_string);
+        admin.chain(words).collect::<Vec<String>>()
+    };
+    cli.run(as_admin(
+        "acl add --allow-principal User:NAME --operation Read --topic orders",
+    ))?
+    .ensure_success()?;
+    let explain = as_admin("acl explain User:NAME Read --topic orders");
+    let piped = cli.run(&explain)?.ensure_success()?.stdout_text();
+    assert!(piped.contains("User:a\x1b[2Jb"), "{piped:?}");
+    for (arguments, end) in [(explain, "\n"), (as_admin("user put NAME"), ": ")] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let shown = show_on_a_terminal(&arguments, end)?;
+        assert!(
+            shown.contains("a\\x1b[2Jb") && !shown.contains('\x1b'),
+            "{shown:?}"
+        );
+    }
     agent.drain()?;
     Ok(())
 }
