@@ -146,7 +146,7 @@ install() {
   published
 }
 
-streamhouse_here() { timeout 60 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap localhost:50052 "$@"; }
+streamhouse_here() { streamhouse_by localhost:50052 "$@"; }
 
 # Ports of localhost lead to the cluster.
 published() {

@@ -75,7 +75,7 @@ explain_failure() {
       kubectl --namespace "$namespace" logs "$pod" --all-containers --prefix --tail=30
     done
   done
-  kubectl get streamhouseclusters,topics --all-namespaces -o yaml
+  kubectl get streamhouseclusters,topics,users --all-namespaces -o yaml
   kubectl --namespace "$OPERATOR_NAMESPACE" logs deployment/streamhouse-operator --tail=100
 } 2>&1
 

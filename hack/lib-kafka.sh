@@ -67,8 +67,8 @@ kafka_numbers_hold() {
     { in_sample logs "$KAFKA_NUMBERS" --container client --tail=20 >&2; fail "the producer that is a Kafka client fails: $produced"; }
   count=${BASH_REMATCH[1]}
   eventually 120 "the reading of $count numbers by a member that is a Kafka client" kafka_numbers_read "$count"
-  timeout 60 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap "$(of_listener .bootstrap)" consume "$KAFKA_NUMBERS" --from-beginning \
-    --exit-at-end --format '%p %o %v\n' >"$WORK/kafka-stored" || fail "streamhouse cannot consume what a Kafka client has produced"
+  streamhouse_by "$(of_listener .bootstrap)" consume "$KAFKA_NUMBERS" --from-beginning --exit-at-end --format '%p %o %v\n' \
+    >"$WORK/kafka-stored" || fail "streamhouse cannot consume what a Kafka client has produced"
   cmp <(cut -d' ' -f3 "$WORK/kafka-stored" | sort -n) <(seq 0 $((count - 1))) ||
     fail "what a Kafka client has produced is not stored once"
   sort -n -k1,1 -k2,2 "$WORK/kafka-stored" | awk '$1 == part && $3 <= last { exit 1 } { part = $1; last = $3 }' ||
@@ -77,6 +77,5 @@ kafka_numbers_hold() {
   note "Kafka clients: $count records stored once and in order, and read by a group ($(($(wc -l <"$WORK/kafka-member") - count)) of them again)"
   in_sample exec "$KAFKA_NUMBERS" --container member -- touch /told/end
   client_stop "$KAFKA_NUMBERS"
-  timeout 60 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap "$(of_listener .bootstrap)" topic delete "$KAFKA_NUMBERS" >/dev/null ||
-    fail "the topic $KAFKA_NUMBERS cannot be deleted"
+  delete_topics "$(of_listener .bootstrap)" "$KAFKA_NUMBERS"
 }

@@ -2,7 +2,15 @@
 # Listeners with an address for each agent, on a real cluster, for hack/kind-test.sh, which sources it. Clients of this machine reach the
 # nodes and no pod.
 #
-#   per_agent_listener AGENTS    adds the listener `nodes` and listeners for Kafka clients, uses them, and kills an agent
+#   per_agent_listener AGENTS         adds the listener `nodes` and listeners for Kafka clients, uses them, and kills an agent
+#   streamhouse_by BOOTSTRAP ARG...   runs the command line on this machine, for at most CLIENT_LIMIT seconds (60)
+#   delete_topics BOOTSTRAP TOPIC...  deletes topics by it
+
+streamhouse_by() { timeout "${CLIENT_LIMIT:-60}" "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap "$@"; }
+delete_topics() {
+  local topic
+  for topic in "${@:2}"; do streamhouse_by "$1" topic delete "$topic" >/dev/null || fail "the topic $topic cannot be deleted"; done
+}
 
 # of_listener FIELD [NAME]
 of_listener() { of_cluster "{.status.listeners[?(@.name==\"${2:-nodes}\")]$1}"; }
@@ -24,7 +32,7 @@ expected_addresses() {
 
 # The same as a client is told that asks at this address.
 told_addresses() {
-  timeout 20 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap "$1" cluster --output json 2>"$WORK/told" |
+  CLIENT_LIMIT=20 streamhouse_by "$1" cluster --output json 2>"$WORK/told" |
     python3 -c 'import json, sys; [print(agent["agent_id"], agent["grpc_address"]) for agent in json.load(sys.stdin)["agents"]]' | sort
 }
 
@@ -47,10 +55,10 @@ numbered() { seq "$1" "$2" | sed 's/.*/node-&:by a node &/'; }
 by_nodes() {
   local bootstrap
   bootstrap=$(of_listener .bootstrap)
-  numbered "$1" "$2" | timeout 60 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap "$bootstrap" produce shipments --key-separator : \
-    >"$WORK/produced" 2>&1 || { cat "$WORK/produced" >&2; fail "streamhouse cannot produce by $bootstrap"; }
-  timeout 60 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap "$bootstrap" consume shipments --from-beginning --exit-at-end --format '%k:%v\n' \
-    >"$WORK/consumed" || fail "streamhouse cannot consume by $bootstrap"
+  numbered "$1" "$2" | streamhouse_by "$bootstrap" produce shipments --key-separator : >"$WORK/produced" 2>&1 ||
+    { cat "$WORK/produced" >&2; fail "streamhouse cannot produce by $bootstrap"; }
+  streamhouse_by "$bootstrap" consume shipments --from-beginning --exit-at-end --format '%k:%v\n' >"$WORK/consumed" ||
+    fail "streamhouse cannot consume by $bootstrap"
   cmp <(grep '^node-' "$WORK/consumed" | sort) <(numbered 1 "$2" | sort) || fail "what was consumed by $bootstrap is not what was produced"
 }
 
@@ -111,7 +119,7 @@ kafka_addresses_are() {
 
 # kafka_clients AGENTS: inside and outside. The topics are deleted in the end, because others count them.
 kafka_clients() {
-  local begin=$SECONDS bootstrap topic
+  local begin=$SECONDS bootstrap
   eventually 120 "an address for each agent, as Kafka clients are told" kafka_addresses_are "$1"
   kafka_client_inside kafka-plain "$CLUSTER-kafka-bootstrap:9092"
   kafka_client_inside kafka-secure "$CLUSTER-kafka-tls-bootstrap:9093" -X security.protocol=ssl -X ssl.ca.location=/ca/ca.crt \
@@ -121,10 +129,7 @@ kafka_clients() {
   timeout 60 kcat -b "$bootstrap" -C -t kafka-outside -o beginning -e -q -f '%p %s\n' >"$WORK/kafka-outside" ||
     fail "kcat cannot consume by $bootstrap"
   kafka_records_are kafka-outside "$WORK/kafka-outside"
-  for topic in kafka-plain kafka-secure kafka-outside; do
-    timeout 60 "${CARGO_TARGET_DIR:-target}/release/streamhouse" --bootstrap "$(of_listener .bootstrap)" topic delete "$topic" >/dev/null ||
-      fail "the topic $topic cannot be deleted"
-  done
+  delete_topics "$(of_listener .bootstrap)" kafka-plain kafka-secure kafka-outside
   note "Kafka clients in pods, with and without TLS, and at $(paste -sd' ' "$WORK/kafka-brokers"), in $((SECONDS - begin)) s"
 }
 

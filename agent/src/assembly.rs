@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{background::run_background_tasks, listeners::AgentListeners, node::AgentNode};
 pub use self::{
-    data_dir::{DataDirInUseError, lock_data_dir},
+    data_dir::{DataDirInUseError, lock_data_dir, make_data_dir},
     settings::{connect_options, schema_window, store_settings},
 };
 use crate::{
@@ -94,12 +94,7 @@ impl Agent {
         traces: OptionalTracer,
     ) -> anyhow::Result<Self> {
         streamhouse_metadata::check_address(settings.metadata_url.expose()).context("metadata-url")?;
-        if settings.dev {
-            let made = std::fs::create_dir_all(&settings.data_dir);
-            made.with_context(|| {
-                format!("cannot create the data directory {}", settings.data_dir.display())
-            })?;
-        }
+        make_data_dir(&settings)?;
         let store = store::open_store(&store_settings(&settings))
             .await
             .context("the object store cannot be opened")?;

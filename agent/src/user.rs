@@ -1,20 +1,17 @@
 //! The command `user`: gives a user a password, directly in the metadata store. For the first user,
 //! before which no client can authenticate; further ones are managed with `streamhouse user`.
 
-use std::{io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use streamhouse_core::{
-    security::{KafkaPrincipal, ScramCredential, ScramMechanism},
+    security::{self, KafkaPrincipal, ScramCredential, ScramMechanism},
     settings::AgentSettings,
     time::{Entropy, system_entropy},
 };
 use streamhouse_metadata::{self as metadata, ScramAlteration, ScramAlterationOutcome, ScramCredentialRow};
 
 use crate::assembly;
-
-/// The longest password file that is read.
-const MAX_PASSWORD_BYTES: u64 = 16 << 10;
 
 /// Arguments of the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +70,7 @@ pub async fn run(settings: &AgentSettings, options: &UserOptions, say: impl Fn(&
         upserts: upserts?,
         deletions: Vec::new(),
     };
-    if settings.dev {
-        // Before the first start there is none.
-        let made = std::fs::create_dir_all(&settings.data_dir);
-        made.with_context(|| format!("cannot create the data directory {}", settings.data_dir.display()))?;
-    }
+    assembly::make_data_dir(settings)?;
     let url = settings.metadata_url.expose();
     let store = metadata::connect(url, &assembly::connect_options(settings)).await?;
     let outcomes = store.alter_scram_credentials(&alteration).await?;
@@ -106,23 +99,18 @@ fn derive(
 /// Reads the file without the line break at its end.
 fn read_password(options: &UserOptions) -> anyhow::Result<String> {
     let path = &options.password_file;
-    let mut text = String::new();
     let read = if path.as_os_str() == "-" {
-        std::io::stdin()
-            .take(MAX_PASSWORD_BYTES)
-            .read_to_string(&mut text)
+        security::read_password(std::io::stdin())
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_PASSWORD_BYTES).read_to_string(&mut text))
+        std::fs::File::open(path).and_then(security::read_password)
     };
-    read.with_context(|| format!("cannot read the password file {}", path.display()))?;
-    let password = text.strip_suffix('\n').unwrap_or(&text);
-    let password = password.strip_suffix('\r').unwrap_or(password);
+    let password = read.with_context(|| format!("cannot read the password file {}", path.display()))?;
     anyhow::ensure!(
         !password.is_empty(),
         "the password file {} is empty",
         path.display()
     );
-    Ok(password.to_owned())
+    Ok(password)
 }
 
 #[cfg(test)]
@@ -213,5 +201,8 @@ mod tests {
         std::fs::write(&file, "\n").unwrap();
         let refused = run(&settings, &options, |_| {}).await.unwrap_err();
         assert!(refused.to_string().contains("is empty"), "{refused}");
+        std::fs::write(&file, "x".repeat(security::MAX_PASSWORD_BYTES + 1)).unwrap();
+        let refused = run(&settings, &options, |_| {}).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("is longer than"), "{refused:#}");
     }
 }

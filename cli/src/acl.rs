@@ -11,11 +11,12 @@ use streamhouse_client::admin::{
     AccessDecision, AclBinding, AclHost, AclOperation, AclPermission, KafkaPrincipal,
 };
 
-use self::selection::{AclResources, AclSelection};
+use self::selection::{AclResourcePatterns, AclResources, AclSelection};
 use crate::{
     command_error::{CommandError, CommandResult},
     context::CommandContext,
     output::{TextTable, print_result},
+    terminal::escape_for_stdout,
 };
 
 /// Manage access control lists.
@@ -53,7 +54,7 @@ pub(crate) struct AddAclArgs {
     #[arg(long, value_name = "ADDRESS")]
     host: Vec<AclHost>,
     #[command(flatten)]
-    resources: AclResources,
+    resources: AclResourcePatterns,
 }
 
 /// Arguments of `acl explain`.
@@ -133,15 +134,12 @@ async fn explain(context: &CommandContext, args: &ExplainAclArgs) -> CommandResu
             "acl explain needs one resource: --topic, --group, --cluster or --transactional-id",
         ));
     };
-    if args.resources.is_prefixed() {
-        return Err(CommandError::usage(
-            "acl explain takes the name of one resource, without --prefixed",
-        ));
-    }
     let (admin, resource) = (context.admin(), (*resource_type, name.as_str()));
     let asked = admin.explain_access(&args.principal, args.host, args.operation, resource);
     let answer: AccessDecision = asked.await?;
-    print_result(context.format, &answer, || answer.decision.clone())
+    print_result(context.format, &answer, || {
+        escape_for_stdout(&answer.decision).into_owned()
+    })
 }
 
 impl AddAclArgs {

@@ -4,20 +4,19 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, IsTerminal as _, Read},
+    io::{self, IsTerminal as _},
     path::Path,
 };
 
 use console::Term;
 use streamhouse_client::ClientCredentials;
+use streamhouse_core::security::read_password;
 
 use crate::{
     command_error::{CommandError, CommandResult},
+    terminal::escape_for_stderr,
     values,
 };
-
-/// The longest password that is read.
-const MAX_PASSWORD_BYTES: u64 = 16 << 10;
 
 /// The value of the variable `STREAMHOUSE_PASSWORD`, which no debug output shows.
 #[derive(Clone, Default)]
@@ -42,7 +41,7 @@ impl fmt::Debug for PasswordVariable {
 /// Returns the credentials of `--user`; `None` without one.
 ///
 /// # Errors
-/// Fails if there is a user without a password, or the file cannot be read.
+/// Fails if there is a user without a password, or the password cannot be read.
 pub(crate) fn own_credentials(
     user: Option<&str>,
     password_file: Option<&Path>,
@@ -60,7 +59,8 @@ pub(crate) fn own_credentials(
     }
     let password = match file {
         Some(path) => read_file("--password-file", path)?,
-        None => without_line_break(&variable.0).to_owned(),
+        None => read_password(variable.0.as_bytes())
+            .map_err(|error| CommandError::usage(format!("{}: {error}", PasswordVariable::NAME)))?,
     };
     if password.is_empty() {
         return Err(CommandError::usage(format!(
@@ -80,7 +80,7 @@ pub(crate) fn new_password(user: &str, file: Option<&Path>) -> CommandResult<Str
     let password = match file {
         Some(path) if path.as_os_str() != "-" => read_file("--new-password-file", path)?,
         None if io::stdin().is_terminal() => ask_twice(user)?,
-        _ => read_limited(io::stdin())
+        _ => read_password(io::stdin())
             .map_err(|error| CommandError::failed(format!("cannot read the password from stdin: {error}")))?,
     };
     if password.is_empty() {
@@ -95,7 +95,7 @@ fn ask_twice(user: &str) -> CommandResult<String> {
         terminal.write_str(&prompt)?;
         terminal.read_secure_line()
     };
-    let first = ask(format!("New password of {}: ", console::strip_ansi_codes(user)))?;
+    let first = ask(format!("New password of {}: ", escape_for_stderr(user)))?;
     if ask("Again: ".to_owned())? != first {
         return Err(CommandError::usage("the passwords differ"));
     }
@@ -103,24 +103,14 @@ fn ask_twice(user: &str) -> CommandResult<String> {
 }
 
 fn read_file(option: &str, path: &Path) -> CommandResult<String> {
-    let read = File::open(path).and_then(read_limited);
+    let read = File::open(path).and_then(read_password);
     read.map_err(|error| CommandError::usage(format!("cannot read {option} {}: {error}", path.display())))
-}
-
-fn read_limited(source: impl Read) -> io::Result<String> {
-    let mut text = String::new();
-    source.take(MAX_PASSWORD_BYTES).read_to_string(&mut text)?;
-    Ok(without_line_break(&text).to_owned())
-}
-
-/// Returns a password without the line break that editors and `echo` put at its end.
-fn without_line_break(text: &str) -> &str {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    text.strip_suffix('\r').unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use streamhouse_core::security::MAX_PASSWORD_BYTES;
+
     use super::*;
 
     #[test]
@@ -142,6 +132,25 @@ mod tests {
         let credentials = own_credentials(Some("alice"), None, &variable).unwrap();
         assert_eq!(credentials, Some(ClientCredentials::new("alice", "hunter2")));
         assert!(!format!("{variable:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_password_that_is_too_long_is_refused_and_not_cut() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("password");
+        let long = "x".repeat(MAX_PASSWORD_BYTES + 1);
+        std::fs::write(&path, &long).unwrap();
+        let variable = PasswordVariable::new(long);
+        for error in [
+            own_credentials(Some("alice"), Some(&path), &PasswordVariable::default()).unwrap_err(),
+            own_credentials(Some("alice"), None, &variable).unwrap_err(),
+            new_password("bob", Some(&path)).unwrap_err(),
+        ] {
+            assert!(
+                matches!(&error, CommandError::Usage(message) if message.contains("is longer than")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

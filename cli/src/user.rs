@@ -28,7 +28,7 @@ pub(crate) enum UserCommand {
         new_password_file: Option<PathBuf>,
         /// Mechanism by which the user can authenticate, besides PLAIN; repeat for several
         /// (default: all)
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, ignore_case = true)]
         mechanism: Vec<MechanismChoice>,
     },
     /// Delete a user; its ACLs stay
@@ -42,10 +42,10 @@ pub(crate) enum UserCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MechanismChoice {
     /// SCRAM-SHA-256
-    #[value(name = "scram-sha-256")]
+    #[value(name = "SCRAM-SHA-256")]
     Sha256,
     /// SCRAM-SHA-512
-    #[value(name = "scram-sha-512")]
+    #[value(name = "SCRAM-SHA-512")]
     Sha512,
 }
 
@@ -71,11 +71,7 @@ pub(crate) async fn run(context: &CommandContext, command: UserCommand) -> Comma
             mechanism,
         } => {
             let password = password::new_password(&name, new_password_file.as_deref())?;
-            let mut mechanisms: Vec<ScramMechanism> = mechanism.into_iter().map(Into::into).collect();
-            mechanisms.dedup();
-            if mechanisms.is_empty() {
-                mechanisms = ScramMechanism::ALL.to_vec();
-            }
+            let mechanisms = selected_mechanisms(&mechanism);
             context.admin().put_user(&name, &password, &mechanisms).await?;
             print_result(context.format, &json!({ "stored": true, "user": name }), || {
                 format!("stored user {}", escape_for_stdout(&name))
@@ -90,6 +86,14 @@ pub(crate) async fn run(context: &CommandContext, command: UserCommand) -> Comma
     }
 }
 
+/// Returns each mechanism that was given, once; all without one.
+fn selected_mechanisms(given: &[MechanismChoice]) -> Vec<ScramMechanism> {
+    let given: Vec<ScramMechanism> = given.iter().copied().map(Into::into).collect();
+    let all = ScramMechanism::ALL.into_iter();
+    all.filter(|mechanism| given.is_empty() || given.contains(mechanism))
+        .collect()
+}
+
 fn render_users(users: &[UserListing]) -> TextTable {
     let mut table = TextTable::new(["USER", "MECHANISMS"]);
     for user in users {
@@ -100,4 +104,18 @@ fn render_users(users: &[UserListing]) -> TextTable {
         table.add_row([user.name.clone(), names.collect::<Vec<_>>().join(", ")]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mechanism_is_stored_once() {
+        use MechanismChoice::{Sha256, Sha512};
+        let all = ScramMechanism::ALL.to_vec();
+        assert_eq!(selected_mechanisms(&[]), all);
+        assert_eq!(selected_mechanisms(&[Sha512]), [ScramMechanism::Sha512]);
+        assert_eq!(selected_mechanisms(&[Sha512, Sha256, Sha512]), all);
+    }
 }

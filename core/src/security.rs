@@ -1,5 +1,6 @@
 //! Authentication, access control and quotas as rules without input or output: what a credential
-//! proves, what a principal may do, and how long a client is throttled.
+//! proves, what a principal may do, and how long a client is throttled. Only [`read_password`]
+//! reads.
 //!
 //! Listeners call it with what a client sent, the metadata store keeps its types, and the agent's
 //! snapshot holds an [`AclAuthorizer`] and [`ClientQuotas`]. Nothing here reads a clock or a source
@@ -7,6 +8,7 @@
 
 mod acl;
 mod authorizer;
+mod password;
 mod plain;
 mod principal;
 mod quota;
@@ -17,6 +19,7 @@ pub use acl::{
     AclResourceType, CLUSTER_RESOURCE_NAME, WILDCARD_RESOURCE_NAME,
 };
 pub use authorizer::{AclAuthorizer, AclDecision};
+pub use password::{MAX_PASSWORD_BYTES, read_password};
 pub use plain::{PlainError, PlainMessage};
 pub use principal::{KafkaPrincipal, PrincipalError};
 pub use quota::{

@@ -190,10 +190,8 @@ fn ten_thousand_decisions_are_those_of_kafkas_authorizer() {
     std::fs::write(&file, &cases.lines).unwrap();
     let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/AclOracle.java");
     let command = KafkaProgram::Source(&oracle).command().unwrap();
-    let mut process = command.name("AclOracle").arg(&file).start().unwrap();
-    let status = process.wait(TIMEOUT).unwrap();
-    assert!(status.success(), "{}", process.log_tail());
-    let printed = process.stdout();
+    let output = command.name("AclOracle").arg(&file).run(TIMEOUT).unwrap();
+    let printed = output.ensure_success().unwrap().stdout_text();
     let expected: Vec<&str> = printed.lines().collect();
     assert_eq!(
         (expected.len(), cases.answers.len()),

@@ -68,7 +68,8 @@ type UnitFeatures = BTreeMap<RegistryUnit, BTreeSet<FeatureSet>>;
 /// Fails if one of the commands would compile a package with other features than the workspace, or
 /// a choice of tests something that the build of the workspace has not compiled.
 pub(crate) fn check(root: &Path, tests: &[&[&str]]) -> anyhow::Result<()> {
-    let whole = units(root, WHOLE)?;
+    let graph = unit_graph(root, "build", WHOLE)?;
+    let whole = read(&graph)?;
     let mut differences = 0;
     for choice in CHOICES {
         for (unit, feature) in differing(&whole, &units(root, choice)?) {
@@ -92,16 +93,15 @@ pub(crate) fn check(root: &Path, tests: &[&[&str]]) -> anyhow::Result<()> {
         "    {} commands compile each dependency as the workspace does",
         CHOICES.len()
     );
-    check_tests(root, tests)
+    check_tests(root, &compiled(&graph)?, tests)
 }
 
 /// Fails if a stage of the test command would compile something that the stage `build` has compiled
-/// with other features.
-fn check_tests(root: &Path, choices: &[&[&str]]) -> anyhow::Result<()> {
-    let built = compiled(&unit_graph(root, "build", WHOLE)?)?;
+/// with other features. `built` is what that stage compiles.
+fn check_tests(root: &Path, built: &BTreeSet<String>, choices: &[&[&str]]) -> anyhow::Result<()> {
     for tests in choices {
         let tested = compiled(&unit_graph(root, "test", tests)?)?;
-        let again: Vec<&String> = tested.difference(&built).collect();
+        let again: Vec<&String> = tested.difference(built).collect();
         anyhow::ensure!(
             again.is_empty(),
             "cargo test {} would compile again: {again:#?}",

@@ -4,9 +4,7 @@ use clap::{Args, ValueEnum};
 use streamhouse_client::admin::{
     AclFilter, AclOperation, AclPatternFilter, AclPatternType, AclResourceType, KafkaPrincipal,
 };
-
-/// The only name of the cluster as a resource.
-const CLUSTER_NAME: &str = "kafka-cluster";
+use streamhouse_core::security::CLUSTER_RESOURCE_NAME;
 
 /// Options that name resources.
 #[derive(Debug, Args)]
@@ -23,6 +21,13 @@ pub(crate) struct AclResources {
     /// The cluster itself
     #[arg(long)]
     cluster: bool,
+}
+
+/// Options that name resources, or prefixes of their names.
+#[derive(Debug, Args)]
+pub(crate) struct AclResourcePatterns {
+    #[command(flatten)]
+    resources: AclResources,
     /// Names are prefixes: all resources whose names begin with them
     #[arg(long)]
     prefixed: bool,
@@ -47,7 +52,7 @@ pub(crate) struct AclSelection {
     #[arg(long)]
     operation: Option<AclOperation>,
     #[command(flatten)]
-    resources: AclResources,
+    resources: AclResourcePatterns,
     /// How the names of resources are compared (default: literal, or prefixed with --prefixed)
     #[arg(long, value_enum, conflicts_with = "prefixed")]
     pattern: Option<PatternChoice>,
@@ -64,14 +69,16 @@ impl AclResources {
         all.extend(of(AclResourceType::Group, &self.group));
         all.extend(of(AclResourceType::TransactionalId, &self.transactional_id));
         if self.cluster {
-            all.push((AclResourceType::Cluster, CLUSTER_NAME.to_owned()));
+            all.push((AclResourceType::Cluster, CLUSTER_RESOURCE_NAME.to_owned()));
         }
         all
     }
+}
 
-    /// Returns whether names are prefixes.
-    pub(super) fn is_prefixed(&self) -> bool {
-        self.prefixed
+impl AclResourcePatterns {
+    /// Returns the resources, or the prefixes, with their types.
+    pub(super) fn named(&self) -> Vec<(AclResourceType, String)> {
+        self.resources.named()
     }
 
     /// Returns what names stand for.

@@ -4,10 +4,10 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::password::MAX_PASSWORD_BYTES;
+
 /// The longest user name in bytes.
 const MAX_USER_LEN: usize = 1024;
-/// The longest password in bytes; tokens of identity providers are long.
-const MAX_PASSWORD_LEN: usize = 16 << 10;
 
 /// What a client sends to authenticate: a claim, until the password is checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl<'a> PlainMessage<'a> {
         if password.is_empty() {
             return Err(PlainError::EmptyPassword);
         }
-        if user.len() > MAX_USER_LEN || password.len() > MAX_PASSWORD_LEN {
+        if user.len() > MAX_USER_LEN || password.len() > MAX_PASSWORD_BYTES {
             return Err(PlainError::TooLong);
         }
         if !authorization_id.is_empty() && authorization_id != user {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused() {
-        let long = "x".repeat(MAX_PASSWORD_LEN + 1);
+        let long = "x".repeat(MAX_PASSWORD_BYTES + 1);
         for (message, error) in [
             ("", PlainError::Malformed),
             ("alice\0secret", PlainError::Malformed),

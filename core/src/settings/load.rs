@@ -29,8 +29,11 @@ pub enum AgentInvocation {
 pub struct SettingsError(String);
 
 /// Variables with the agent's prefix that belong to the client, to tests or to scripts.
-const NON_AGENT_VARIABLES: [&str; 4] = [
+const NON_AGENT_VARIABLES: [&str; 7] = [
     "STREAMHOUSE_BOOTSTRAP",
+    "STREAMHOUSE_USER",
+    "STREAMHOUSE_PASSWORD",
+    "STREAMHOUSE_PASSWORD_FILE",
     "STREAMHOUSE_CACHE",
     "STREAMHOUSE_PYTHON",
     "STREAMHOUSE_MINIO",
@@ -384,6 +387,9 @@ mod tests {
     fn foreign_variables_are_left_alone() {
         let foreign = [
             ("STREAMHOUSE_BOOTSTRAP", "x"),
+            ("STREAMHOUSE_USER", "x"),
+            ("STREAMHOUSE_PASSWORD", "x"),
+            ("STREAMHOUSE_PASSWORD_FILE", "x"),
             ("STREAMHOUSE_CLIENT_TLS_CA", "x"),
             ("PATH", "/bin"),
         ];
