@@ -146,5 +146,5 @@ async fn rivals_that_are_created_at_once_under_two_operators_end_with_one_owner_
         })
         .await;
     }
-    world.until_rest(&operators[0]).await;
+    world.until_rest(&[&operators[0], &operators[1]]).await;
 }

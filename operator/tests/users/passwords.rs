@@ -36,7 +36,7 @@ async fn a_given_password_is_used_and_a_changed_one_replaces_it() {
     world
         .until_events_are("alice", &["SecretMissing", "Created", "CredentialsUpdated"])
         .await;
-    world.until_rest(&operator).await;
+    world.until_rest(&[&operator]).await;
 
     // Without the password, the user keeps the last one.
     world
@@ -68,7 +68,7 @@ async fn a_generated_password_stays_until_its_secret_is_deleted() {
     let rows = world.rows("alice").await.unwrap();
     // Another operator generates no other one.
     let operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
-    world.until_rest(&operator).await;
+    world.until_rest(&[&operator]).await;
     assert_eq!(world.secret("alice-client").await.unwrap(), first);
     assert_eq!(world.rows("alice").await.unwrap(), rows);
 
