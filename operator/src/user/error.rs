@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use streamhouse_metadata as metadata;
 
+use super::owner::UserOwner;
 use crate::{conditions::ConditionStatus, crd::ConditionReason};
 
 /// Timeout of one call to the API server.
@@ -77,6 +78,7 @@ impl From<metadata::Error> for UserError {
             metadata::Error::InvalidSecurityChange(message) | metadata::Error::SecurityLimit(message) => {
                 Self::Problem(UserProblem::invalid_spec(message))
             }
+            metadata::Error::OwnerConflict { what, owner } => Self::Problem(ownership_problem(&what, &owner)),
             other => Self::Store(other),
         }
     }
@@ -89,6 +91,19 @@ impl From<kube::Error> for UserError {
             other => Self::Api(other.to_string()),
         }
     }
+}
+
+/// The user or the quota is managed by this owner, or was made by hand if the owner is empty.
+fn ownership_problem(what: &str, owner: &str) -> UserProblem {
+    if owner.is_empty() {
+        let message = format!(
+            "{what} was made by hand and spec.adopt is Never: set it to IfExists to manage the user, or choose another name"
+        );
+        return UserProblem::new(ConditionReason::AlreadyExists, message);
+    }
+    let other = UserOwner::parse(owner).map_or_else(|| owner.to_owned(), |other| other.to_string());
+    let message = format!("{what} is managed by {other}: delete one of the two Users");
+    UserProblem::new(ConditionReason::OwnershipConflict, message)
 }
 
 /// Limits the duration of a call to the API server.

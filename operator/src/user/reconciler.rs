@@ -254,16 +254,19 @@ impl UserReconciler {
             (UserDeletionPlan::Nothing, _) => return Err(UserError::Gone),
             (UserDeletionPlan::Keep(reason), _) => {
                 let message = format!("user {name} is kept: {reason}");
-                UserEvent::normal(ConditionReason::Retained, message)
+                Some(UserEvent::normal(ConditionReason::Retained, message))
             }
             (UserDeletionPlan::Delete, Some(store)) => {
                 self.count_call("delete_user");
-                store.delete_user(&UserOwner::of(user).key()).await?;
-                UserEvent::normal(ConditionReason::Deleted, format!("user {name} was deleted"))
+                let deleted = store.delete_user(&UserOwner::of(user).key()).await?;
+                let message = format!("user {name} was deleted");
+                deleted.then(|| UserEvent::normal(ConditionReason::Deleted, message))
             }
         };
         finalize::set_finalizer(&self.context, user, false).await?;
-        self.publish(user, event).await;
+        if let Some(event) = event {
+            self.publish(user, event).await;
+        }
         // Fails only without a receiver.
         let _ = self.released.send(());
         Err(UserError::Gone)
