@@ -6,7 +6,7 @@ use serde_json::json;
 use streamhouse_metadata::AclRow;
 use streamhouse_operator::metadata_stores::StoreAccess;
 
-use crate::environment::{UserTestEnvironment, has_finalizer, message};
+use crate::environment::{UserTestEnvironment, eventually, has_finalizer, message};
 
 fn acl(name: &str) -> AclRow {
     AclRow {
@@ -111,4 +111,21 @@ async fn in_a_namespace_that_ends_a_user_is_let_go() {
     world.delete("alice").await;
     world.until_gone("alice").await;
     assert!(world.rows("alice").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_is_gone_is_no_longer_counted() {
+    let world = UserTestEnvironment::new("counted").await;
+    let operator = world.start_operator();
+    let acl = json!({ "resource": { "type": "topic", "name": "orders" }, "operations": ["ClusterAction"] });
+    world
+        .apply("alice", json!({ "authorization": { "acls": [acl] } }))
+        .await;
+    let user = world.until_ready_is("alice", "False", "InvalidSpec").await;
+    assert!(!has_finalizer(&user));
+    let count = || operator.sum("streamhouse_operator_resources");
+    eventually("the count of the User", async || count() == 1.0).await;
+    world.delete("alice").await;
+    eventually("the count without it", async || count() == 0.0).await;
+    assert_eq!(operator.sum("streamhouse_operator_resources_failing"), 0.0);
 }
