@@ -223,22 +223,17 @@ impl UserReconciler {
             return Err(UserError::Gone);
         }
         let access = cluster_access(&self.context, user).await?;
-        let (store, around, why) = match access {
-            UserClusterAccess::Open(store, _) => {
-                let namespace = user.metadata.namespace.as_deref().unwrap_or_default();
-                let around = match is_namespace_terminating(&self.context, namespace).await? {
-                    true => UserSurroundings::NamespaceTerminating,
-                    false => UserSurroundings::Present,
-                };
-                (Some(store), around, String::new())
-            }
-            UserClusterAccess::Unavailable { problem, is_gone, .. } => {
-                let around = match is_gone {
-                    true => UserSurroundings::ClusterDeleting,
-                    false => UserSurroundings::Present,
-                };
-                (None, around, problem.message)
-            }
+        let (store, is_gone, why) = match access {
+            UserClusterAccess::Open(store, _) => (Some(store), false, String::new()),
+            UserClusterAccess::Unavailable { problem, is_gone, .. } => (None, is_gone, problem.message),
+        };
+        let namespace = user.metadata.namespace.as_deref().unwrap_or_default();
+        let around = if is_gone {
+            UserSurroundings::ClusterDeleting
+        } else if is_namespace_terminating(&self.context, namespace).await? {
+            UserSurroundings::NamespaceTerminating
+        } else {
+            UserSurroundings::Present
         };
         let name = user.user_name();
         let event = match (plan_deletion(user, around, store.is_some()), store) {
@@ -259,6 +254,8 @@ impl UserReconciler {
             (UserDeletionPlan::Delete, Some(store)) => {
                 self.count_call("delete_user");
                 let deleted = store.delete_user(&UserOwner::of(user).key()).await?;
+                // Fails only without a receiver.
+                let _ = self.released.send(());
                 let message = format!("user {name} was deleted");
                 deleted.then(|| UserEvent::normal(ConditionReason::Deleted, message))
             }
@@ -267,8 +264,6 @@ impl UserReconciler {
         if let Some(event) = event {
             self.publish(user, event).await;
         }
-        // Fails only without a receiver.
-        let _ = self.released.send(());
         Err(UserError::Gone)
     }
 

@@ -114,6 +114,22 @@ async fn in_a_namespace_that_ends_a_user_is_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_a_namespace_that_ends_a_user_is_let_go_without_the_metadata_store() {
+    let world = UserTestEnvironment::new("closed").await;
+    let operator = world.start_operator();
+    world.apply("alice", json!({})).await;
+    world.until_ready("alice").await;
+    let closed = StoreAccess::Closed("PostgreSQL does not answer".to_owned());
+    operator.context.stores.publish(&world.key(), closed);
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let how = DeleteParams::default();
+    namespaces.delete(&world.namespace, &how).await.unwrap();
+    world.delete("alice").await;
+    world.until_gone("alice").await;
+    assert!(world.rows("alice").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_is_gone_is_no_longer_counted() {
     let world = UserTestEnvironment::new("counted").await;
     let operator = world.start_operator();
