@@ -114,8 +114,8 @@ pub(super) async fn set_finalizer(
         };
         let patched = with_timeout(async {
             match users.patch(name, &how, &patch).await {
-                Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
-                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(true),
+                // The next attempt finds the change, or that the resource is gone.
+                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
                 other => other.map(|_| true),
             }
         });
