@@ -2,11 +2,11 @@
 //! then writes its Secret. Every step is idempotent, and the process may end between any two: the
 //! next reconciliation does the rest. At rest nothing is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
 
 use kube::Api;
 use streamhouse_metadata::{
-    ClientQuotaRow, Error, MetadataStore, ScramCredentialId, ScramCredentialRow, UnownedRows, UserRows,
+    AclRow, ClientQuotaRow, Error, MetadataStore, ScramCredentialRow, UnownedRows, UserRows,
 };
 
 use super::{
@@ -74,13 +74,14 @@ pub(super) struct UserApplication<'a> {
     pub(super) verified: &'a VerifiedCredentials,
 }
 
-/// The password of a user and the Secret for clients.
-struct PasswordSource {
+/// How a user authenticates, with its password and the Secret for clients.
+struct PasswordSource<'a> {
+    scram: &'a DesiredScram,
     password: String,
     secret: ObservedSecret,
 }
 
-impl UserApplication<'_> {
+impl<'a> UserApplication<'a> {
     /// Applies the User. `stored` are the rows that it owns, `None` if it owns no user yet.
     pub(super) async fn apply(&self, stored: Option<UserRows>) -> Result<UserChanges, UserError> {
         // Before the claim: a User whose Secret cannot be written does not occupy the name.
@@ -96,7 +97,7 @@ impl UserApplication<'_> {
 
     /// Claims the name together with all rows. A new user has a password before it is told to
     /// clients.
-    async fn create(&self, source: Option<&PasswordSource>) -> Result<UserChanges, UserError> {
+    async fn create(&self, source: Option<&PasswordSource<'_>>) -> Result<UserChanges, UserError> {
         let none = UserRows {
             user_name: self.desired.name.clone(),
             credentials: Vec::new(),
@@ -129,7 +130,7 @@ impl UserApplication<'_> {
     async fn update(
         &self,
         stored: &UserRows,
-        source: Option<&PasswordSource>,
+        source: Option<&PasswordSource<'_>>,
     ) -> Result<UserChanges, UserError> {
         self.hold().await?;
         let wanted = self.rows(source, stored).await?;
@@ -161,7 +162,7 @@ impl UserApplication<'_> {
         self.store
     }
 
-    async fn password(&self, scram: &DesiredScram) -> Result<PasswordSource, UserError> {
+    async fn password(&self, scram: &'a DesiredScram) -> Result<PasswordSource<'a>, UserError> {
         let secret = read_client_secret(self.context, self.user, &scram.secret_name).await?;
         let password = match &scram.password {
             Some((name, key)) => read_password(self.context, self.user, name, key).await?,
@@ -169,7 +170,11 @@ impl UserApplication<'_> {
                 .password()
                 .unwrap_or_else(|| generate_password(&*self.context.entropy)),
         };
-        Ok(PasswordSource { password, secret })
+        Ok(PasswordSource {
+            scram,
+            password,
+            secret,
+        })
     }
 
     /// Writes the rows of a User that owns none yet, and returns whether they replace rows that were
@@ -228,11 +233,15 @@ impl UserApplication<'_> {
     }
 
     /// Returns the rows that the User should own.
-    async fn rows(&self, source: Option<&PasswordSource>, stored: &UserRows) -> Result<UserRows, UserError> {
+    async fn rows(
+        &self,
+        source: Option<&PasswordSource<'_>>,
+        stored: &UserRows,
+    ) -> Result<UserRows, UserError> {
         let desired = self.desired;
-        let credentials = match (&desired.scram, source) {
-            (Some(scram), Some(source)) => self.credentials(scram, source, stored).await?,
-            _ => Vec::new(),
+        let credentials = match source {
+            Some(source) => self.credentials(source, stored).await?,
+            None => Vec::new(),
         };
         Ok(UserRows {
             user_name: desired.name.clone(),
@@ -244,25 +253,23 @@ impl UserApplication<'_> {
 
     async fn credentials(
         &self,
-        scram: &DesiredScram,
-        source: &PasswordSource,
+        source: &PasswordSource<'_>,
         stored: &UserRows,
     ) -> Result<Vec<ScramCredentialRow>, UserError> {
         let (uid, password) = (self.user.resource_uid(), source.password.as_str());
         let mechanisms = stored.credentials.iter().map(|row| row.mechanism.as_str());
-        let wanted = scram.mechanisms.iter().map(|mechanism| mechanism.name());
+        let wanted = source.scram.mechanisms.iter().map(|mechanism| mechanism.name());
         if mechanisms.eq(wanted) && self.verified.are_known(uid, password, &stored.credentials) {
             return Ok(stored.credentials.clone());
         }
         let rows = credentials_of(
             self.desired.name.clone(),
             source.password.clone(),
-            scram.mechanisms.clone(),
+            source.scram.mechanisms.clone(),
             stored.credentials.clone(),
             self.context.entropy.clone(),
         )
-        .await
-        .map_err(UserProblem::invalid_spec)?;
+        .await?;
         self.verified.remember(uid, password, &rows);
         Ok(rows)
     }
@@ -273,11 +280,8 @@ impl UserApplication<'_> {
         Ok(())
     }
 
-    async fn write_secret(&self, source: &PasswordSource) -> Result<bool, UserError> {
-        let Some(scram) = &self.desired.scram else {
-            return Ok(false);
-        };
-        let mechanisms = scram.mechanisms.iter().map(|mechanism| mechanism.name());
+    async fn write_secret(&self, source: &PasswordSource<'_>) -> Result<bool, UserError> {
+        let mechanisms = source.scram.mechanisms.iter().map(|mechanism| mechanism.name());
         let access = ClientAccess {
             user_name: self.desired.name.clone(),
             password: source.password.clone(),
@@ -288,7 +292,7 @@ impl UserApplication<'_> {
         write_client_secret(
             self.context,
             self.user,
-            &scram.secret_name,
+            &source.scram.secret_name,
             &content,
             &source.secret,
         )
@@ -296,21 +300,20 @@ impl UserApplication<'_> {
     }
 }
 
-/// Notes what has to change for the stored rows to be the wanted ones.
+/// Notes what has to change for the stored rows to be the wanted ones. Both have each row once, and
+/// the credentials of one user.
 pub(super) fn compare_rows(stored: &UserRows, wanted: &UserRows, changes: &mut UserChanges) {
-    let credentials = |rows: &UserRows| -> BTreeMap<ScramCredentialId, ScramCredentialRow> {
-        let rows = rows.credentials.iter();
-        rows.map(|row| (row.id(), row.clone())).collect()
-    };
-    let quotas = |rows: &UserRows| -> Vec<ClientQuotaRow> {
-        let mut quotas = rows.quotas.clone();
-        quotas.sort_by(|a, b| a.id.cmp(&b.id));
-        quotas
-    };
-    let acls = |rows: &UserRows| rows.acls.iter().cloned().collect::<BTreeSet<_>>();
-    changes.credentials = credentials(stored) != credentials(wanted);
-    changes.acls = acls(stored) != acls(wanted);
-    changes.quotas = quotas(stored) != quotas(wanted);
+    fn sorted<T>(rows: &[T], order: impl Fn(&T, &T) -> Ordering) -> Vec<&T> {
+        let mut rows: Vec<&T> = rows.iter().collect();
+        rows.sort_by(|a, b| order(a, b));
+        rows
+    }
+    let credentials = |rows| sorted(rows, |a: &ScramCredentialRow, b| a.mechanism.cmp(&b.mechanism));
+    let acls = |rows| sorted(rows, AclRow::cmp);
+    let quotas = |rows| sorted(rows, |a: &ClientQuotaRow, b| a.id.cmp(&b.id));
+    changes.credentials = credentials(&stored.credentials) != credentials(&wanted.credentials);
+    changes.acls = acls(&stored.acls) != acls(&wanted.acls);
+    changes.quotas = quotas(&stored.quotas) != quotas(&wanted.quotas);
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub(super) enum UserError {
     /// The API server rejected the request or did not answer.
     #[error("the API server: {0}")]
     Api(String),
+    /// A bug of the operator.
+    #[error("a bug of the operator: {0}")]
+    Internal(&'static str),
     /// The resource was deleted, or another one has its name, so no status can be written.
     #[error("the resource was deleted")]
     Gone,
@@ -57,7 +60,7 @@ impl UserError {
                 let problem = UserProblem::new(ConditionReason::ClusterNotReady, error.to_string());
                 Some((ConditionStatus::Unknown, problem))
             }
-            Self::Api(_) => {
+            Self::Api(_) | Self::Internal(_) => {
                 let problem = UserProblem::new(ConditionReason::InternalError, self.to_string());
                 Some((ConditionStatus::False, problem))
             }
