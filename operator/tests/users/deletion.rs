@@ -48,6 +48,7 @@ async fn a_retained_user_goes_at_once_and_its_rows_stay_until_it_comes_back() {
     });
     world.apply("alice", spec.clone()).await;
     assert!(!has_finalizer(&world.until_ready("alice").await));
+    let earlier = world.owned("alice").await.unwrap().0;
     world.delete("alice").await;
     assert_eq!(world.get("alice").await, None);
     assert!(world.accepts("alice", "same").await);
@@ -58,8 +59,10 @@ async fn a_retained_user_goes_at_once_and_its_rows_stay_until_it_comes_back() {
         .await
         .unwrap();
     world.apply("alice", spec).await;
-    world.until_ready("alice").await;
+    let user = world.until_ready("alice").await;
     assert!(world.accepts("alice", "same").await);
+    let (owner, uid) = (world.owned("alice").await.unwrap().0, user.metadata.uid.unwrap());
+    assert!(owner.ends_with(&uid) && owner != earlier, "{owner}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
