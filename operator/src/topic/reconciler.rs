@@ -10,7 +10,7 @@ use streamhouse_metadata::TopicsOverview;
 use super::{
     apply::apply_plan,
     error::TopicError,
-    finalize::{self, DeletionPlan, OwnerState, TopicHeirs, TopicRemoval, plan_deletion},
+    finalize::{DeletionPlan, OwnerState, TopicHeirs, TopicRemoval, plan_deletion},
     metered_store::MeteredStore,
     pending_events::{self, PendingEvent},
     plan::{ObservedTopic, plan_changes},
@@ -24,6 +24,7 @@ use crate::{
     context::OperatorContext,
     crd::{ConditionReason, Topic},
     events::EventPublisher,
+    finalizer::{has_finalizer, set_finalizer},
     metrics::ReconcileOutcome,
 };
 
@@ -174,7 +175,7 @@ impl TopicReconciler<'_> {
             ),
             MetadataAccess::Unavailable { problem, .. } => (None, None, problem.message.as_str()),
         };
-        let held = finalize::has_finalizer(&topic);
+        let held = has_finalizer(&topic.metadata);
         let around = match self.owner_state {
             Ok(around) => *around,
             Err(_) if !held => OwnerState::Present,
@@ -199,7 +200,8 @@ impl TopicReconciler<'_> {
         if !held {
             return Ok(done(Vec::new()));
         }
-        finalize::set_finalizer(self.context, &topic, false).await?;
+        let released = set_finalizer(self.context, &*topic, false).await;
+        released.map_err(TopicError::of_finalizer)?;
         handled.gone = true;
         Ok(done(match removal.retained {
             Some(why) => vec![PendingEvent::normal(

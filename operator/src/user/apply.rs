@@ -1,10 +1,9 @@
-//! Applies a User: claims its name in the metadata store with all its rows, then sets the finalizer,
+//! Applies a User: claims its name in the metadata store with all rows, then sets the finalizer,
 //! then writes its Secret. Every step is idempotent, and the process may end between any two: the
 //! next reconciliation does the rest. At rest nothing is written.
 
 use std::cmp::Ordering;
 
-use kube::Api;
 use streamhouse_metadata::{
     AclRow, ClientQuotaRow, Error, MetadataStore, ScramCredentialRow, UnownedRows, UserRows,
 };
@@ -13,14 +12,15 @@ use super::{
     client_files::{ClientAccess, ClientAddress, client_files, client_mechanism},
     client_secret::{ObservedSecret, read_client_secret, read_password, write_client_secret},
     credentials::{VerifiedCredentials, credentials_of, generate_password},
-    error::{UserError, UserProblem, with_timeout},
-    finalize,
+    error::{UserError, UserProblem},
     owner::UserOwner,
     validate::{DesiredScram, DesiredUser},
 };
 use crate::{
+    api_calls::exists,
     context::OperatorContext,
     crd::{AdoptionPolicy, ConditionReason, DeletionPolicy, StreamHouseCluster, User},
+    finalizer::set_finalizer,
 };
 
 /// Number of conflicts with other owners that are resolved in a row: of the user, of each of its
@@ -108,7 +108,7 @@ impl<'a> UserApplication<'a> {
         let adopted = match self.claim(&wanted).await {
             Err(UserError::Problem(problem)) => {
                 // It owns nothing, so its deletion need not wait for the operator.
-                finalize::set_finalizer(self.context, self.user, false).await?;
+                self.set_finalizer(false).await?;
                 return Err(problem.into());
             }
             claimed => claimed?,
@@ -126,7 +126,8 @@ impl<'a> UserApplication<'a> {
         Ok(changes)
     }
 
-    /// Changes what is not as it should be. Clients of a present user learn of a new password first.
+    /// Changes what is not as it should be. Clients of a present user learn of a new password
+    /// first.
     async fn update(
         &self,
         stored: &UserRows,
@@ -152,7 +153,12 @@ impl<'a> UserApplication<'a> {
     /// Sets the finalizer of a User that owns its rows.
     async fn hold(&self) -> Result<(), UserError> {
         let held = self.user.spec.deletion_policy == DeletionPolicy::Delete;
-        finalize::set_finalizer(self.context, self.user, held).await
+        self.set_finalizer(held).await
+    }
+
+    async fn set_finalizer(&self, held: bool) -> Result<(), UserError> {
+        let set = set_finalizer(self.context, self.user, held).await;
+        set.map(drop).map_err(UserError::of_user)
     }
 
     /// Returns the metadata store for a call, which is counted.
@@ -177,8 +183,8 @@ impl<'a> UserApplication<'a> {
         })
     }
 
-    /// Writes the rows of a User that owns none yet, and returns whether they replace rows that were
-    /// made by hand or were those of another User.
+    /// Writes the rows of a User that owns none yet, and returns whether they replace rows that
+    /// were made by hand or were those of another User.
     async fn claim(&self, wanted: &UserRows) -> Result<bool, UserError> {
         let mut adopted = false;
         let mut unowned = UnownedRows::Refuse;
@@ -210,7 +216,11 @@ impl<'a> UserApplication<'a> {
     async fn release_stale_owner(&self, what: String, owner: String) -> Result<bool, UserError> {
         let other = UserOwner::parse(&owner).filter(|other| self.context.scope.contains(&other.namespace));
         let other = match other {
-            Some(other) if !self.exists(&other).await? => other,
+            Some(other)
+                if !exists::<User>(self.context, &other.namespace, &other.resource, &other.uid).await? =>
+            {
+                other
+            }
             _ => return Err(Error::OwnerConflict { what, owner }.into()),
         };
         let is_earlier = other.has_name_of(self.owner);
@@ -223,13 +233,6 @@ impl<'a> UserApplication<'a> {
         tracing::info!(user = %self.desired.name, owner = %other, "the User no longer exists: taking its rows over");
         self.store("delete_user").delete_user(&owner).await?;
         Ok(!is_earlier)
-    }
-
-    /// Asks the API server itself whether a User exists: a watch may lag.
-    async fn exists(&self, owner: &UserOwner) -> Result<bool, UserError> {
-        let users: Api<User> = Api::namespaced(self.context.client.clone(), &owner.namespace);
-        let found = with_timeout(users.get_metadata_opt(&owner.resource)).await?;
-        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)))
     }
 
     /// Returns the rows that the User should own.

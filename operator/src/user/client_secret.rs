@@ -12,9 +12,10 @@ use kube::{
 
 use super::{
     credentials::check_password,
-    error::{UserError, UserProblem, with_timeout},
+    error::{UserError, UserProblem},
 };
 use crate::{
+    api_calls::with_timeout,
     context::OperatorContext,
     crd::{ConditionReason, FIELD_MANAGER, User},
 };

@@ -1,14 +1,9 @@
 //! Why the reconciliation of a User stops, and the conditions that report it.
 
-use std::time::Duration;
-
 use streamhouse_metadata as metadata;
 
 use super::owner::UserOwner;
-use crate::{conditions::ConditionStatus, crd::ConditionReason};
-
-/// Timeout of one call to the API server.
-const API_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{api_calls::ApiError, conditions::ConditionStatus, crd::ConditionReason};
 
 /// A problem in the form of the condition Ready. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +47,14 @@ pub(super) enum UserError {
 }
 
 impl UserError {
+    /// Returns the error of a call about the User itself.
+    pub(super) fn of_user(error: ApiError) -> Self {
+        match error {
+            ApiError::NotFound => Self::Gone,
+            other => other.into(),
+        }
+    }
+
     /// Returns the status and problem of the Ready condition; `None` for a resource that is gone.
     pub(super) fn ready_condition(&self) -> Option<(ConditionStatus, UserProblem)> {
         match self {
@@ -87,12 +90,9 @@ impl From<metadata::Error> for UserError {
     }
 }
 
-impl From<kube::Error> for UserError {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::Api(status.message),
-            other => Self::Api(other.to_string()),
-        }
+impl From<ApiError> for UserError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error.to_string())
     }
 }
 
@@ -107,15 +107,4 @@ fn ownership_problem(what: &str, owner: &str) -> UserProblem {
     let other = UserOwner::parse(owner).map_or_else(|| owner.to_owned(), |other| other.to_string());
     let message = format!("{what} is managed by {other}: delete one of the two Users");
     UserProblem::new(ConditionReason::OwnershipConflict, message)
-}
-
-/// Limits the duration of a call to the API server.
-pub(super) async fn with_timeout<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, UserError> {
-    match tokio::time::timeout(API_TIMEOUT, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(UserError::Api(format!(
-            "no response within {} s",
-            API_TIMEOUT.as_secs()
-        ))),
-    }
 }

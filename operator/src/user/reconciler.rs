@@ -15,18 +15,20 @@ use super::{
     cluster_access::{UserClusterAccess, cluster_access},
     credentials::VerifiedCredentials,
     error::{UserError, UserProblem},
-    finalize::{self, UserDeletionPlan, UserSurroundings, is_namespace_terminating, plan_deletion},
+    finalize::{UserDeletionPlan, UserSurroundings, plan_deletion},
     findings::{UserFindings, applied_findings, paused_findings},
     owner::UserOwner,
     status::{self, UserEvent, event_of_problem},
     validate::validate,
 };
 use crate::{
+    api_calls::is_namespace_terminating,
     backoff::RECONCILE_BACKOFF,
     conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, ConditionType, User},
     events::EventPublisher,
+    finalizer::{has_finalizer, set_finalizer},
     metrics::ReconcileOutcome,
     undecodable,
 };
@@ -219,7 +221,7 @@ impl UserReconciler {
 
     /// Finalizes a User that is being deleted.
     async fn finalize(&self, user: &User) -> Result<UserFindings, UserError> {
-        if !finalize::has_finalizer(user) {
+        if !has_finalizer(&user.metadata) {
             return Err(UserError::Gone);
         }
         let access = cluster_access(&self.context, user).await?;
@@ -260,7 +262,8 @@ impl UserReconciler {
                 deleted.then(|| UserEvent::normal(ConditionReason::Deleted, message))
             }
         };
-        finalize::set_finalizer(&self.context, user, false).await?;
+        let released = set_finalizer(&self.context, user, false).await;
+        released.map_err(UserError::of_user)?;
         if let Some(event) = event {
             self.publish(user, event).await;
         }

@@ -2,20 +2,16 @@
 //! stored one.
 
 use jiff::Timestamp;
-use kube::{
-    Api, Resource,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
 
 use super::{
     apply::UserChanges,
-    error::{UserError, UserProblem, with_timeout},
+    error::{UserError, UserProblem},
 };
 use crate::{
+    api_calls::apply_status,
     conditions::{ConditionSet, ConditionStatus, find_condition},
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType, FIELD_MANAGER, User, UserAuthenticationType, UserStatus},
+    crd::{ConditionReason, ConditionType, User, UserAuthenticationType, UserStatus},
 };
 
 /// Computes the status with this condition Ready.
@@ -61,29 +57,8 @@ pub(super) async fn write_status(
     if user.status.as_ref() == Some(status) {
         return Ok(false);
     }
-    let metadata = &user.metadata;
-    let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else {
-        return Err(UserError::Gone);
-    };
-    // The uid prevents writing to a recreated resource of the same name.
-    let patch = json!({
-        "apiVersion": User::api_version(&()),
-        "kind": User::kind(&()),
-        "metadata": { "name": name, "namespace": namespace, "uid": metadata.uid },
-        "status": status,
-    });
-    let users: Api<User> = Api::namespaced(context.client.clone(), namespace);
-    let how = PatchParams::apply(FIELD_MANAGER).force();
-    let written = with_timeout(async {
-        match users.patch_status(name, &how, &Patch::Apply(&patch)).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
-            other => other.map(|_| true),
-        }
-    });
-    if !written.await? {
-        return Err(UserError::Gone);
-    }
-    context.metrics.api_writes.with_label_values(&["User"]).inc();
+    let written = apply_status(context, user, status).await;
+    written.map_err(UserError::of_user)?;
     Ok(true)
 }
 
