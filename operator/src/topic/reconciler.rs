@@ -2,7 +2,7 @@
 //! deletion. Called by the pass for each Topic that is due. Every error ends up in the status if
 //! the resource still exists.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use streamhouse_metadata::TopicsOverview;
@@ -12,7 +12,7 @@ use super::{
     error::TopicError,
     finalize::{DeletionPlan, OwnerState, TopicHeirs, TopicRemoval, plan_deletion},
     metered_store::MeteredStore,
-    pending_events::{self, PendingEvent},
+    pending_events,
     plan::{ObservedTopic, plan_changes},
     refresh::RefreshTurn,
     status::{self, StatusFacts},
@@ -23,13 +23,10 @@ use crate::{
     conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, Topic},
-    events::EventPublisher,
+    events::{EventPublisher, PendingEvent},
     finalizer::{has_finalizer, set_finalizer},
     metrics::ReconcileOutcome,
 };
-
-/// Timeout for publishing an event.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a Topic needs from the pass.
 pub(super) struct TopicReconciler<'a> {
@@ -275,7 +272,7 @@ impl TopicReconciler<'_> {
                     .with_label_values(&["Topic"])
                     .inc();
             }
-            self.publish_event(&before, news).await;
+            self.events.publish_pending(&*before, news).await;
         }
     }
 
@@ -288,23 +285,5 @@ impl TopicReconciler<'_> {
             .is_some_and(|turn| turn.includes(topic.resource_uid()));
         let status = status::compute_status(topic, facts, refresh, now);
         status::write_status(self.context, topic, &status).await
-    }
-
-    async fn publish_event(&self, topic: &Topic, news: PendingEvent) {
-        let PendingEvent {
-            warning,
-            reason,
-            message,
-        } = news;
-        let telling = async {
-            if warning {
-                self.events.publish_warning(topic, reason, message).await;
-            } else {
-                self.events.publish_normal(topic, reason, message).await;
-            }
-        };
-        if tokio::time::timeout(EVENT_TIMEOUT, telling).await.is_err() {
-            tracing::warn!(%reason, "publishing an event timed out");
-        }
     }
 }

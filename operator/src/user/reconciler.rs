@@ -18,7 +18,7 @@ use super::{
     finalize::{UserDeletionPlan, UserSurroundings, plan_deletion},
     findings::{UserFindings, applied_findings, paused_findings},
     owner::UserOwner,
-    status::{self, UserEvent, event_of_problem},
+    status::{self, event_of_problem},
     validate::validate,
 };
 use crate::{
@@ -26,15 +26,13 @@ use crate::{
     backoff::RECONCILE_BACKOFF,
     conditions::ConditionStatus,
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType, User},
-    events::EventPublisher,
+    crd::{ConditionReason, User},
+    events::{EventPublisher, PendingEvent},
     finalizer::{has_finalizer, set_finalizer},
     metrics::ReconcileOutcome,
     undecodable,
 };
 
-/// Timeout for publishing an event.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Number of consecutive failures after which a ready User is no longer reported as ready.
 const MAX_PASSING_FAILURES: u32 = 3;
 
@@ -251,7 +249,7 @@ impl UserReconciler {
             (UserDeletionPlan::Nothing, _) => return Err(UserError::Gone),
             (UserDeletionPlan::Keep(reason), _) => {
                 let message = format!("user {name} is kept: {reason}");
-                Some(UserEvent::normal(ConditionReason::Retained, message))
+                Some(PendingEvent::normal(ConditionReason::Retained, message))
             }
             (UserDeletionPlan::Delete, Some(store)) => {
                 self.count_call("delete_user");
@@ -259,13 +257,13 @@ impl UserReconciler {
                 // Fails only without a receiver.
                 let _ = self.released.send(());
                 let message = format!("user {name} was deleted");
-                deleted.then(|| UserEvent::normal(ConditionReason::Deleted, message))
+                deleted.then(|| PendingEvent::normal(ConditionReason::Deleted, message))
             }
         };
         let released = set_finalizer(&self.context, user, false).await;
         released.map_err(UserError::of_user)?;
         if let Some(event) = event {
-            self.publish(user, event).await;
+            self.events.publish_pending(user, event).await;
         }
         Err(UserError::Gone)
     }
@@ -286,40 +284,14 @@ impl UserReconciler {
                 let corrected = &self.context.metrics.drift_corrected;
                 corrected.with_label_values(&["User"]).inc();
             }
-            self.publish(user, event).await;
+            self.events.publish_pending(user, event).await;
         }
         Ok(())
     }
 
-    async fn publish(&self, user: &User, event: UserEvent) {
-        let UserEvent {
-            warning,
-            reason,
-            message,
-        } = event;
-        let publishing = async {
-            match warning {
-                true => self.events.publish_warning(user, reason, message).await,
-                false => self.events.publish_normal(user, reason, message).await,
-            }
-        };
-        if tokio::time::timeout(EVENT_TIMEOUT, publishing).await.is_err() {
-            tracing::warn!(%reason, "publishing an event timed out");
-        }
-    }
-
     /// Handles a User that cannot be decoded: reports it, or ends its deletion and keeps its rows.
     pub(super) async fn handle_undecodable(&self, invalid: &InvalidObject) -> UserOutcome {
-        let (context, events) = (&self.context, &self.events);
-        let handled = if undecodable::is_held(&invalid.metadata) {
-            undecodable::release::<User>(context, events, invalid, ConditionReason::Retained).await
-        } else {
-            let conditions = [(ConditionType::Ready, ConditionStatus::False)];
-            undecodable::report::<User>(context, events, invalid, &conditions).await
-        };
-        if let Err(error) = &handled {
-            tracing::warn!(name = ?invalid.metadata.name, %error, "cannot handle a User that cannot be decoded; retrying");
-        }
+        let handled = undecodable::handle::<User>(&self.context, &self.events, invalid).await;
         UserOutcome {
             outcome: match handled {
                 Ok(()) => ReconcileOutcome::Blocked,
