@@ -2,12 +2,52 @@
 //! be written is logged and never delays a reconciliation or deletion. Called by the
 //! reconciliations for occurrences, not for states.
 
+use std::time::Duration;
+
 use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
 use crate::crd::{ConditionReason, FIELD_MANAGER};
+
+/// Timeout for publishing a pending event.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An event to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingEvent {
+    /// Whether the event is a warning.
+    pub(crate) warning: bool,
+    pub(crate) reason: ConditionReason,
+    pub(crate) message: String,
+}
+
+impl PendingEvent {
+    pub(crate) fn normal(reason: ConditionReason, message: impl Into<String>) -> Self {
+        Self {
+            warning: false,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn warning(reason: ConditionReason, message: impl Into<String>) -> Self {
+        Self {
+            warning: true,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// Returns whether the event reports that a change by another client was undone.
+    pub(crate) fn is_drift(&self) -> bool {
+        matches!(
+            self.reason,
+            ConditionReason::DriftCorrected | ConditionReason::Recreated
+        )
+    }
+}
 
 /// Publishes events.
 #[derive(Clone)]
@@ -47,6 +87,21 @@ impl EventPublisher {
         K: Resource<DynamicType = ()>,
     {
         self.publish(of, EventType::Warning, reason, message.into()).await;
+    }
+
+    /// Publishes an event that was computed before.
+    pub(crate) async fn publish_pending<K>(&self, of: &K, event: PendingEvent)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let type_ = match event.warning {
+            true => EventType::Warning,
+            false => EventType::Normal,
+        };
+        let publishing = self.publish(of, type_, event.reason, event.message);
+        if tokio::time::timeout(EVENT_TIMEOUT, publishing).await.is_err() {
+            tracing::warn!(reason = %event.reason, "publishing an event timed out");
+        }
     }
 
     async fn publish<K>(&self, of: &K, type_: EventType, reason: ConditionReason, note: String)

@@ -6,6 +6,7 @@
 //! shares; `cluster` and `topic` are the two reconciliations, each a sequence of steps:
 //! dereference, validate, build or plan, apply, status.
 
+mod api_calls;
 pub mod api_discovery;
 pub mod apis;
 mod backoff;
@@ -18,6 +19,7 @@ pub mod controllers;
 pub mod crd;
 pub mod diff;
 pub mod events;
+mod finalizer;
 pub mod health;
 pub mod lease;
 pub mod metadata_stores;

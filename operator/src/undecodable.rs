@@ -36,6 +36,33 @@ pub(crate) fn is_held(metadata: &ObjectMeta) -> bool {
     metadata.deletion_timestamp.is_some() && finalizers.iter().any(|finalizer| finalizer == FINALIZER)
 }
 
+/// Handles a Topic or User: reports it as not ready, or ends its deletion and keeps its data. An
+/// error is also logged.
+///
+/// # Errors
+///
+/// Returns the error of the API server.
+pub(crate) async fn handle<K>(
+    context: &OperatorContext,
+    events: &EventPublisher,
+    invalid: &InvalidObject,
+) -> kube::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let handled = if is_held(&invalid.metadata) {
+        release::<K>(context, events, invalid, ConditionReason::Retained).await
+    } else {
+        let conditions = [(ConditionType::Ready, ConditionStatus::False)];
+        report::<K>(context, events, invalid, &conditions).await
+    };
+    if let Err(error) = &handled {
+        let (kind, name) = (K::kind(&()), &invalid.metadata.name);
+        tracing::warn!(%kind, ?name, %error, "cannot handle a resource that cannot be decoded; retrying");
+    }
+    handled
+}
+
 /// Reports the resource in its conditions and, once per change, as an event. Sets the condition
 /// types in `conditions` to these statuses.
 ///

@@ -8,7 +8,6 @@ use streamhouse_metadata::{Error, NewTopic, TopicChange, TopicEntry, TopicOwner}
 
 use super::{
     error::TopicError,
-    finalize,
     metered_store::MeteredStore,
     plan::{ObservedTopic, PlannedChange, TopicPlan, already_exists, ownership_conflict},
     validate::{DesiredTopic, TopicProblem},
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     context::OperatorContext,
     crd::{AdoptionPolicy, DeletionPolicy, Topic},
+    finalizer::set_finalizer,
 };
 
 /// Result of applying a plan.
@@ -63,7 +63,8 @@ pub(super) async fn apply_plan(
         }
     }
     let held = ours && topic.spec.deletion_policy == DeletionPolicy::Delete;
-    applied.latest_topic = finalize::set_finalizer(context, topic, held).await?;
+    let latest = set_finalizer(context, &**topic, held).await;
+    applied.latest_topic = latest.map_err(TopicError::of_finalizer)?.map(Arc::new);
     if applied.conflict.is_some() {
         return Ok(applied);
     }

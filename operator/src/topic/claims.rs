@@ -4,14 +4,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use futures::{StreamExt as _, stream};
-use kube::Api;
 use streamhouse_metadata::{TopicOwner, TopicsOverview};
 
-use super::{
-    error::{TopicError, with_timeout},
-    metered_store::MeteredStore,
-};
-use crate::{context::OperatorContext, crd::Topic};
+use super::{error::TopicError, metered_store::MeteredStore};
+use crate::{api_calls::exists, context::OperatorContext, crd::Topic};
 
 /// Number of claims that are checked concurrently.
 const MAX_CONCURRENT_CHECKS: usize = 16;
@@ -54,16 +50,13 @@ pub(super) async fn release_stale_claims(
     }
 }
 
-/// Queries the API server directly: the watch may lag, and another replica may know more.
 async fn release_stale_claim(
     context: &OperatorContext,
     store: &MeteredStore,
     name: &str,
     owner: &TopicOwner,
 ) -> Result<bool, TopicError> {
-    let topics: Api<Topic> = Api::namespaced(context.client.clone(), &owner.namespace);
-    let found = with_timeout(topics.get_metadata_opt(&owner.resource)).await?;
-    if found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)) {
+    if exists::<Topic>(context, &owner.namespace, &owner.resource, &owner.uid).await? {
         return Ok(false);
     }
     tracing::info!(topic = %name, %owner, "the Topic no longer exists: releasing its claim, keeping the topic");

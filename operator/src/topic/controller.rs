@@ -23,12 +23,7 @@ use super::{
     watches::{ClusterMetadata, GuardedTopic, TopicWatches, WatchedKind},
 };
 use crate::{
-    conditions::ConditionStatus,
-    context::OperatorContext,
-    crd::{ConditionReason, ConditionType, Topic},
-    events::EventPublisher,
-    metadata_stores::ClusterKey,
-    undecodable,
+    context::OperatorContext, crd::Topic, events::EventPublisher, metadata_stores::ClusterKey, undecodable,
 };
 
 /// Reconciles all Topics in the scope until `stop` is cancelled.
@@ -247,15 +242,8 @@ impl TopicController {
         let task = tokio::spawn(async move {
             let events = EventPublisher::new(context.client.clone(), context.instance.clone());
             for invalid in &all {
-                let done = if undecodable::is_held(&invalid.metadata) {
-                    undecodable::release::<Topic>(&context, &events, invalid, ConditionReason::Retained).await
-                } else {
-                    let conditions = [(ConditionType::Ready, ConditionStatus::False)];
-                    undecodable::report::<Topic>(&context, &events, invalid, &conditions).await
-                };
-                if let Err(error) = done {
-                    tracing::warn!(name = ?invalid.metadata.name, %error, "cannot handle a Topic that cannot be decoded; retrying");
-                }
+                // An error is logged, and the next report tries again.
+                let _ = undecodable::handle::<Topic>(&context, &events, invalid).await;
             }
         });
         self.reporting = Some(AbortOnDropHandle::new(task));

@@ -1,14 +1,9 @@
 //! Errors while a plan is applied, and their conditions. Used by the steps of a pass.
 
-use std::time::Duration;
-
 use streamhouse_metadata as metadata;
 
 use super::validate::TopicProblem;
-use crate::{conditions::ConditionStatus, crd::ConditionReason};
-
-/// Timeout of one call to the API server.
-const API_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{api_calls::ApiError, conditions::ConditionStatus, crd::ConditionReason};
 
 /// Why a Topic is retried.
 #[derive(Debug, thiserror::Error)]
@@ -44,23 +39,21 @@ impl TopicError {
     }
 }
 
-impl From<kube::Error> for TopicError {
-    fn from(error: kube::Error) -> Self {
+impl TopicError {
+    /// Returns the error of a change of the finalizers, which others may change, too.
+    pub(super) fn of_finalizer(error: ApiError) -> Self {
         match error {
-            kube::Error::Api(status) if status.is_not_found() => Self::Gone,
-            kube::Error::Api(status) => Self::Api(status.message),
-            other => Self::Api(other.to_string()),
+            ApiError::Conflict(message) => Self::Conflict(message),
+            other => other.into(),
         }
     }
 }
 
-/// Limits the duration of a call to the API server.
-pub(super) async fn with_timeout<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, TopicError> {
-    match tokio::time::timeout(API_TIMEOUT, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(TopicError::Api(format!(
-            "no response within {} s",
-            API_TIMEOUT.as_secs()
-        ))),
+impl From<ApiError> for TopicError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::NotFound => Self::Gone,
+            other => Self::Api(other.to_string()),
+        }
     }
 }

@@ -1,28 +1,15 @@
-//! Deletion of a Topic: the decision what to delete (without side effects) and the finalizer. A
-//! Topic has the finalizer only while its deletion policy is Delete and it manages the topic. Must
-//! never block the deletion of a namespace: if the topic cannot or need not be deleted, the
-//! finalizer is removed and the topic is kept.
+//! Deletion of a Topic: decides what to delete, without side effects. A Topic has the finalizer
+//! only while its deletion policy is Delete and it manages the topic. Must never block the deletion
+//! of a namespace: if the topic cannot or need not be deleted, the finalizer is removed and the
+//! topic is kept.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
-
-use super::{
-    error::{TopicError, with_timeout},
-    plan::ObservedTopic,
-};
+use super::plan::ObservedTopic;
 use crate::{
-    context::OperatorContext,
-    crd::{AdoptionPolicy, DeletionPolicy, FIELD_MANAGER, FINALIZER, Topic},
+    crd::{AdoptionPolicy, DeletionPolicy, Topic},
+    finalizer::has_finalizer,
 };
-
-/// Attempts to change the finalizers despite concurrent changes of the resource.
-const MAX_ATTEMPTS: usize = 3;
 
 /// State of the cluster and the namespace of a Topic that is being deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +40,6 @@ pub(super) struct TopicRemoval {
     pub(super) release: bool,
     /// Why the topic is kept although the policy is Delete.
     pub(super) retained: Option<Cow<'static, str>>,
-}
-
-/// Returns whether the Topic has the operator's finalizer.
-pub(super) fn has_finalizer(topic: &Topic) -> bool {
-    let finalizers = topic.metadata.finalizers.as_deref().unwrap_or_default();
-    finalizers.iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 /// The Topics that take over a topic when its owner is deleted, by topic name: the oldest one that
@@ -108,7 +89,7 @@ pub(super) fn plan_deletion(
             retained,
         })
     };
-    if !has_finalizer(topic) || topic.spec.deletion_policy == DeletionPolicy::Retain {
+    if !has_finalizer(&topic.metadata) || topic.spec.deletion_policy == DeletionPolicy::Retain {
         return keep(None);
     }
     match around {
@@ -131,87 +112,6 @@ pub(super) fn plan_deletion(
             retained: None,
         }),
     }
-}
-
-/// Returns whether the namespace is being deleted. Without the right to read namespaces, only the
-/// state of the cluster is considered.
-pub(super) async fn is_namespace_terminating(
-    context: &OperatorContext,
-    namespace: &str,
-) -> Result<bool, TopicError> {
-    let namespaces: Api<Namespace> = Api::all(context.client.clone());
-    let found = with_timeout(async {
-        match namespaces.get_opt(namespace).await {
-            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(Some(Namespace::default())),
-            other => other,
-        }
-    });
-    Ok(found
-        .await?
-        .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
-}
-
-/// Adds or removes the operator's finalizer and keeps all others. Returns the changed resource, or
-/// `None` if no change was necessary.
-///
-/// # Errors
-///
-/// Returns [`TopicError::Gone`] if the resource no longer exists.
-pub(super) async fn set_finalizer(
-    context: &OperatorContext,
-    topic: &Arc<Topic>,
-    held: bool,
-) -> Result<Option<Arc<Topic>>, TopicError> {
-    let (Some(namespace), Some(name)) = (&topic.metadata.namespace, &topic.metadata.name) else {
-        return Err(TopicError::Gone);
-    };
-    let topics: Api<Topic> = Api::namespaced(context.client.clone(), namespace);
-    let mut current = topic.clone();
-    for _ in 0..MAX_ATTEMPTS {
-        if has_finalizer(&current) == held {
-            return Ok(Some(current).filter(|current| !Arc::ptr_eq(current, topic)));
-        }
-        let patch = Patch::Merge(finalizer_patch(&current, held));
-        let how = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let patched = topics.patch(name, &how, &patch);
-        let conflict =
-            |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.is_conflict());
-        let patched = with_timeout(async {
-            match patched.await {
-                Err(error) if conflict(&error) => Ok(None),
-                other => other.map(Some),
-            }
-        });
-        if let Some(patched) = patched.await? {
-            context.metrics.api_writes.with_label_values(&["Topic"]).inc();
-            return Ok(Some(Arc::new(patched)));
-        }
-        current = Arc::new(with_timeout(topics.get(name)).await?);
-        if current.metadata.uid != topic.metadata.uid {
-            return Err(TopicError::Gone);
-        }
-    }
-    Err(TopicError::Conflict(
-        "its finalizers are being changed by other clients".to_owned(),
-    ))
-}
-
-/// The resource version guards the list, which a merge patch replaces as a whole.
-fn finalizer_patch(topic: &Topic, held: bool) -> serde_json::Value {
-    let others = topic
-        .metadata
-        .finalizers
-        .iter()
-        .flatten()
-        .filter(|name| *name != FINALIZER);
-    let finalizers: Vec<&str> = others
-        .map(String::as_str)
-        .chain(held.then_some(FINALIZER))
-        .collect();
-    json!({ "metadata": { "resourceVersion": topic.metadata.resource_version, "finalizers": finalizers } })
 }
 
 #[cfg(test)]

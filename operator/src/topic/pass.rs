@@ -15,7 +15,7 @@ use super::{
     backoff::TopicBackoff,
     claims::release_stale_claims,
     error::TopicError,
-    finalize::{OwnerState, TopicHeirs, has_finalizer, is_namespace_terminating},
+    finalize::{OwnerState, TopicHeirs},
     metered_store::MeteredStore,
     reconciler::{MetadataAccess, TopicOutcome, TopicReconciler},
     refresh::RefreshTurn,
@@ -23,11 +23,13 @@ use super::{
     validate::TopicProblem,
 };
 use crate::{
+    api_calls::is_namespace_terminating,
     backoff::RECONCILE_BACKOFF,
     conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, Topic},
     events::EventPublisher,
+    finalizer::has_finalizer,
     metadata_stores::{ClusterKey, StoreAccess},
     metrics::ReconcileOutcome,
 };
@@ -228,7 +230,8 @@ async fn query_metadata(
 /// Determines the state of the owner of Topics that are being deleted. Reads the namespace only if
 /// there are such Topics.
 async fn resolve_owner_state(context: &OperatorContext, view: &PassInput) -> Result<OwnerState, TopicError> {
-    let ends = |topic: &Arc<Topic>| topic.metadata.deletion_timestamp.is_some() && has_finalizer(topic);
+    let ends =
+        |topic: &Arc<Topic>| topic.metadata.deletion_timestamp.is_some() && has_finalizer(&topic.metadata);
     if view.presence != ClusterPresence::Live {
         return Ok(OwnerState::ClusterDeleting);
     }

@@ -8,42 +8,8 @@ use super::{
 use crate::{
     conditions::ConditionStatus,
     crd::{ConditionReason, Topic},
+    events::PendingEvent,
 };
-
-/// An event to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PendingEvent {
-    /// Whether the event is a warning.
-    pub(super) warning: bool,
-    pub(super) reason: ConditionReason,
-    pub(super) message: String,
-}
-
-impl PendingEvent {
-    pub(super) fn normal(reason: ConditionReason, message: impl Into<String>) -> Self {
-        Self {
-            warning: false,
-            reason,
-            message: message.into(),
-        }
-    }
-
-    pub(super) fn warning(reason: ConditionReason, message: impl Into<String>) -> Self {
-        Self {
-            warning: true,
-            reason,
-            message: message.into(),
-        }
-    }
-
-    /// Returns whether the event reports that a change by another client was undone.
-    pub(super) fn is_drift(&self) -> bool {
-        matches!(
-            self.reason,
-            ConditionReason::DriftCorrected | ConditionReason::Recreated
-        )
-    }
-}
 
 /// Returns the events for the changes that were made. The topic now has this id; `topic` is the
 /// resource before the changes.

@@ -2,7 +2,7 @@
 //! deletion. Called by the pass for each Topic that is due. Every error ends up in the status if
 //! the resource still exists.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use streamhouse_metadata::TopicsOverview;
@@ -10,9 +10,9 @@ use streamhouse_metadata::TopicsOverview;
 use super::{
     apply::apply_plan,
     error::TopicError,
-    finalize::{self, DeletionPlan, OwnerState, TopicHeirs, TopicRemoval, plan_deletion},
+    finalize::{DeletionPlan, OwnerState, TopicHeirs, TopicRemoval, plan_deletion},
     metered_store::MeteredStore,
-    pending_events::{self, PendingEvent},
+    pending_events,
     plan::{ObservedTopic, plan_changes},
     refresh::RefreshTurn,
     status::{self, StatusFacts},
@@ -23,12 +23,10 @@ use crate::{
     conditions::ConditionStatus,
     context::OperatorContext,
     crd::{ConditionReason, Topic},
-    events::EventPublisher,
+    events::{EventPublisher, PendingEvent},
+    finalizer::{has_finalizer, set_finalizer},
     metrics::ReconcileOutcome,
 };
-
-/// Timeout for publishing an event.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a Topic needs from the pass.
 pub(super) struct TopicReconciler<'a> {
@@ -174,7 +172,7 @@ impl TopicReconciler<'_> {
             ),
             MetadataAccess::Unavailable { problem, .. } => (None, None, problem.message.as_str()),
         };
-        let held = finalize::has_finalizer(&topic);
+        let held = has_finalizer(&topic.metadata);
         let around = match self.owner_state {
             Ok(around) => *around,
             Err(_) if !held => OwnerState::Present,
@@ -199,7 +197,8 @@ impl TopicReconciler<'_> {
         if !held {
             return Ok(done(Vec::new()));
         }
-        finalize::set_finalizer(self.context, &topic, false).await?;
+        let released = set_finalizer(self.context, &*topic, false).await;
+        released.map_err(TopicError::of_finalizer)?;
         handled.gone = true;
         Ok(done(match removal.retained {
             Some(why) => vec![PendingEvent::normal(
@@ -273,7 +272,7 @@ impl TopicReconciler<'_> {
                     .with_label_values(&["Topic"])
                     .inc();
             }
-            self.publish_event(&before, news).await;
+            self.events.publish_pending(&*before, news).await;
         }
     }
 
@@ -286,23 +285,5 @@ impl TopicReconciler<'_> {
             .is_some_and(|turn| turn.includes(topic.resource_uid()));
         let status = status::compute_status(topic, facts, refresh, now);
         status::write_status(self.context, topic, &status).await
-    }
-
-    async fn publish_event(&self, topic: &Topic, news: PendingEvent) {
-        let PendingEvent {
-            warning,
-            reason,
-            message,
-        } = news;
-        let telling = async {
-            if warning {
-                self.events.publish_warning(topic, reason, message).await;
-            } else {
-                self.events.publish_normal(topic, reason, message).await;
-            }
-        };
-        if tokio::time::timeout(EVENT_TIMEOUT, telling).await.is_err() {
-            tracing::warn!(%reason, "publishing an event timed out");
-        }
     }
 }

@@ -2,17 +2,13 @@
 //! pass for every Topic, also after an error.
 
 use jiff::Timestamp;
-use kube::{
-    Api, Resource,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
 
-use super::error::{TopicError, with_timeout};
+use super::error::TopicError;
 use crate::{
+    api_calls::apply_status,
     conditions::{ConditionSet, ConditionStatus, find_condition},
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType, FIELD_MANAGER, Topic, TopicStatus},
+    crd::{ConditionReason, ConditionType, Topic, TopicStatus},
 };
 
 /// What is known about the topic of a resource.
@@ -132,23 +128,7 @@ pub(super) async fn write_status(
     if topic.status.as_ref() == Some(status) {
         return Ok(None);
     }
-    let metadata = &topic.metadata;
-    let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else {
-        return Err(TopicError::Gone);
-    };
-    // The uid prevents writing to a recreated resource of the same name.
-    let patch = json!({
-        "apiVersion": Topic::api_version(&()),
-        "kind": Topic::kind(&()),
-        "metadata": { "name": name, "namespace": namespace, "uid": metadata.uid },
-        "status": status,
-    });
-    let topics: Api<Topic> = Api::namespaced(context.client.clone(), namespace);
-    let how = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = Patch::Apply(&patch);
-    let written = with_timeout(topics.patch_status(name, &how, &patch)).await?;
-    context.metrics.api_writes.with_label_values(&["Topic"]).inc();
-    Ok(Some(written))
+    Ok(Some(apply_status(context, topic, status).await?))
 }
 
 /// Returns the stored Ready condition: its status, its reason, and whether it describes the present

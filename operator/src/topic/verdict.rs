@@ -4,7 +4,7 @@
 use super::{
     apply::AppliedPlan,
     error::TopicError,
-    pending_events::{self, PendingEvent},
+    pending_events,
     plan::{self, ObservedTopic, TopicPlan},
     status::{KnownTopic, StatusFacts, TopicNumbers},
     validate::{DesiredTopic, TopicProblem},
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     conditions::ConditionStatus,
     crd::{ConditionReason, Topic},
+    events::PendingEvent,
     metrics::ReconcileOutcome,
 };
 

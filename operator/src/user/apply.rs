@@ -1,27 +1,31 @@
-//! Applies a User: claims its name in the metadata store, then sets the finalizer, then writes its
-//! rows and its Secret. Every step is idempotent, and the process may end between any two: the next
-//! reconciliation does the rest. At rest nothing is written.
+//! Applies a User: claims its name in the metadata store with all rows, then sets the finalizer,
+//! then writes its Secret. Every step is idempotent, and the process may end between any two: the
+//! next reconciliation does the rest. At rest nothing is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
 
-use kube::Api;
 use streamhouse_metadata::{
-    ClientQuotaRow, Error, MetadataStore, ScramCredentialId, ScramCredentialRow, UnownedRows, UserRows,
+    AclRow, ClientQuotaRow, Error, MetadataStore, ScramCredentialRow, UnownedRows, UserRows,
 };
 
 use super::{
     client_files::{ClientAccess, ClientAddress, client_files, client_mechanism},
     client_secret::{ObservedSecret, read_client_secret, read_password, write_client_secret},
     credentials::{VerifiedCredentials, credentials_of, generate_password},
-    error::{UserError, UserProblem, with_timeout},
-    finalize,
+    error::{UserError, UserProblem},
     owner::UserOwner,
     validate::{DesiredScram, DesiredUser},
 };
 use crate::{
+    api_calls::exists,
     context::OperatorContext,
     crd::{AdoptionPolicy, ConditionReason, DeletionPolicy, StreamHouseCluster, User},
+    finalizer::set_finalizer,
 };
+
+/// Number of conflicts with other owners that are resolved in a row: of the user, of each of its
+/// quotas, and with what was made by hand.
+const MAX_CONFLICTS: usize = 6;
 
 /// What was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,48 +74,91 @@ pub(super) struct UserApplication<'a> {
     pub(super) verified: &'a VerifiedCredentials,
 }
 
-/// The password of a user and the Secret for clients.
-struct PasswordSource {
+/// How a user authenticates, with its password and the Secret for clients.
+struct PasswordSource<'a> {
+    scram: &'a DesiredScram,
     password: String,
     secret: ObservedSecret,
 }
 
-impl UserApplication<'_> {
+impl<'a> UserApplication<'a> {
     /// Applies the User. `stored` are the rows that it owns, `None` if it owns no user yet.
     pub(super) async fn apply(&self, stored: Option<UserRows>) -> Result<UserChanges, UserError> {
-        let mut changes = UserChanges::default();
         // Before the claim: a User whose Secret cannot be written does not occupy the name.
         let source = match &self.desired.scram {
             Some(scram) => Some(self.password(scram).await?),
             None => None,
         };
-        let is_first = stored.is_none();
-        let stored = match stored {
-            Some(stored) => stored,
-            None => {
-                changes.claimed = true;
-                changes.adopted = self.claim().await?;
-                UserRows {
-                    user_name: self.desired.name.clone(),
-                    credentials: Vec::new(),
-                    acls: Vec::new(),
-                    quotas: Vec::new(),
-                }
-            }
-        };
-        let held = self.user.spec.deletion_policy == DeletionPolicy::Delete;
-        finalize::set_finalizer(self.context, self.user, held).await?;
-        let wanted = self.rows(source.as_ref(), &stored).await?;
-        // A new user has a password before it is told to clients; clients of a present one learn of
-        // a new password first. Either way a crash in between is made good.
-        if let (Some(source), false) = (&source, is_first) {
-            changes.secret = self.write_secret(source).await?;
+        match stored {
+            Some(stored) => self.update(&stored, source.as_ref()).await,
+            None => self.create(source.as_ref()).await,
         }
-        self.write_rows(&stored, &wanted, &mut changes).await?;
-        if let (Some(source), true) = (&source, is_first) {
+    }
+
+    /// Claims the name together with all rows. A new user has a password before it is told to
+    /// clients.
+    async fn create(&self, source: Option<&PasswordSource<'_>>) -> Result<UserChanges, UserError> {
+        let none = UserRows {
+            user_name: self.desired.name.clone(),
+            credentials: Vec::new(),
+            acls: Vec::new(),
+            quotas: Vec::new(),
+        };
+        let wanted = self.rows(source, &none).await?;
+        let adopted = match self.claim(&wanted).await {
+            Err(UserError::Problem(problem)) => {
+                // It owns nothing, so its deletion need not wait for the operator.
+                self.set_finalizer(false).await?;
+                return Err(problem.into());
+            }
+            claimed => claimed?,
+        };
+        let mut changes = UserChanges {
+            claimed: true,
+            adopted,
+            ..UserChanges::default()
+        };
+        compare_rows(&none, &wanted, &mut changes);
+        self.hold().await?;
+        if let Some(source) = source {
             changes.secret = self.write_secret(source).await?;
         }
         Ok(changes)
+    }
+
+    /// Changes what is not as it should be. Clients of a present user learn of a new password
+    /// first.
+    async fn update(
+        &self,
+        stored: &UserRows,
+        source: Option<&PasswordSource<'_>>,
+    ) -> Result<UserChanges, UserError> {
+        self.hold().await?;
+        let wanted = self.rows(source, stored).await?;
+        let mut changes = UserChanges::default();
+        if let Some(source) = source {
+            changes.secret = self.write_secret(source).await?;
+        }
+        compare_rows(stored, &wanted, &mut changes);
+        if changes.credentials || changes.acls || changes.quotas {
+            let unowned = match self.desired.adopt {
+                AdoptionPolicy::IfExists => UnownedRows::Adopt,
+                AdoptionPolicy::Never => UnownedRows::Refuse,
+            };
+            self.write_rows(&wanted, unowned).await?;
+        }
+        Ok(changes)
+    }
+
+    /// Sets the finalizer of a User that owns its rows.
+    async fn hold(&self) -> Result<(), UserError> {
+        let held = self.user.spec.deletion_policy == DeletionPolicy::Delete;
+        self.set_finalizer(held).await
+    }
+
+    async fn set_finalizer(&self, held: bool) -> Result<(), UserError> {
+        let set = set_finalizer(self.context, self.user, held).await;
+        set.map(drop).map_err(UserError::of_user)
     }
 
     /// Returns the metadata store for a call, which is counted.
@@ -121,7 +168,7 @@ impl UserApplication<'_> {
         self.store
     }
 
-    async fn password(&self, scram: &DesiredScram) -> Result<PasswordSource, UserError> {
+    async fn password(&self, scram: &'a DesiredScram) -> Result<PasswordSource<'a>, UserError> {
         let secret = read_client_secret(self.context, self.user, &scram.secret_name).await?;
         let password = match &scram.password {
             Some((name, key)) => read_password(self.context, self.user, name, key).await?,
@@ -129,82 +176,75 @@ impl UserApplication<'_> {
                 .password()
                 .unwrap_or_else(|| generate_password(&*self.context.entropy)),
         };
-        Ok(PasswordSource { password, secret })
+        Ok(PasswordSource {
+            scram,
+            password,
+            secret,
+        })
     }
 
-    /// Claims the name of the user and returns whether a user that was made by hand will be
-    /// adopted.
-    async fn claim(&self) -> Result<bool, UserError> {
-        let claim = UserRows {
-            user_name: self.desired.name.clone(),
-            credentials: Vec::new(),
-            acls: Vec::new(),
-            quotas: Vec::new(),
-        };
-        // The rows of an earlier User of this name, whose uid tells that it is gone.
-        for key in self
-            .store("list_owned_users")
-            .list_owned_users(&self.owner.prefix())
-            .await?
-            .keys()
-            .filter(|key| **key != self.owner.key())
-        {
-            self.store("delete_user").delete_user(key).await?;
+    /// Writes the rows of a User that owns none yet, and returns whether they replace rows that
+    /// were made by hand or were those of another User.
+    async fn claim(&self, wanted: &UserRows) -> Result<bool, UserError> {
+        let mut adopted = false;
+        let mut unowned = UnownedRows::Refuse;
+        for _ in 0..MAX_CONFLICTS {
+            match self.write_rows(wanted, unowned).await {
+                Ok(()) => return Ok(adopted),
+                Err(Error::OwnerConflict { what, owner }) if !owner.is_empty() => {
+                    adopted |= self.release_stale_owner(what, owner).await?;
+                }
+                Err(Error::OwnerConflict { .. })
+                    if self.desired.adopt == AdoptionPolicy::IfExists && unowned == UnownedRows::Refuse =>
+                {
+                    adopted = true;
+                    unowned = UnownedRows::Adopt;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        match self
-            .store("apply_user")
-            .apply_user(&self.owner.key(), &claim, UnownedRows::Refuse)
-            .await
-        {
-            Ok(_) => Ok(false),
-            Err(Error::OwnerConflict { what, owner }) if owner.is_empty() => match self.desired.adopt {
-                AdoptionPolicy::IfExists => Ok(true),
-                AdoptionPolicy::Never => Err(already_exists(&what).into()),
-            },
-            Err(Error::OwnerConflict { what, owner }) => self.claim_from(&claim, &what, &owner).await,
-            Err(error) => Err(error.into()),
-        }
+        self.write_rows(wanted, unowned).await?;
+        Ok(adopted)
     }
 
-    /// Claims a name that has an owner, if that is a User that no longer exists.
-    async fn claim_from(&self, claim: &UserRows, what: &str, owner: &str) -> Result<bool, UserError> {
-        let conflict = |owner: &str| {
-            let message = format!("{what} is managed by {owner}: delete one of the two Users");
-            UserError::from(UserProblem::new(ConditionReason::OwnershipConflict, message))
+    /// Deletes the rows of a User that no longer exists and whose user this one may take over.
+    /// Returns whether it had another name than this one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the conflict if the owner exists or may exist.
+    async fn release_stale_owner(&self, what: String, owner: String) -> Result<bool, UserError> {
+        let other = UserOwner::parse(&owner).filter(|other| self.context.scope.contains(&other.namespace));
+        let other = match other {
+            Some(other)
+                if !exists::<User>(self.context, &other.namespace, &other.resource, &other.uid).await? =>
+            {
+                other
+            }
+            _ => return Err(Error::OwnerConflict { what, owner }.into()),
         };
-        let Some(other) = UserOwner::parse(owner) else {
-            return Err(conflict(owner));
-        };
-        if !self.context.scope.contains(&other.namespace) || self.exists(&other).await? {
-            return Err(conflict(&other.to_string()));
-        }
-        if self.desired.adopt == AdoptionPolicy::Never {
+        let is_earlier = other.has_name_of(self.owner);
+        if !is_earlier && self.desired.adopt == AdoptionPolicy::Never {
             let message = format!(
                 "{what} was managed by {other}, which no longer exists: set spec.adopt to IfExists to manage the user, or choose another name"
             );
             return Err(UserProblem::new(ConditionReason::AlreadyExists, message).into());
         }
-        tracing::info!(user = %claim.user_name, owner = %other, "the User no longer exists: taking its rows over");
-        self.store("delete_user").delete_user(owner).await?;
-        self.store("apply_user")
-            .apply_user(&self.owner.key(), claim, UnownedRows::Refuse)
-            .await?;
-        Ok(true)
-    }
-
-    /// Asks the API server itself whether a User exists: a watch may lag.
-    async fn exists(&self, owner: &UserOwner) -> Result<bool, UserError> {
-        let users: Api<User> = Api::namespaced(self.context.client.clone(), &owner.namespace);
-        let found = with_timeout(users.get_metadata_opt(&owner.resource)).await?;
-        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)))
+        tracing::info!(user = %self.desired.name, owner = %other, "the User no longer exists: taking its rows over");
+        self.store("delete_user").delete_user(&owner).await?;
+        Ok(!is_earlier)
     }
 
     /// Returns the rows that the User should own.
-    async fn rows(&self, source: Option<&PasswordSource>, stored: &UserRows) -> Result<UserRows, UserError> {
+    async fn rows(
+        &self,
+        source: Option<&PasswordSource<'_>>,
+        stored: &UserRows,
+    ) -> Result<UserRows, UserError> {
         let desired = self.desired;
-        let credentials = match (&desired.scram, source) {
-            (Some(scram), Some(source)) => self.credentials(scram, source, stored).await?,
-            _ => Vec::new(),
+        let credentials = match source {
+            Some(source) => self.credentials(source, stored).await?,
+            None => Vec::new(),
         };
         Ok(UserRows {
             user_name: desired.name.clone(),
@@ -216,66 +256,35 @@ impl UserApplication<'_> {
 
     async fn credentials(
         &self,
-        scram: &DesiredScram,
-        source: &PasswordSource,
+        source: &PasswordSource<'_>,
         stored: &UserRows,
     ) -> Result<Vec<ScramCredentialRow>, UserError> {
         let (uid, password) = (self.user.resource_uid(), source.password.as_str());
         let mechanisms = stored.credentials.iter().map(|row| row.mechanism.as_str());
-        let wanted = scram.mechanisms.iter().map(|mechanism| mechanism.name());
+        let wanted = source.scram.mechanisms.iter().map(|mechanism| mechanism.name());
         if mechanisms.eq(wanted) && self.verified.are_known(uid, password, &stored.credentials) {
             return Ok(stored.credentials.clone());
         }
         let rows = credentials_of(
             self.desired.name.clone(),
             source.password.clone(),
-            scram.mechanisms.clone(),
+            source.scram.mechanisms.clone(),
             stored.credentials.clone(),
             self.context.entropy.clone(),
         )
-        .await
-        .map_err(UserProblem::invalid_spec)?;
+        .await?;
         self.verified.remember(uid, password, &rows);
         Ok(rows)
     }
 
-    async fn write_rows(
-        &self,
-        stored: &UserRows,
-        wanted: &UserRows,
-        changes: &mut UserChanges,
-    ) -> Result<(), UserError> {
-        compare_rows(stored, wanted, changes);
-        if !(changes.adopted || changes.credentials || changes.acls || changes.quotas) {
-            return Ok(());
-        }
-        let unowned = match self.desired.adopt {
-            AdoptionPolicy::IfExists => UnownedRows::Adopt,
-            AdoptionPolicy::Never => UnownedRows::Refuse,
-        };
-        let applied = self
-            .store("apply_user")
-            .apply_user(&self.owner.key(), wanted, unowned)
-            .await;
-        match applied {
-            Ok(_) => Ok(()),
-            Err(Error::OwnerConflict { what, owner }) if owner.is_empty() => {
-                Err(already_exists(&what).into())
-            }
-            Err(Error::OwnerConflict { what, owner }) => {
-                let other = UserOwner::parse(&owner).map_or(owner, |other| other.to_string());
-                let message = format!("{what} is managed by {other}: delete one of the two Users");
-                Err(UserProblem::new(ConditionReason::OwnershipConflict, message).into())
-            }
-            Err(error) => Err(error.into()),
-        }
+    async fn write_rows(&self, wanted: &UserRows, unowned: UnownedRows) -> streamhouse_metadata::Result<()> {
+        let store = self.store("apply_user");
+        store.apply_user(&self.owner.key(), wanted, unowned).await?;
+        Ok(())
     }
 
-    async fn write_secret(&self, source: &PasswordSource) -> Result<bool, UserError> {
-        let Some(scram) = &self.desired.scram else {
-            return Ok(false);
-        };
-        let mechanisms = scram.mechanisms.iter().map(|mechanism| mechanism.name());
+    async fn write_secret(&self, source: &PasswordSource<'_>) -> Result<bool, UserError> {
+        let mechanisms = source.scram.mechanisms.iter().map(|mechanism| mechanism.name());
         let access = ClientAccess {
             user_name: self.desired.name.clone(),
             password: source.password.clone(),
@@ -286,7 +295,7 @@ impl UserApplication<'_> {
         write_client_secret(
             self.context,
             self.user,
-            &scram.secret_name,
+            &source.scram.secret_name,
             &content,
             &source.secret,
         )
@@ -294,30 +303,20 @@ impl UserApplication<'_> {
     }
 }
 
-fn already_exists(what: &str) -> UserProblem {
-    UserProblem::new(
-        ConditionReason::AlreadyExists,
-        format!(
-            "{what} was made by hand and spec.adopt is Never: set it to IfExists to manage the user, or choose another name"
-        ),
-    )
-}
-
-/// Notes what has to change for the stored rows to be the wanted ones.
+/// Notes what has to change for the stored rows to be the wanted ones. Both have each row once, and
+/// the credentials of one user.
 pub(super) fn compare_rows(stored: &UserRows, wanted: &UserRows, changes: &mut UserChanges) {
-    let credentials = |rows: &UserRows| -> BTreeMap<ScramCredentialId, ScramCredentialRow> {
-        let rows = rows.credentials.iter();
-        rows.map(|row| (row.id(), row.clone())).collect()
-    };
-    let quotas = |rows: &UserRows| -> Vec<ClientQuotaRow> {
-        let mut quotas = rows.quotas.clone();
-        quotas.sort_by(|a, b| a.id.cmp(&b.id));
-        quotas
-    };
-    let acls = |rows: &UserRows| rows.acls.iter().cloned().collect::<BTreeSet<_>>();
-    changes.credentials = credentials(stored) != credentials(wanted);
-    changes.acls = acls(stored) != acls(wanted);
-    changes.quotas = quotas(stored) != quotas(wanted);
+    fn sorted<T>(rows: &[T], order: impl Fn(&T, &T) -> Ordering) -> Vec<&T> {
+        let mut rows: Vec<&T> = rows.iter().collect();
+        rows.sort_by(|a, b| order(a, b));
+        rows
+    }
+    let credentials = |rows| sorted(rows, |a: &ScramCredentialRow, b| a.mechanism.cmp(&b.mechanism));
+    let acls = |rows| sorted(rows, AclRow::cmp);
+    let quotas = |rows| sorted(rows, |a: &ClientQuotaRow, b| a.id.cmp(&b.id));
+    changes.credentials = credentials(&stored.credentials) != credentials(&wanted.credentials);
+    changes.acls = acls(&stored.acls) != acls(&wanted.acls);
+    changes.quotas = quotas(&stored.quotas) != quotas(&wanted.quotas);
 }
 
 #[cfg(test)]

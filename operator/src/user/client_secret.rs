@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, Resource as _,
-    api::{Patch, PatchParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
-use serde_json::{Value, json};
 
 use super::{
     credentials::check_password,
-    error::{UserError, UserProblem, with_timeout},
+    error::{UserError, UserProblem},
 };
 use crate::{
+    api_calls::with_timeout,
     context::OperatorContext,
     crd::{ConditionReason, FIELD_MANAGER, User},
 };
@@ -35,17 +35,21 @@ impl ObservedSecret {
     }
 
     /// Returns whether the Secret has this content, and what the operator adds to it.
-    fn has(&self, wanted: &Value) -> bool {
-        let Some(found) = &self.0 else { return false };
-        let content: BTreeMap<String, ByteString> =
-            serde_json::from_value(wanted["data"].clone()).unwrap_or_default();
-        let labels: BTreeMap<String, String> =
-            serde_json::from_value(wanted["metadata"]["labels"].clone()).unwrap_or_default();
-        let data = found.data.clone().unwrap_or_default();
-        let present = found.metadata.labels.clone().unwrap_or_default();
-        content.iter().all(|(key, value)| data.get(key) == Some(value))
-            && labels.iter().all(|(key, value)| present.get(key) == Some(value))
+    fn has(&self, wanted: &Secret) -> bool {
+        self.0.as_ref().is_some_and(|found| {
+            has_entries(&found.data, &wanted.data)
+                && has_entries(&found.metadata.labels, &wanted.metadata.labels)
+        })
     }
+}
+
+fn has_entries<T: PartialEq>(
+    found: &Option<BTreeMap<String, T>>,
+    wanted: &Option<BTreeMap<String, T>>,
+) -> bool {
+    let value = |key| found.as_ref().and_then(|found| found.get(key));
+    let mut wanted = wanted.iter().flatten();
+    wanted.all(|(key, wanted)| value(key) == Some(wanted))
 }
 
 /// Reads the Secret for clients.
@@ -109,7 +113,8 @@ pub(super) async fn read_password(
 ///
 /// # Errors
 ///
-/// Returns the error of the API server.
+/// Returns the error of the API server, also if somebody else has created a Secret with this name
+/// since it was read.
 pub(super) async fn write_client_secret(
     context: &OperatorContext,
     user: &User,
@@ -117,44 +122,57 @@ pub(super) async fn write_client_secret(
     content: &BTreeMap<&'static str, String>,
     observed: &ObservedSecret,
 ) -> Result<bool, UserError> {
-    let mut wanted = secret_manifest(user, name, content);
+    let mut wanted = secret_of(user, name, content);
     if observed.has(&wanted) {
         return Ok(false);
     }
-    let mut how = PatchParams::apply(FIELD_MANAGER);
-    if let Some(found) = &observed.0 {
-        // Not one that has taken its name since.
-        wanted["metadata"]["uid"] = json!(found.metadata.uid);
-        how = how.force();
+    let secrets = secrets(context, user);
+    match &observed.0 {
+        // Fails if somebody else has created one since, with which an apply would merge.
+        None => {
+            let how = PostParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            with_timeout(secrets.create(&how, &wanted)).await?;
+        }
+        Some(found) => {
+            // Not one that has taken its name since.
+            wanted.metadata.uid.clone_from(&found.metadata.uid);
+            let how = PatchParams::apply(FIELD_MANAGER).force();
+            with_timeout(secrets.patch(name, &how, &Patch::Apply(&wanted))).await?;
+        }
     }
-    // Without force, a Secret that somebody else has created since is not overwritten.
-    let patch = Patch::Apply(&wanted);
-    with_timeout(secrets(context, user).patch(name, &how, &patch)).await?;
     context.metrics.api_writes.with_label_values(&["Secret"]).inc();
     Ok(true)
 }
 
-fn secret_manifest(user: &User, name: &str, content: &BTreeMap<&'static str, String>) -> Value {
-    let data: BTreeMap<&str, ByteString> = content
-        .iter()
-        .map(|(key, text)| (*key, ByteString(text.clone().into_bytes())))
-        .collect();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": name,
-            "namespace": user.metadata.namespace,
-            "labels": {
-                "app.kubernetes.io/managed-by": FIELD_MANAGER,
-                "app.kubernetes.io/name": "streamhouse",
-                "app.kubernetes.io/component": "user",
-            },
-            "ownerReferences": user.controller_owner_ref(&()).into_iter().collect::<Vec<_>>(),
+/// Returns the Secret with this content. The keys are always the same: what was created is replaced
+/// by an apply, but not removed.
+fn secret_of(user: &User, name: &str, content: &BTreeMap<&'static str, String>) -> Secret {
+    let labels = [
+        ("app.kubernetes.io/managed-by", FIELD_MANAGER),
+        ("app.kubernetes.io/name", "streamhouse"),
+        ("app.kubernetes.io/component", "user"),
+    ];
+    let data = content.iter();
+    let data = data.map(|(key, text)| ((*key).to_owned(), ByteString(text.clone().into_bytes())));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: user.metadata.namespace.clone(),
+            labels: Some(
+                labels
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            ),
+            owner_references: user.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
         },
-        "type": "Opaque",
-        "data": data,
-    })
+        type_: Some("Opaque".to_owned()),
+        data: Some(data.collect()),
+        ..Secret::default()
+    }
 }
 
 fn secrets(context: &OperatorContext, user: &User) -> Api<Secret> {

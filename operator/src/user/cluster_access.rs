@@ -6,8 +6,9 @@ use std::sync::Arc;
 use kube::Api;
 use streamhouse_metadata::MetadataStore;
 
-use super::error::{UserError, UserProblem, with_timeout};
+use super::error::{UserError, UserProblem};
 use crate::{
+    api_calls::with_timeout,
     context::OperatorContext,
     crd::{ConditionReason, StreamHouseCluster, User},
     metadata_stores::{ClusterKey, StoreAccess},

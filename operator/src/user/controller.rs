@@ -25,7 +25,7 @@ use tokio::{
         Semaphore,
         broadcast::{Receiver, error::RecvError},
     },
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,8 @@ type GuardedUser = DeserializeGuard<User>;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Number of Users that are reconciled concurrently.
 const CONCURRENCY: u16 = 16;
+/// Interval at which Users are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Value of the label `kind` in metrics.
 const METRIC_KIND: &str = "User";
 
@@ -51,13 +53,15 @@ struct UserControllerState {
     context: OperatorContext,
     /// Limits the reconciliations of all watches together.
     running: Semaphore,
-    /// Number of Users per watch; a watch has an entry once it has listed its Users.
+    /// The Users of each watch; a watch has an entry once it has listed its Users.
     counts: Mutex<HashMap<Option<Vec<String>>, UserCounts>>,
 }
 
-/// Number of Users by their Ready condition, and of those that cannot be decoded.
-#[derive(Debug, Clone, Copy, Default)]
+/// The Users of one watch: their uids, their number by their Ready condition, and the number of
+/// those that cannot be decoded.
+#[derive(Debug, Default)]
 struct UserCounts {
+    uids: HashSet<String>,
     ready: i64,
     not_ready: i64,
     unknown: i64,
@@ -99,11 +103,17 @@ async fn run_watch(work: Arc<UserControllerState>, scope: &WatchScope, stop: Can
         .graceful_shutdown_on(stop.cancelled_owned());
     let store = controller.store();
     let of_cluster = store.clone();
-    let listed = async {
-        if store.wait_until_ready().await.is_ok() {
-            mark_listed(&work, scope, &store);
+    let counting = async {
+        if store.wait_until_ready().await.is_err() {
+            future::pending::<()>().await;
         }
-        future::pending::<()>().await;
+        mark_listed(&work, scope, &store);
+        let mut ticks = tokio::time::interval(COUNT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            count_users(&work, scope, &store);
+        }
     };
     let working = controller
         .watches(clusters, watcher::Config::default(), move |cluster| {
@@ -117,13 +127,11 @@ async fn run_watch(work: Arc<UserControllerState>, scope: &WatchScope, stop: Can
                     mark_listed(&work, scope, &store);
                 }
                 tracing::debug!(%error, "a watch of Users or of their clusters failed; restarting it");
-            } else {
-                count_users(&work, scope, &store);
             }
             future::ready(())
         });
     tokio::select! {
-        () = listed => {}
+        () = counting => {}
         () = working => {}
     }
 }
@@ -187,29 +195,15 @@ fn mark_listed(work: &UserControllerState, scope: &WatchScope, store: &Store<Gua
     }
 }
 
-/// Counts the Users of one watch and publishes the sums over all watches.
+/// Counts the Users of one watch and publishes the sums over all watches. Once all have counted,
+/// what is remembered of Users that no longer exist is dropped.
 fn count_users(work: &UserControllerState, scope: &WatchScope, store: &Store<GuardedUser>) {
-    let mut counts = UserCounts::default();
-    let users = store.state();
-    for user in &users {
-        match &user.0 {
-            Ok(user) => match status::stored_ready(user) {
-                Some((state, ..)) if state == ConditionStatus::True.as_str() => counts.ready += 1,
-                Some((state, ..)) if state == ConditionStatus::False.as_str() => counts.not_ready += 1,
-                _ => counts.unknown += 1,
-            },
-            Err(_) => counts.undecodable += 1,
-        }
-    }
-    if work.context.scope.per_watch().len() == 1 {
-        let uids: HashSet<&str> = users
-            .iter()
-            .filter_map(|user| user.meta().uid.as_deref())
-            .collect();
-        work.reconciler.retain(|uid| uids.contains(uid));
-    }
     let mut all = work.counts.lock();
-    all.insert(scope.namespaces.clone(), counts);
+    all.insert(scope.namespaces.clone(), UserCounts::of(&store.state()));
+    if all.len() == work.context.scope.per_watch().len() {
+        work.reconciler
+            .retain(|uid| all.values().any(|counts| counts.uids.contains(uid)));
+    }
     let sum = |of: fn(&UserCounts) -> i64| all.values().map(of).sum();
     let metrics = &work.context.metrics;
     let resources = |label: &str, number| {
@@ -223,4 +217,22 @@ fn count_users(work: &UserControllerState, scope: &WatchScope, store: &Store<Gua
     undecodable.set(sum(|counts| counts.undecodable));
     let failing = metrics.failing.with_label_values(&[METRIC_KIND]);
     failing.set(work.reconciler.failing());
+}
+
+impl UserCounts {
+    fn of(users: &[Arc<GuardedUser>]) -> Self {
+        let mut counts = Self::default();
+        for user in users {
+            counts.uids.extend(user.meta().uid.clone());
+            match &user.0 {
+                Ok(user) => match status::stored_ready(user) {
+                    Some((state, ..)) if state == ConditionStatus::True.as_str() => counts.ready += 1,
+                    Some((state, ..)) if state == ConditionStatus::False.as_str() => counts.not_ready += 1,
+                    _ => counts.unknown += 1,
+                },
+                Err(_) => counts.undecodable += 1,
+            }
+        }
+        counts
+    }
 }

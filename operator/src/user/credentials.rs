@@ -11,6 +11,8 @@ use streamhouse_core::{
 };
 use streamhouse_metadata::ScramCredentialRow;
 
+use super::error::{UserError, UserProblem};
+
 /// Length of a generated password: 190 bits.
 const PASSWORD_LENGTH: usize = 32;
 /// Letters of a generated password, which no client has to escape.
@@ -92,13 +94,17 @@ pub(super) fn check_password(bytes: &[u8]) -> Result<String, &'static str> {
 
 /// Returns the verifiers of a password: the stored ones as far as they are its verifiers, otherwise
 /// new ones. Takes milliseconds of a processor for each, on a thread that may block.
+///
+/// # Errors
+///
+/// Fails if the password cannot have a verifier.
 pub(super) async fn credentials_of(
     user_name: String,
     password: String,
     mechanisms: Vec<ScramMechanism>,
     stored: Vec<ScramCredentialRow>,
     entropy: Arc<dyn Entropy>,
-) -> Result<Vec<ScramCredentialRow>, String> {
+) -> Result<Vec<ScramCredentialRow>, UserError> {
     let derive = move || {
         let rows = mechanisms.iter().map(|mechanism| {
             let known = stored.iter().find(|row| row.mechanism == mechanism.name());
@@ -110,8 +116,9 @@ pub(super) async fn credentials_of(
         rows.collect::<Result<Vec<_>, ScramError>>()
     };
     match tokio::task::spawn_blocking(derive).await {
-        Ok(rows) => rows.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+        Ok(rows) => Ok(rows.map_err(|error| UserProblem::invalid_spec(error.to_string()))?),
+        // Its message could contain what the thread worked on.
+        Err(_) => Err(UserError::Internal("the derivation of credentials has panicked")),
     }
 }
 

@@ -1,13 +1,9 @@
 //! Why the reconciliation of a User stops, and the conditions that report it.
 
-use std::time::Duration;
-
 use streamhouse_metadata as metadata;
 
-use crate::{conditions::ConditionStatus, crd::ConditionReason};
-
-/// Timeout of one call to the API server.
-const API_TIMEOUT: Duration = Duration::from_secs(30);
+use super::owner::UserOwner;
+use crate::{api_calls::ApiError, conditions::ConditionStatus, crd::ConditionReason};
 
 /// A problem in the form of the condition Ready. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +38,23 @@ pub(super) enum UserError {
     /// The API server rejected the request or did not answer.
     #[error("the API server: {0}")]
     Api(String),
+    /// A bug of the operator.
+    #[error("a bug of the operator: {0}")]
+    Internal(&'static str),
     /// The resource was deleted, or another one has its name, so no status can be written.
     #[error("the resource was deleted")]
     Gone,
 }
 
 impl UserError {
+    /// Returns the error of a call about the User itself.
+    pub(super) fn of_user(error: ApiError) -> Self {
+        match error {
+            ApiError::NotFound => Self::Gone,
+            other => other.into(),
+        }
+    }
+
     /// Returns the status and problem of the Ready condition; `None` for a resource that is gone.
     pub(super) fn ready_condition(&self) -> Option<(ConditionStatus, UserProblem)> {
         match self {
@@ -56,7 +63,7 @@ impl UserError {
                 let problem = UserProblem::new(ConditionReason::ClusterNotReady, error.to_string());
                 Some((ConditionStatus::Unknown, problem))
             }
-            Self::Api(_) => {
+            Self::Api(_) | Self::Internal(_) => {
                 let problem = UserProblem::new(ConditionReason::InternalError, self.to_string());
                 Some((ConditionStatus::False, problem))
             }
@@ -77,27 +84,27 @@ impl From<metadata::Error> for UserError {
             metadata::Error::InvalidSecurityChange(message) | metadata::Error::SecurityLimit(message) => {
                 Self::Problem(UserProblem::invalid_spec(message))
             }
+            metadata::Error::OwnerConflict { what, owner } => Self::Problem(ownership_problem(&what, &owner)),
             other => Self::Store(other),
         }
     }
 }
 
-impl From<kube::Error> for UserError {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::Api(status.message),
-            other => Self::Api(other.to_string()),
-        }
+impl From<ApiError> for UserError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error.to_string())
     }
 }
 
-/// Limits the duration of a call to the API server.
-pub(super) async fn with_timeout<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, UserError> {
-    match tokio::time::timeout(API_TIMEOUT, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(UserError::Api(format!(
-            "no response within {} s",
-            API_TIMEOUT.as_secs()
-        ))),
+/// The user or the quota is managed by this owner, or was made by hand if the owner is empty.
+fn ownership_problem(what: &str, owner: &str) -> UserProblem {
+    if owner.is_empty() {
+        let message = format!(
+            "{what} was made by hand and spec.adopt is Never: set it to IfExists to manage the user, or choose another name"
+        );
+        return UserProblem::new(ConditionReason::AlreadyExists, message);
     }
+    let other = UserOwner::parse(owner).map_or_else(|| owner.to_owned(), |other| other.to_string());
+    let message = format!("{what} is managed by {other}: delete one of the two Users");
+    UserProblem::new(ConditionReason::OwnershipConflict, message)
 }

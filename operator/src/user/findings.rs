@@ -6,12 +6,13 @@ use streamhouse_metadata::UserRows;
 use super::{
     apply::{UserChanges, compare_rows},
     error::UserProblem,
-    status::{UserEvent, event_of_changes},
+    status::event_of_changes,
     validate::DesiredUser,
 };
 use crate::{
     conditions::ConditionStatus,
     crd::{ConditionReason, User},
+    events::PendingEvent,
     metrics::ReconcileOutcome,
 };
 
@@ -20,7 +21,7 @@ pub(super) struct UserFindings {
     /// The condition Ready; `None` to leave it as it is.
     pub(super) ready: Option<(ConditionStatus, UserProblem)>,
     pub(super) outcome: ReconcileOutcome,
-    pub(super) events: Vec<UserEvent>,
+    pub(super) events: Vec<PendingEvent>,
 }
 
 /// Returns the findings of a paused User, with the changes that would be made. The password is not

@@ -38,14 +38,14 @@ impl UserOwner {
         parts.next().is_none().then_some(owner)
     }
 
-    /// Returns what the owners of this User and of earlier ones of its name begin with.
-    pub(super) fn prefix(&self) -> String {
-        format!("{PREFIX}{}/{}/", self.namespace, self.resource)
-    }
-
     /// Returns the text in the metadata store.
     pub(super) fn key(&self) -> String {
-        format!("{}{}", self.prefix(), self.uid)
+        format!("{PREFIX}{}/{}/{}", self.namespace, self.resource, self.uid)
+    }
+
+    /// Returns whether both are Users of one namespace and name, one earlier than the other.
+    pub(super) fn has_name_of(&self, other: &Self) -> bool {
+        (&self.namespace, &self.resource) == (&other.namespace, &other.resource)
     }
 }
 

@@ -15,24 +15,24 @@ use super::{
     cluster_access::{UserClusterAccess, cluster_access},
     credentials::VerifiedCredentials,
     error::{UserError, UserProblem},
-    finalize::{self, UserDeletionPlan, UserSurroundings, is_namespace_terminating, plan_deletion},
+    finalize::{UserDeletionPlan, UserSurroundings, plan_deletion},
     findings::{UserFindings, applied_findings, paused_findings},
     owner::UserOwner,
-    status::{self, UserEvent, event_of_problem},
+    status::{self, event_of_problem},
     validate::validate,
 };
 use crate::{
+    api_calls::is_namespace_terminating,
     backoff::RECONCILE_BACKOFF,
     conditions::ConditionStatus,
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType, User},
-    events::EventPublisher,
+    crd::{ConditionReason, User},
+    events::{EventPublisher, PendingEvent},
+    finalizer::{has_finalizer, set_finalizer},
     metrics::ReconcileOutcome,
     undecodable,
 };
 
-/// Timeout for publishing an event.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Number of consecutive failures after which a ready User is no longer reported as ready.
 const MAX_PASSING_FAILURES: u32 = 3;
 
@@ -219,26 +219,21 @@ impl UserReconciler {
 
     /// Finalizes a User that is being deleted.
     async fn finalize(&self, user: &User) -> Result<UserFindings, UserError> {
-        if !finalize::has_finalizer(user) {
+        if !has_finalizer(&user.metadata) {
             return Err(UserError::Gone);
         }
         let access = cluster_access(&self.context, user).await?;
-        let (store, around, why) = match access {
-            UserClusterAccess::Open(store, _) => {
-                let namespace = user.metadata.namespace.as_deref().unwrap_or_default();
-                let around = match is_namespace_terminating(&self.context, namespace).await? {
-                    true => UserSurroundings::NamespaceTerminating,
-                    false => UserSurroundings::Present,
-                };
-                (Some(store), around, String::new())
-            }
-            UserClusterAccess::Unavailable { problem, is_gone, .. } => {
-                let around = match is_gone {
-                    true => UserSurroundings::ClusterDeleting,
-                    false => UserSurroundings::Present,
-                };
-                (None, around, problem.message)
-            }
+        let (store, is_gone, why) = match access {
+            UserClusterAccess::Open(store, _) => (Some(store), false, String::new()),
+            UserClusterAccess::Unavailable { problem, is_gone, .. } => (None, is_gone, problem.message),
+        };
+        let namespace = user.metadata.namespace.as_deref().unwrap_or_default();
+        let around = if is_gone {
+            UserSurroundings::ClusterDeleting
+        } else if is_namespace_terminating(&self.context, namespace).await? {
+            UserSurroundings::NamespaceTerminating
+        } else {
+            UserSurroundings::Present
         };
         let name = user.user_name();
         let event = match (plan_deletion(user, around, store.is_some()), store) {
@@ -254,18 +249,22 @@ impl UserReconciler {
             (UserDeletionPlan::Nothing, _) => return Err(UserError::Gone),
             (UserDeletionPlan::Keep(reason), _) => {
                 let message = format!("user {name} is kept: {reason}");
-                UserEvent::normal(ConditionReason::Retained, message)
+                Some(PendingEvent::normal(ConditionReason::Retained, message))
             }
             (UserDeletionPlan::Delete, Some(store)) => {
                 self.count_call("delete_user");
-                store.delete_user(&UserOwner::of(user).key()).await?;
-                UserEvent::normal(ConditionReason::Deleted, format!("user {name} was deleted"))
+                let deleted = store.delete_user(&UserOwner::of(user).key()).await?;
+                // Fails only without a receiver.
+                let _ = self.released.send(());
+                let message = format!("user {name} was deleted");
+                deleted.then(|| PendingEvent::normal(ConditionReason::Deleted, message))
             }
         };
-        finalize::set_finalizer(&self.context, user, false).await?;
-        self.publish(user, event).await;
-        // Fails only without a receiver.
-        let _ = self.released.send(());
+        let released = set_finalizer(&self.context, user, false).await;
+        released.map_err(UserError::of_user)?;
+        if let Some(event) = event {
+            self.events.publish_pending(user, event).await;
+        }
         Err(UserError::Gone)
     }
 
@@ -285,40 +284,14 @@ impl UserReconciler {
                 let corrected = &self.context.metrics.drift_corrected;
                 corrected.with_label_values(&["User"]).inc();
             }
-            self.publish(user, event).await;
+            self.events.publish_pending(user, event).await;
         }
         Ok(())
     }
 
-    async fn publish(&self, user: &User, event: UserEvent) {
-        let UserEvent {
-            warning,
-            reason,
-            message,
-        } = event;
-        let publishing = async {
-            match warning {
-                true => self.events.publish_warning(user, reason, message).await,
-                false => self.events.publish_normal(user, reason, message).await,
-            }
-        };
-        if tokio::time::timeout(EVENT_TIMEOUT, publishing).await.is_err() {
-            tracing::warn!(%reason, "publishing an event timed out");
-        }
-    }
-
     /// Handles a User that cannot be decoded: reports it, or ends its deletion and keeps its rows.
     pub(super) async fn handle_undecodable(&self, invalid: &InvalidObject) -> UserOutcome {
-        let (context, events) = (&self.context, &self.events);
-        let handled = if undecodable::is_held(&invalid.metadata) {
-            undecodable::release::<User>(context, events, invalid, ConditionReason::Retained).await
-        } else {
-            let conditions = [(ConditionType::Ready, ConditionStatus::False)];
-            undecodable::report::<User>(context, events, invalid, &conditions).await
-        };
-        if let Err(error) = &handled {
-            tracing::warn!(name = ?invalid.metadata.name, %error, "cannot handle a User that cannot be decoded; retrying");
-        }
+        let handled = undecodable::handle::<User>(&self.context, &self.events, invalid).await;
         UserOutcome {
             outcome: match handled {
                 Ok(()) => ReconcileOutcome::Blocked,

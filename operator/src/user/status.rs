@@ -2,20 +2,17 @@
 //! stored one.
 
 use jiff::Timestamp;
-use kube::{
-    Api, Resource,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
 
 use super::{
     apply::UserChanges,
-    error::{UserError, UserProblem, with_timeout},
+    error::{UserError, UserProblem},
 };
 use crate::{
+    api_calls::apply_status,
     conditions::{ConditionSet, ConditionStatus, find_condition},
     context::OperatorContext,
-    crd::{ConditionReason, ConditionType, FIELD_MANAGER, User, UserAuthenticationType, UserStatus},
+    crd::{ConditionReason, ConditionType, User, UserAuthenticationType, UserStatus},
+    events::PendingEvent,
 };
 
 /// Computes the status with this condition Ready.
@@ -61,29 +58,8 @@ pub(super) async fn write_status(
     if user.status.as_ref() == Some(status) {
         return Ok(false);
     }
-    let metadata = &user.metadata;
-    let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else {
-        return Err(UserError::Gone);
-    };
-    // The uid prevents writing to a recreated resource of the same name.
-    let patch = json!({
-        "apiVersion": User::api_version(&()),
-        "kind": User::kind(&()),
-        "metadata": { "name": name, "namespace": namespace, "uid": metadata.uid },
-        "status": status,
-    });
-    let users: Api<User> = Api::namespaced(context.client.clone(), namespace);
-    let how = PatchParams::apply(FIELD_MANAGER).force();
-    let written = with_timeout(async {
-        match users.patch_status(name, &how, &Patch::Apply(&patch)).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
-            other => other.map(|_| true),
-        }
-    });
-    if !written.await? {
-        return Err(UserError::Gone);
-    }
-    context.metrics.api_writes.with_label_values(&["User"]).inc();
+    let written = apply_status(context, user, status).await;
+    written.map_err(UserError::of_user)?;
     Ok(true)
 }
 
@@ -102,62 +78,38 @@ pub(super) fn is_reconciled(user: &User) -> bool {
     stored_ready(user).is_some_and(|(status, _, current)| current && status == ConditionStatus::True.as_str())
 }
 
-/// An event to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UserEvent {
-    /// Whether the event is a warning.
-    pub(super) warning: bool,
-    pub(super) reason: ConditionReason,
-    pub(super) message: String,
-}
-
-impl UserEvent {
-    pub(super) fn normal(reason: ConditionReason, message: impl Into<String>) -> Self {
-        Self {
-            warning: false,
-            reason,
-            message: message.into(),
-        }
-    }
-
-    /// Returns whether the event reports that a change by another client was undone.
-    pub(super) fn is_drift(&self) -> bool {
-        self.reason == ConditionReason::DriftCorrected
-    }
-}
-
 /// Returns the event for changes that were made.
-pub(super) fn event_of_changes(user: &User, changes: &UserChanges) -> Option<UserEvent> {
+pub(super) fn event_of_changes(user: &User, changes: &UserChanges) -> Option<PendingEvent> {
     if changes.is_empty() {
         return None;
     }
     let name = user.user_name();
     let what = changes.summary();
     Some(if changes.adopted {
-        UserEvent::normal(
+        PendingEvent::normal(
             ConditionReason::Adopted,
             format!("the existing user {name} is now managed by this resource; written: {what}"),
         )
     } else if changes.claimed && stored_ready(user).is_none_or(|(status, ..)| status != "True") {
-        UserEvent::normal(ConditionReason::Created, format!("user {name} was created"))
+        PendingEvent::normal(ConditionReason::Created, format!("user {name} was created"))
     } else if is_reconciled(user) && changes.credentials && changes.secret {
         // A password is also in the Secret for clients.
-        UserEvent::normal(
+        PendingEvent::normal(
             ConditionReason::CredentialsUpdated,
             format!("the password of user {name} was changed; written: {what}"),
         )
     } else if is_reconciled(user) && (changes.credentials || changes.acls || changes.quotas) {
-        UserEvent::normal(
+        PendingEvent::normal(
             ConditionReason::DriftCorrected,
             format!("user {name} was changed outside of the operator; restored: {what}"),
         )
     } else {
-        UserEvent::normal(ConditionReason::ConfigUpdated, format!("written: {what}"))
+        PendingEvent::normal(ConditionReason::ConfigUpdated, format!("written: {what}"))
     })
 }
 
 /// Returns an event when a User becomes not ready for a reason that requires action by a person.
-pub(super) fn event_of_problem(user: &User, ready: &(ConditionStatus, UserProblem)) -> Option<UserEvent> {
+pub(super) fn event_of_problem(user: &User, ready: &(ConditionStatus, UserProblem)) -> Option<PendingEvent> {
     let (state, problem) = ready;
     let before = stored_ready(user).map(|(_, reason, _)| reason);
     let waits = matches!(
@@ -169,13 +121,8 @@ pub(super) fn event_of_problem(user: &User, ready: &(ConditionStatus, UserProble
             | ConditionReason::AlreadyExists
             | ConditionReason::OwnershipConflict
     );
-    (*state == ConditionStatus::False && waits && before != Some(problem.reason.as_str())).then(|| {
-        UserEvent {
-            warning: true,
-            reason: problem.reason,
-            message: problem.message.clone(),
-        }
-    })
+    (*state == ConditionStatus::False && waits && before != Some(problem.reason.as_str()))
+        .then(|| PendingEvent::warning(problem.reason, problem.message.as_str()))
 }
 
 #[cfg(test)]

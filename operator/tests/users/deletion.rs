@@ -6,7 +6,7 @@ use serde_json::json;
 use streamhouse_metadata::AclRow;
 use streamhouse_operator::metadata_stores::StoreAccess;
 
-use crate::environment::{UserTestEnvironment, has_finalizer, message};
+use crate::environment::{UserTestEnvironment, eventually, has_finalizer, message};
 
 fn acl(name: &str) -> AclRow {
     AclRow {
@@ -48,6 +48,7 @@ async fn a_retained_user_goes_at_once_and_its_rows_stay_until_it_comes_back() {
     });
     world.apply("alice", spec.clone()).await;
     assert!(!has_finalizer(&world.until_ready("alice").await));
+    let earlier = world.owned("alice").await.unwrap().0;
     world.delete("alice").await;
     assert_eq!(world.get("alice").await, None);
     assert!(world.accepts("alice", "same").await);
@@ -58,8 +59,10 @@ async fn a_retained_user_goes_at_once_and_its_rows_stay_until_it_comes_back() {
         .await
         .unwrap();
     world.apply("alice", spec).await;
-    world.until_ready("alice").await;
+    let user = world.until_ready("alice").await;
     assert!(world.accepts("alice", "same").await);
+    let (owner, uid) = (world.owned("alice").await.unwrap().0, user.metadata.uid.unwrap());
+    assert!(owner.ends_with(&uid) && owner != earlier, "{owner}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,4 +114,37 @@ async fn in_a_namespace_that_ends_a_user_is_let_go() {
     world.delete("alice").await;
     world.until_gone("alice").await;
     assert!(world.rows("alice").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_namespace_that_ends_a_user_is_let_go_without_the_metadata_store() {
+    let world = UserTestEnvironment::new("closed").await;
+    let operator = world.start_operator();
+    world.apply("alice", json!({})).await;
+    world.until_ready("alice").await;
+    let closed = StoreAccess::Closed("PostgreSQL does not answer".to_owned());
+    operator.context.stores.publish(&world.key(), closed);
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let how = DeleteParams::default();
+    namespaces.delete(&world.namespace, &how).await.unwrap();
+    world.delete("alice").await;
+    world.until_gone("alice").await;
+    assert!(world.rows("alice").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_is_gone_is_no_longer_counted() {
+    let world = UserTestEnvironment::new("counted").await;
+    let operator = world.start_operator();
+    let acl = json!({ "resource": { "type": "topic", "name": "orders" }, "operations": ["ClusterAction"] });
+    world
+        .apply("alice", json!({ "authorization": { "acls": [acl] } }))
+        .await;
+    let user = world.until_ready_is("alice", "False", "InvalidSpec").await;
+    assert!(!has_finalizer(&user));
+    let count = || operator.sum("streamhouse_operator_resources");
+    eventually("the count of the User", async || count() == 1.0).await;
+    world.delete("alice").await;
+    eventually("the count without it", async || count() == 0.0).await;
+    assert_eq!(operator.sum("streamhouse_operator_resources_failing"), 0.0);
 }

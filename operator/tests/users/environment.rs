@@ -327,14 +327,18 @@ impl UserTestEnvironment {
         assert_eq!(found, reasons, "{events:?}");
     }
 
-    /// Waits until the operator writes nothing although it reads.
-    pub(crate) async fn until_rest(&self, operator: &TestOperator) {
-        let writes = || operator.sum("streamhouse_operator_api_writes_total");
-        let looks = || operator.sum("streamhouse_operator_metadata_queries_total");
+    /// Waits until the operators write nothing although each of them reads.
+    pub(crate) async fn until_rest(&self, operators: &[&TestOperator]) {
+        let sums = |name: &str| -> Vec<f64> { operators.iter().map(|operator| operator.sum(name)).collect() };
+        let writes = || sums("streamhouse_operator_api_writes_total");
+        let looks = || sums("streamhouse_operator_metadata_queries_total");
         eventually("rest", async || {
             let (before, seen) = (writes(), looks());
             let version = self.store.load_security().await.unwrap().version;
-            eventually("three more looks", async || looks() >= seen + 3.0).await;
+            eventually("three more looks", async || {
+                looks().iter().zip(&seen).all(|(now, seen)| *now >= seen + 3.0)
+            })
+            .await;
             writes() == before && self.store.load_security().await.unwrap().version == version
         })
         .await;

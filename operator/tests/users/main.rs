@@ -10,3 +10,4 @@ mod outcomes;
 mod ownership;
 mod passwords;
 mod schema;
+mod suspended_store;

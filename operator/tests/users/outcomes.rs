@@ -51,7 +51,7 @@ async fn a_user_is_created_with_a_password_rights_quotas_and_files_for_clients()
     assert_eq!(stored.metadata.owner_references.unwrap()[0].uid, uid);
     world.until_events_are("alice", &["Created"]).await;
 
-    world.until_rest(&operator).await;
+    world.until_rest(&[&operator]).await;
     assert_eq!(operator.sum("streamhouse_operator_drift_corrected_total"), 0.0);
     let text = serde_json::to_string(&world.get("alice").await).unwrap()
         + &format!("{:?}", world.events("alice").await);

@@ -1,7 +1,10 @@
 //! Two resources for one user, and users that were made by hand.
 
 use serde_json::json;
-use streamhouse_metadata::{ScramAlteration, ScramCredentialRow, UnownedRows, UserRows};
+use streamhouse_metadata::{
+    ClientQuotaId, ClientQuotaRow, QuotaAlteration, QuotaEntityName, ScramAlteration, ScramCredentialRow,
+    UnownedRows, UserRows,
+};
 
 use crate::environment::{
     SHORT_DRIFT_INTERVAL, UserTestEnvironment, eventually, has_finalizer, message, ready,
@@ -113,6 +116,92 @@ async fn rows_of_a_user_that_no_longer_exists_are_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_was_made_by_hand_is_noticed_before_anything_is_written() {
+    let world = UserTestEnvironment::new("quota").await;
+    let _operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
+    let quota = ClientQuotaRow {
+        id: ClientQuotaId {
+            user_name: Some(QuotaEntityName::Named("alice".to_owned())),
+            client_id: None,
+            ip: None,
+            key: "producer_byte_rate".to_owned(),
+        },
+        value: 5.0,
+    };
+    let change = QuotaAlteration {
+        upserts: vec![quota.clone()],
+        removals: Vec::new(),
+    };
+    world.store.alter_client_quotas(&change).await.unwrap();
+    let quotas = json!({ "producerByteRate": 1000 });
+    world.apply("alice", json!({ "quotas": quotas })).await;
+    let user = world.until_ready_is("alice", "False", "AlreadyExists").await;
+    assert!(message(&user).contains("producer_byte_rate"), "{user:?}");
+    // Another attempt begins where this one has ended.
+    tokio::time::sleep(2 * SHORT_DRIFT_INTERVAL).await;
+    assert_eq!(world.secret("alice").await, None);
+    assert_eq!(world.rows("alice").await, None);
+    assert!(!has_finalizer(&world.get("alice").await.unwrap()));
+    assert_eq!(world.store.load_security().await.unwrap().quotas, [quota]);
+
+    world
+        .apply("alice", json!({ "quotas": quotas, "adopt": "IfExists" }))
+        .await;
+    world.until_ready("alice").await;
+    let secret = world.secret("alice").await.unwrap();
+    assert!(world.accepts("alice", &secret["password"]).await);
+    assert_eq!(world.rows("alice").await.unwrap().quotas[0].value, 1000.0);
+    world
+        .until_events_are("alice", &["AlreadyExists", "Adopted"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_user_of_the_resource_name_retained_stays() {
+    let world = UserTestEnvironment::new("earlier").await;
+    let _operator = world.start_operator();
+    let spec = |name: &str| json!({ "name": name, "secretName": name, "deletionPolicy": "Retain" });
+    world.apply("alice", spec("one")).await;
+    world.until_ready("alice").await;
+    let before = world.owned("one").await.unwrap();
+    world.delete("alice").await;
+    world.until_gone("alice").await;
+    world.apply("alice", spec("two")).await;
+    world.until_ready("alice").await;
+    assert!(world.rows("two").await.is_some());
+    assert_eq!(world.owned("one").await, Some(before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_rows_somebody_else_has_now_does_not_wait_for_the_operator() {
+    let world = UserTestEnvironment::new("lost").await;
+    {
+        let _operator = world.start_operator();
+        world.apply("alice", json!({})).await;
+        assert!(has_finalizer(&world.until_ready("alice").await));
+        world.until_events_are("alice", &["Created"]).await;
+    }
+    let (owner, rows) = world.owned("alice").await.unwrap();
+    world.store.delete_user(&owner).await.unwrap();
+    let theirs = "terraform:alice";
+    let applied = world.store.apply_user(theirs, &rows, UnownedRows::Refuse);
+    applied.await.unwrap();
+    let _operator = world.start_operator();
+    let user = world.until_ready_is("alice", "False", "OwnershipConflict").await;
+    assert!(message(&user).contains(theirs), "{user:?}");
+    eventually("the end of the finalizer", async || {
+        !has_finalizer(&world.get("alice").await.unwrap())
+    })
+    .await;
+    world.delete("alice").await;
+    assert_eq!(world.get("alice").await, None);
+    assert_eq!(world.owned("alice").await, Some((theirs.to_owned(), rows)));
+    world
+        .until_events_are("alice", &["Created", "OwnershipConflict"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rivals_that_are_created_at_once_under_two_operators_end_with_one_owner_each() {
     let world = UserTestEnvironment::new("rivals").await;
     let start = || world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
@@ -146,5 +235,5 @@ async fn rivals_that_are_created_at_once_under_two_operators_end_with_one_owner_
         })
         .await;
     }
-    world.until_rest(&operators[0]).await;
+    world.until_rest(&[&operators[0], &operators[1]]).await;
 }

@@ -160,7 +160,8 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "topic",
                 "user",
             ],
-            &["undecodable"],
+            &["finalizer", "undecodable"],
+            &["api_calls"],
             &["context"],
             &[
                 "apis",

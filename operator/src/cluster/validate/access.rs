@@ -5,7 +5,7 @@
 use super::{listener_ports::OwnListeners, secret_key};
 use crate::{
     cluster::{
-        desired::{DesiredListener, SecretKeySelector},
+        desired::{DesiredListener, DesiredRoute, ListenerPort, SecretKeySelector},
         problem::ClusterProblem,
     },
     crd::{AuthenticationMechanism, AuthorizationType, ClusterSpec, ListenerType},
@@ -84,28 +84,31 @@ fn require_authentication(spec: &ClusterSpec) -> Result<(), ClusterProblem> {
     }
 }
 
-/// Passwords must not pass a network as they are. Requests that a proxy routes have its TLS.
+/// Passwords must not pass a network as they are. Requests that a proxy routes have its TLS, which
+/// for an Ingress is part of the spec.
 fn require_tls(own: &OwnListeners, further: &[DesiredListener]) -> Result<(), ClusterProblem> {
-    let kafka = own
-        .kafka
-        .iter()
-        .map(|port| ("spec.listeners.kafka".to_owned(), port));
-    let further = further
-        .iter()
-        .filter(|listener| !listener.kind.is_routed())
-        .map(|listener| {
-            (
-                format!("spec.listeners.additional[{}]", listener.name),
-                &listener.port,
-            )
-        });
-    let mut clients = std::iter::once(("spec.listeners.grpc".to_owned(), &own.grpc))
+    let missing_tls = |field: &str, port: &ListenerPort| (!port.has_tls()).then(|| format!("{field}.tls"));
+    let kafka = own.kafka.iter();
+    let kafka = kafka.map(|port| missing_tls("spec.listeners.kafka", port));
+    let further = further.iter().map(|listener| {
+        let name = format!("spec.listeners.additional[{}]", listener.name);
+        match &listener.route {
+            Some(DesiredRoute::Gateway { .. }) => None,
+            Some(DesiredRoute::Ingress { tls_secret, .. }) => {
+                let is_plain = tls_secret.is_none() && !listener.port.has_tls();
+                is_plain.then(|| format!("{name}.ingress.tlsSecretName"))
+            }
+            None => missing_tls(&name, &listener.port),
+        }
+    });
+    let mut missing = std::iter::once(missing_tls("spec.listeners.grpc", &own.grpc))
         .chain(kafka)
-        .chain(further);
-    match clients.find(|(_, port)| !port.has_tls()) {
+        .chain(further)
+        .flatten();
+    match missing.next() {
         None => Ok(()),
-        Some((field, _)) => refuse(&format!(
-            "spec.authentication.mechanisms: PLAIN sends passwords as they are: set {field}.tls, or use SCRAM-SHA-512"
+        Some(field) => refuse(&format!(
+            "spec.authentication.mechanisms: PLAIN sends passwords as they are: set {field}, or use SCRAM-SHA-512"
         )),
     }
 }
@@ -196,17 +199,24 @@ authorization: {type: acl, superUsers: ['User:admin', 'User:CN=ops,O=shop']}",
                 format!("authentication: {{mechanisms: [PLAIN]}}\nlisteners: {{grpc: {{{tls}}}, additional: [{{name: a, type: internal, port: 9100}}]}}"),
                 "set spec.listeners.additional[a].tls",
             ),
+            (
+                format!("authentication: {{mechanisms: [PLAIN]}}\nlisteners: {{grpc: {{{tls}}}, additional: [{{name: a, type: ingress, port: 9100, bootstrap: {{host: a.example}}}}]}}"),
+                "set spec.listeners.additional[a].ingress.tlsSecretName",
+            ),
         ] {
             let problem = problem_with(&spec);
             assert!(problem.message.contains(expected), "{spec}: {problem}");
         }
-        let with_tls = format!(
-            "authentication: {{mechanisms: [PLAIN]}}\nlisteners: {{grpc: {{{tls}}}, kafka: {{enabled: true, {tls}}}}}"
-        );
-        assert_eq!(
-            desired_with(&with_tls).variables["STREAMHOUSE_AUTHENTICATION"],
-            "PLAIN"
-        );
+        for listeners in [
+            format!("kafka: {{enabled: true, {tls}}}"),
+            "additional: [{name: a, type: ingress, port: 9100, bootstrap: {host: a.example}, ingress: {tlsSecretName: b}}]".to_owned(),
+        ] {
+            let with_tls = format!(
+                "authentication: {{mechanisms: [PLAIN]}}\nlisteners: {{grpc: {{{tls}}}, {listeners}}}"
+            );
+            let desired = desired_with(&with_tls);
+            assert_eq!(desired.variables["STREAMHOUSE_AUTHENTICATION"], "PLAIN");
+        }
         let none = desired_with("authorization: {type: none}");
         assert_eq!(none.variables["STREAMHOUSE_AUTHORIZATION"], "none");
     }

@@ -5,7 +5,7 @@ use streamhouse_metadata::{TopicOwner, TopicSummary};
 use uuid::Uuid;
 
 use super::*;
-use crate::topic::fixtures::topic;
+use crate::{crd::FINALIZER, topic::fixtures::topic};
 
 fn topic_with_finalizer(policy: &str) -> Topic {
     let mut topic = topic(json!({ "deletionPolicy": policy }));
@@ -174,14 +174,4 @@ fn a_topic_held_by_others_only_is_let_go() {
         plan_with(&topic, OwnerState::Present, Some(("uid-1", true))),
         proceed_with(false, true, None)
     );
-}
-
-#[test]
-fn the_finalizers_of_others_stay() {
-    let topic = topic_with_finalizer("Delete");
-    let off = finalizer_patch(&topic, false);
-    assert_eq!(off["metadata"]["finalizers"], json!(["a.example/b"]));
-    assert_eq!(off["metadata"]["resourceVersion"], "7");
-    let on = finalizer_patch(&topic, true);
-    assert_eq!(on["metadata"]["finalizers"], json!(["a.example/b", FINALIZER]));
 }

@@ -1,6 +1,6 @@
 //! How stored rows are compared with the wanted ones.
 
-use streamhouse_metadata::{AclRow, ClientQuotaId, QuotaEntityName};
+use streamhouse_metadata::{ClientQuotaId, QuotaEntityName};
 
 use super::*;
 

@@ -1,5 +1,7 @@
 //! Statuses and events of Users.
 
+use serde_json::json;
+
 use super::*;
 
 fn user(ready: Option<&str>) -> User {
