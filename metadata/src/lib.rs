@@ -447,6 +447,9 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// [`Error::InvalidSecurityChange`] if `owner` cannot be one.
     async fn delete_user(&self, owner: &str) -> Result<bool>;
 
+    /// Returns the rows of `owner`, as of one moment; `None` if it has no user.
+    async fn find_owned_user(&self, owner: &str) -> Result<Option<UserRows>>;
+
     /// Returns the rows of every owner whose name begins with `prefix`, as of one moment.
     async fn list_owned_users(&self, prefix: &str) -> Result<BTreeMap<String, UserRows>>;
 }

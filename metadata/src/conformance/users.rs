@@ -331,6 +331,11 @@ pub async fn owners_are_listed_by_prefix(store: &SharedStore) {
             .collect();
         assert_eq!(seen, names, "{prefix}");
     }
+    let wanted = user("one", 1);
+    apply(store, "k8s:a/x", &wanted).await.unwrap();
+    for (owner, found) in [("k8s:a/x", Some(wanted)), ("k8s:a/", None), ("", None)] {
+        assert_eq!(store.find_owned_user(owner).await.unwrap(), found, "{owner}");
+    }
 }
 
 pub async fn malformed_users_change_nothing(store: &SharedStore) {

@@ -123,6 +123,16 @@ pub(super) async fn delete_user(conn: &mut StoreConnection, owner: &str) -> Tran
 }
 
 /// The transaction must see one database snapshot.
+pub(super) async fn find_owned_user(
+    conn: &mut StoreConnection,
+    owner: &str,
+) -> TransactionResult<Option<UserRows>> {
+    check_security_tables(schema_version(&mut *conn).await?)?;
+    let mut users = read::rows_of_owner(conn, owner).await?.into_users();
+    Ok(users.remove(owner))
+}
+
+/// The transaction must see one database snapshot.
 pub(super) async fn list_owned_users(
     conn: &mut StoreConnection,
     prefix: &str,

@@ -67,6 +67,7 @@ async fn every_change(store: &SharedStore) -> Vec<crate::Result<()>> {
             .apply_user(owner, &alice, UnownedRows::Adopt)
             .await
             .map(drop),
+        store.find_owned_user(owner).await.map(drop),
         store.list_owned_users("").await.map(drop),
         store.delete_user(owner).await.map(drop),
     ]
