@@ -1,5 +1,5 @@
-//! Fresh stores for tests: a database each in one shared PostgreSQL, and SQLite in a folder or in
-//! memory.
+//! What the tests share: fresh stores (a database each in one shared PostgreSQL, and SQLite in a
+//! folder or in memory), access to the tables behind a store, and random cases.
 
 use std::{
     sync::{
@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use proptest::{prelude::ProptestConfig, strategy::Strategy, test_runner::TestRunner};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, query, query_scalar};
 use streamhouse_testkit::Postgres;
 use tokio::sync::OnceCell;
@@ -145,5 +146,28 @@ pub(crate) async fn sqlite_memory() -> TestStore {
     TestStore {
         store: connect("sqlite::memory:", &options()).await.unwrap(),
         _folder: None,
+    }
+}
+
+/// Runs `check` on random values, and shrinks the first one on which it panics.
+pub(crate) fn run_random_cases<S: Strategy>(cases: u32, values: &S, check: impl AsyncFn(S::Value)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    };
+    let outcome = TestRunner::new(config).run(values, |value| {
+        // The runner catches the panic of a failed comparison.
+        runtime.block_on(check(value));
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
     }
 }
