@@ -33,7 +33,7 @@ pub(crate) fn agent_secret(stored: &[u8]) -> Result<AgentSecret> {
 pub(crate) type CredentialColumns = (String, String, String, Vec<u8>, i32, Vec<u8>, Vec<u8>);
 
 /// Converts the columns of a credential.
-pub(crate) fn scram_credential(columns: CredentialColumns) -> OwnedRow<ScramCredentialRow> {
+fn scram_credential(columns: CredentialColumns) -> OwnedRow<ScramCredentialRow> {
     let (owner, user_name, mechanism, salt, iterations, stored_key, server_key) = columns;
     let row = ScramCredentialRow {
         user_name,
@@ -50,7 +50,7 @@ pub(crate) fn scram_credential(columns: CredentialColumns) -> OwnedRow<ScramCred
 pub(crate) type AclColumns = (String, String, String, String, String, String, String, String);
 
 /// Converts the columns of an entry of an access control list.
-pub(crate) fn acl(columns: AclColumns) -> OwnedRow<AclRow> {
+fn acl(columns: AclColumns) -> OwnedRow<AclRow> {
     let (owner, principal, resource_type, resource_name, pattern_type, host, operation, permission) = columns;
     let row = AclRow {
         principal,
@@ -64,11 +64,16 @@ pub(crate) fn acl(columns: AclColumns) -> OwnedRow<AclRow> {
     OwnedRow { owner, row }
 }
 
+/// Converts the columns of entries of access control lists.
+pub(crate) fn acl_rows(columns: Vec<AclColumns>) -> Vec<OwnedRow<AclRow>> {
+    columns.into_iter().map(acl).collect()
+}
+
 /// The owner, user, client id, address, key and value of a quota.
 pub(crate) type QuotaColumns = (String, String, String, String, String, f64);
 
 /// Converts the columns of a quota.
-pub(crate) fn client_quota(columns: QuotaColumns) -> Result<OwnedRow<ClientQuotaRow>> {
+fn client_quota(columns: QuotaColumns) -> Result<OwnedRow<ClientQuotaRow>> {
     let (owner, user_name, client_id, ip, key, value) = columns;
     let id = ClientQuotaId {
         user_name: parse_entity_name(&user_name)?,
@@ -80,6 +85,11 @@ pub(crate) fn client_quota(columns: QuotaColumns) -> Result<OwnedRow<ClientQuota
         owner,
         row: ClientQuotaRow { id, value },
     })
+}
+
+/// Converts the columns of quotas.
+pub(crate) fn quota_rows(columns: Vec<QuotaColumns>) -> Result<Vec<OwnedRow<ClientQuotaRow>>> {
+    columns.into_iter().map(client_quota).collect()
 }
 
 /// Encodes a part of the entity of a quota, so that none, the default and a name differ.
@@ -103,6 +113,16 @@ fn parse_entity_name(text: &str) -> Result<Option<QuotaEntityName>> {
     }
 }
 
+/// The columns of the rows of some owners, or of all.
+#[derive(Default)]
+pub(crate) struct SecurityColumns {
+    /// The users and their owners.
+    pub(crate) user_owners: Vec<(String, String)>,
+    pub(crate) credentials: Vec<CredentialColumns>,
+    pub(crate) acls: Vec<AclColumns>,
+    pub(crate) quotas: Vec<QuotaColumns>,
+}
+
 /// The rows of some owners, or of all.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct StoredSecurity {
@@ -114,6 +134,16 @@ pub(crate) struct StoredSecurity {
 }
 
 impl StoredSecurity {
+    /// Converts the columns of rows.
+    pub(crate) fn from_columns(columns: SecurityColumns) -> Result<Self> {
+        Ok(Self {
+            user_owners: columns.user_owners.into_iter().collect(),
+            credentials: columns.credentials.into_iter().map(scram_credential).collect(),
+            acls: acl_rows(columns.acls),
+            quotas: quota_rows(columns.quotas)?,
+        })
+    }
+
     /// Adds the rows of a user and quotas that `owner` does not have; it has the other ones.
     pub(crate) fn with_rows_of_others(
         mut self,
