@@ -32,9 +32,7 @@ fn user(user_name: &str, byte: u8) -> UserRows {
 fn bare_user(user_name: &str) -> UserRows {
     UserRows {
         user_name: user_name.to_owned(),
-        credentials: Vec::new(),
-        acls: Vec::new(),
-        quotas: Vec::new(),
+        ..UserRows::default()
     }
 }
 

@@ -177,9 +177,7 @@ impl StoredSecurity {
         let user = |(user_name, owner)| {
             let rows = UserRows {
                 user_name,
-                credentials: Vec::new(),
-                acls: Vec::new(),
-                quotas: Vec::new(),
+                ..UserRows::default()
             };
             (owner, rows)
         };

@@ -193,7 +193,7 @@ pub struct SecuritySnapshot {
 }
 
 /// The rows that one owner has: a user with everything that belongs to it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct UserRows {
     /// The name of the user. Nobody else can own it.
     pub user_name: String,
@@ -235,8 +235,7 @@ mod tests {
         let user = UserRows {
             user_name: "alice".to_owned(),
             credentials: vec![secret.clone()],
-            acls: Vec::new(),
-            quotas: Vec::new(),
+            ..UserRows::default()
         };
         let snapshot = SecuritySnapshot {
             credentials: vec![secret.clone()],

@@ -93,9 +93,7 @@ impl UserApplication<'_> {
                 changes.adopted = self.claim().await?;
                 UserRows {
                     user_name: self.desired.name.clone(),
-                    credentials: Vec::new(),
-                    acls: Vec::new(),
-                    quotas: Vec::new(),
+                    ..UserRows::default()
                 }
             }
         };
@@ -137,9 +135,7 @@ impl UserApplication<'_> {
     async fn claim(&self) -> Result<bool, UserError> {
         let claim = UserRows {
             user_name: self.desired.name.clone(),
-            credentials: Vec::new(),
-            acls: Vec::new(),
-            quotas: Vec::new(),
+            ..UserRows::default()
         };
         // The rows of an earlier User of this name, whose uid tells that it is gone.
         for key in self
