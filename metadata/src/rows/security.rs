@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use streamhouse_core::security::QuotaName;
+
 use crate::{
-    AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, Error, QuotaEntityName, Result, ScramCredentialRow,
-    SecuritySnapshot, UserRows,
+    AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, Error, Result, ScramCredentialRow, SecuritySnapshot,
+    UserRows,
 };
 
 /// A row with the resource that manages it; empty for a row that was made by hand.
@@ -93,20 +95,20 @@ pub(crate) fn quota_rows(columns: Vec<QuotaColumns>) -> Result<Vec<OwnedRow<Clie
 }
 
 /// Encodes a part of the entity of a quota, so that none, the default and a name differ.
-pub(crate) fn entity_name_text(name: Option<&QuotaEntityName>) -> String {
+pub(crate) fn entity_name_text(name: Option<&QuotaName>) -> String {
     match name {
         None => String::new(),
-        Some(QuotaEntityName::Default) => "*".to_owned(),
-        Some(QuotaEntityName::Named(name)) => format!("={name}"),
+        Some(QuotaName::Default) => "*".to_owned(),
+        Some(QuotaName::Named(name)) => format!("={name}"),
     }
 }
 
 /// The inverse of [`entity_name_text`].
-fn parse_entity_name(text: &str) -> Result<Option<QuotaEntityName>> {
+fn parse_entity_name(text: &str) -> Result<Option<QuotaName>> {
     match (text, text.strip_prefix('=')) {
         ("", _) => Ok(None),
-        ("*", _) => Ok(Some(QuotaEntityName::Default)),
-        (_, Some(name)) => Ok(Some(QuotaEntityName::Named(name.to_owned()))),
+        ("*", _) => Ok(Some(QuotaName::Default)),
+        (_, Some(name)) => Ok(Some(QuotaName::Named(name.to_owned()))),
         _ => Err(Error::Inconsistent(format!(
             "the entity {text:?} of a quota is not readable"
         ))),
@@ -217,9 +219,8 @@ mod tests {
 
     #[test]
     fn a_default_and_a_missing_entity_differ_from_every_name() {
-        let names =
-            ["", "*", "=", "<default>", "alice"].map(|name| Some(QuotaEntityName::Named(name.into())));
-        let all = [None, Some(QuotaEntityName::Default)].into_iter().chain(names);
+        let names = ["", "*", "=", "<default>", "alice"].map(|name| Some(QuotaName::Named(name.into())));
+        let all = [None, Some(QuotaName::Default)].into_iter().chain(names);
         let texts: Vec<String> = all
             .map(|name| {
                 let text = entity_name_text(name.as_ref());

@@ -1,8 +1,10 @@
 //! The bounds of users, access control lists and quotas, and of their texts. They keep a snapshot
 //! small enough for the memory of every agent, and every key small enough for an index.
 
+use streamhouse_core::security::QuotaName;
+
 use crate::{
-    AclRow, ClientQuotaId, ClientQuotaRow, Error, QuotaAlteration, QuotaEntityName, Result, ScramAlteration,
+    AclRow, ClientQuotaId, ClientQuotaRow, Error, QuotaAlteration, Result, ScramAlteration,
     ScramCredentialRow, UserRows,
 };
 
@@ -159,7 +161,7 @@ fn check_quota_id(id: &ClientQuotaId) -> Result<()> {
         ));
     }
     for part in parts {
-        if let Some(QuotaEntityName::Named(name)) = part {
+        if let Some(QuotaName::Named(name)) = part {
             check_text("the entity of a quota", name, 0, MAX_SECURITY_NAME_BYTES)?;
         }
     }

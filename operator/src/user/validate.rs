@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use streamhouse_core::security::{
     AclBinding, AclHost, AclOperation, AclPatternType, AclPermission, AclResourceType, CLUSTER_RESOURCE_NAME,
-    KafkaPrincipal, QuotaKey, ScramMechanism,
+    KafkaPrincipal, QuotaKey, QuotaName, ScramMechanism,
 };
-use streamhouse_metadata::{AclRow, ClientQuotaId, ClientQuotaRow, QuotaEntityName};
+use streamhouse_metadata::{AclRow, ClientQuotaId, ClientQuotaRow};
 
 use super::error::UserProblem;
 use crate::crd::{
@@ -246,7 +246,7 @@ fn quotas(user: &User, name: &str) -> Result<Vec<ClientQuotaRow>, UserProblem> {
         }
         rows.push(ClientQuotaRow {
             id: ClientQuotaId {
-                user_name: Some(QuotaEntityName::Named(name.to_owned())),
+                user_name: Some(QuotaName::Named(name.to_owned())),
                 client_id: None,
                 ip: None,
                 key: key.name().to_owned(),
