@@ -55,7 +55,8 @@ pub use options::{ConnectOptions, TlsMode, TlsOptions};
 pub use schema::{LiveAgent, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview, list_agents};
 pub use schema_window::{SCHEMA_WINDOW, SchemaWindow, compare_releases, release_window};
 pub use security_plan::{
-    MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MAX_SECURITY_CHANGES, MAX_SECURITY_NAME_BYTES,
+    MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MAX_SCRAM_SALT_BYTES, MAX_SECURITY_CHANGES,
+    MAX_SECURITY_NAME_BYTES, MAX_SECURITY_PRINCIPAL_BYTES,
 };
 pub use types::*;
 

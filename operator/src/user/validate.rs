@@ -7,16 +7,13 @@ use streamhouse_core::security::{
     AclBinding, AclHost, AclOperation, AclPatternType, AclPermission, AclResourceType, CLUSTER_RESOURCE_NAME,
     KafkaPrincipal, QuotaKey, QuotaName, ScramMechanism,
 };
-use streamhouse_metadata::{AclRow, ClientQuotaId, ClientQuotaRow};
+use streamhouse_metadata::{AclRow, ClientQuotaId, ClientQuotaRow, MAX_SECURITY_NAME_BYTES};
 
 use super::error::UserProblem;
 use crate::crd::{
     AdoptionPolicy, SecretKeyRef, User, UserAcl, UserAclOperation, UserAclPatternType, UserAclPermission,
     UserAclResourceType, UserAuthenticationType, UserScramMechanism,
 };
-
-/// Longest name of a user in bytes, as in the metadata store.
-const MAX_NAME_BYTES: usize = 255;
 
 /// The desired state of a user.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,9 +79,9 @@ fn check_name(user: &User, name: &str) -> Result<KafkaPrincipal, UserProblem> {
             "the user name {name:?} {problem}"
         )))
     };
-    if name.len() > MAX_NAME_BYTES {
+    if name.len() > MAX_SECURITY_NAME_BYTES {
         return invalid(&format!(
-            "has more than {MAX_NAME_BYTES} bytes: choose a shorter one"
+            "has more than {MAX_SECURITY_NAME_BYTES} bytes: choose a shorter one"
         ));
     }
     if name.chars().any(char::is_control) {
