@@ -25,7 +25,7 @@ use crate::time::Entropy;
 /// let mechanism = ScramMechanism::Sha256;
 /// let entropy = SystemEntropy;
 /// let stored = ScramCredential::derive(mechanism, "secret", generate_scram_salt(&entropy), 4096)?;
-/// let decoys = ScramDecoys::new(b"a secret of the cluster", 4096)?;
+/// let decoys = ScramDecoys::new(b"a secret of the cluster");
 ///
 /// let client = ScramClient::new(mechanism, "alice", "secret", &entropy)?;
 /// let server = ScramServer::begin(mechanism, client.first_message().as_bytes())?;
