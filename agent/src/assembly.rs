@@ -123,7 +123,7 @@ impl Agent {
             (store, store_health),
             (metrics, listeners.tls.clone()),
             traces,
-        )?);
+        ));
         let AgentListeners { tls, further, file } = listeners;
         let given = &node.settings;
         let ports = ServerPorts::bind(

@@ -86,14 +86,7 @@ pub struct AuthenticatedCall {
 impl ClientSecurity {
     /// Creates the security of an agent with these settings. Nobody can authenticate before the
     /// first snapshot.
-    ///
-    /// # Errors
-    /// None that settings can cause.
-    pub fn new(
-        settings: &AgentSettings,
-        entropy: Arc<dyn Entropy>,
-        metrics: Arc<AgentMetrics>,
-    ) -> anyhow::Result<Self> {
+    pub fn new(settings: &AgentSettings, entropy: Arc<dyn Entropy>, metrics: Arc<AgentMetrics>) -> Self {
         let new_key = || -> Vec<u8> { (0..8).flat_map(|_| entropy.next_u64().to_be_bytes()).collect() };
         let security = Self {
             mechanisms: settings.authentication.clone(),
@@ -102,7 +95,7 @@ impl ClientSecurity {
             super_users: settings.super_users.clone(),
             view: ArcSwapOption::default(),
             version: watch::Sender::new(0),
-            keys: ArcSwap::from_pointee(ClusterKeys::derive(&new_key())?),
+            keys: ArcSwap::from_pointee(ClusterKeys::derive(&new_key())),
             passwords: PasswordVerifier::new(&new_key()),
             failures: FailureLimiter::default(),
             agents: AgentTokens::default(),
@@ -111,7 +104,7 @@ impl ClientSecurity {
             metrics,
         };
         security.warn_if_open();
-        Ok(security)
+        security
     }
 
     /// Returns whether clients must authenticate.
@@ -240,10 +233,7 @@ impl ClientSecurity {
     /// Uses this secret for calls among agents from now on.
     pub fn set_agent_secret(&self, secret: &AgentSecret) {
         self.agents.set_secret(secret);
-        match ClusterKeys::derive(secret.as_bytes()) {
-            Ok(keys) => self.keys.store(Arc::new(keys)),
-            Err(problem) => tracing::error!(%problem, "the secret of the agents cannot be used"),
-        }
+        self.keys.store(Arc::new(ClusterKeys::derive(secret.as_bytes())));
     }
 
     /// Returns the token by which this agent forwards calls of a client; `None` if there is nothing

@@ -55,7 +55,8 @@ pub use options::{ConnectOptions, TlsMode, TlsOptions};
 pub use schema::{LiveAgent, MigrationOutcome, MigrationRequest, SchemaState, StoreOverview, list_agents};
 pub use schema_window::{SCHEMA_WINDOW, SchemaWindow, compare_releases, release_window};
 pub use security_plan::{
-    MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MAX_SECURITY_CHANGES, MAX_SECURITY_NAME_BYTES,
+    MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MAX_SCRAM_SALT_BYTES, MAX_SECURITY_CHANGES,
+    MAX_SECURITY_NAME_BYTES, MAX_SECURITY_PRINCIPAL_BYTES,
 };
 pub use types::*;
 
@@ -446,6 +447,9 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     ///
     /// [`Error::InvalidSecurityChange`] if `owner` cannot be one.
     async fn delete_user(&self, owner: &str) -> Result<bool>;
+
+    /// Returns the rows of `owner`, as of one moment; `None` if it has no user.
+    async fn find_owned_user(&self, owner: &str) -> Result<Option<UserRows>>;
 
     /// Returns the rows of every owner whose name begins with `prefix`, as of one moment.
     async fn list_owned_users(&self, prefix: &str) -> Result<BTreeMap<String, UserRows>>;

@@ -119,6 +119,7 @@ macro_rules! for_each_metadata_method {
             alter_client_quotas(alteration: &$crate::QuotaAlteration) -> ();
             apply_user(owner: &str, user: &$crate::UserRows, unowned: $crate::UnownedRows) -> bool;
             delete_user(owner: &str) -> bool;
+            find_owned_user(owner: &str) -> Option<$crate::UserRows>;
             list_owned_users(prefix: &str) -> std::collections::BTreeMap<String, $crate::UserRows>;
         }
     };

@@ -23,8 +23,7 @@ pub(crate) use self::{
     log::{MAX_SPANS, SpanRow},
     partitions::{BoundsRow, LeasedPartitionRow, check_lease},
     security::{
-        AclColumns, CredentialColumns, OwnedRow, QuotaColumns, StoredSecurity, acl, agent_secret,
-        client_quota, entity_name_text, scram_credential,
+        OwnedRow, SecurityColumns, StoredSecurity, acl_rows, agent_secret, entity_name_text, quota_rows,
     },
     topics::{
         OverviewRow, TopicPartitionRow, TopicRow, assemble_topics, build_overview, config_json,

@@ -12,7 +12,8 @@ mod user;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use self::limits::{
-    MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MAX_SECURITY_CHANGES, MAX_SECURITY_NAME_BYTES,
+    MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MAX_SCRAM_SALT_BYTES, MAX_SECURITY_CHANGES,
+    MAX_SECURITY_NAME_BYTES, MAX_SECURITY_PRINCIPAL_BYTES,
 };
 pub(crate) use self::limits::{
     SecurityTable, check_acls, check_owner, check_quota_alteration, check_row_count, check_scram_alteration,

@@ -24,9 +24,9 @@ pub use self::{
     },
     owners::{TopicOwner, TopicSummary, TopicsOverview},
     security::{
-        AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, QuotaAlteration, QuotaEntityName,
-        ScramAlteration, ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot,
-        UnownedRows, UserRows,
+        AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, QuotaAlteration, ScramAlteration,
+        ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot, UnownedRows,
+        UserRows,
     },
 };
 

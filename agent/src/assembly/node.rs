@@ -111,7 +111,7 @@ impl AgentNode {
         (store, store_health): (Arc<dyn ObjectStore>, Arc<StoreHealth>),
         (metrics, tls): (Arc<AgentMetrics>, Arc<ListenerCertificates>),
         traces: OptionalTracer,
-    ) -> anyhow::Result<Self> {
+    ) -> Self {
         let budgets = settings.memory_budgets();
         let bound = i64::try_from(budgets.total()).unwrap_or(i64::MAX);
         metrics.memory_bound.set(bound);
@@ -124,7 +124,7 @@ impl AgentNode {
         };
         let call_memory = budgets.requests / FORWARDED_CALLS_SHARE;
         let (entropy, health) = (system_entropy(), store_health.health().clone());
-        let security = ClientSecurity::new(&settings, entropy.clone(), metrics.clone())?;
+        let security = ClientSecurity::new(&settings, entropy.clone(), metrics.clone());
         let ownership = OwnershipVerifier::new(OwnershipDeps {
             metadata: metadata.clone(),
             store: store.clone(),
@@ -132,7 +132,7 @@ impl AgentNode {
             health: health.clone(),
             metrics: metrics.clone(),
         });
-        Ok(Self {
+        Self {
             metadata,
             directory: Arc::default(),
             clock: system_clock(),
@@ -156,7 +156,7 @@ impl AgentNode {
             writer: Arc::default(),
             security: Arc::new(security),
             settings,
-        })
+        }
     }
 
     /// Returns the reader of logs that are no longer in a tail.

@@ -146,7 +146,7 @@ async fn a_call_without_a_deadline_ends_after_its_limit() {
     });
     let metrics = Arc::new(AgentMetrics::new().unwrap());
     let settings = AgentSettings::defaults(true);
-    let security = ClientSecurity::new(&settings, system_entropy(), metrics.clone()).unwrap();
+    let security = ClientSecurity::new(&settings, system_entropy(), metrics.clone());
     let security = Arc::new(security);
     let forwarder = PeerForwarder::new(ForwardDeps {
         directory,

@@ -14,7 +14,9 @@ use streamhouse_core::{
         AclResourceType,
     },
 };
-use streamhouse_metadata::{AclRow, MAX_ACLS, MAX_SECURITY_CHANGES, MAX_SECURITY_NAME_BYTES};
+use streamhouse_metadata::{
+    AclRow, MAX_ACLS, MAX_SECURITY_CHANGES, MAX_SECURITY_NAME_BYTES, MAX_SECURITY_PRINCIPAL_BYTES,
+};
 
 use super::{
     request::RequestContext,
@@ -24,8 +26,6 @@ use super::{
 const SECURITY_DISABLED: i16 = 54;
 /// The most filters of one DeleteAcls request.
 const MAX_FILTERS: usize = 1_000;
-/// The longest principal that is stored: its type, a colon and a name.
-const MAX_PRINCIPAL_BYTES: usize = MAX_SECURITY_NAME_BYTES + 16;
 /// Bytes of an answer that an ACL takes beside its texts.
 const ACL_BYTES: usize = 32;
 
@@ -145,7 +145,8 @@ pub(super) async fn create_acls(context: RequestContext, request: CreateAclsRequ
 fn new_row(creation: CreateAclsAclCreation) -> Result<AclRow, AdminRefusal> {
     let binding = read_binding(creation).map_err(AdminRefusal::invalid)?;
     let row = AclRow::from(&binding);
-    if row.resource_name.len() > MAX_SECURITY_NAME_BYTES || row.principal.len() > MAX_PRINCIPAL_BYTES {
+    if row.resource_name.len() > MAX_SECURITY_NAME_BYTES || row.principal.len() > MAX_SECURITY_PRINCIPAL_BYTES
+    {
         return Err(AdminRefusal::invalid(format!(
             "a name of an ACL is longer than {MAX_SECURITY_NAME_BYTES} bytes"
         )));

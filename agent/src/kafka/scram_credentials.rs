@@ -16,7 +16,8 @@ use streamhouse_core::{
     },
 };
 use streamhouse_metadata::{
-    MAX_SECURITY_NAME_BYTES, ScramAlteration, ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow,
+    MAX_SCRAM_SALT_BYTES, MAX_SECURITY_NAME_BYTES, ScramAlteration, ScramAlterationOutcome,
+    ScramCredentialId, ScramCredentialRow,
 };
 
 use super::{
@@ -29,8 +30,6 @@ use crate::security::SecurityView;
 const RESOURCE_NOT_FOUND: i16 = 91;
 const DUPLICATE_RESOURCE: i16 = 92;
 const UNACCEPTABLE_CREDENTIAL: i16 = 93;
-/// The longest salt that is stored.
-const MAX_SALT_BYTES: usize = 255;
 
 /// Serves DescribeUserScramCredentials.
 pub(super) async fn describe_user_scram_credentials(
@@ -265,9 +264,9 @@ fn new_credential(
         return Err(unacceptable("Too many iterations"));
     }
     let salt = upsertion.salt.expose().to_vec();
-    if salt.len() > MAX_SALT_BYTES {
+    if salt.len() > MAX_SCRAM_SALT_BYTES {
         return Err(unacceptable(format!(
-            "the salt is longer than {MAX_SALT_BYTES} bytes"
+            "the salt is longer than {MAX_SCRAM_SALT_BYTES} bytes"
         )));
     }
     let salted = upsertion.salted_password.expose();

@@ -1,9 +1,8 @@
 //! Keys that all agents of a cluster have: derived from the secret that they share, so that a
 //! session holds at every agent, and an unknown user looks the same at each of them.
 
-use anyhow::Context as _;
 use ring::hmac;
-use streamhouse_core::security::{MIN_SCRAM_ITERATIONS, ScramDecoys};
+use streamhouse_core::security::ScramDecoys;
 
 /// The keys of the cluster; of this process alone before the shared secret is known.
 #[derive(Debug)]
@@ -16,16 +15,12 @@ pub(super) struct ClusterKeys {
 
 impl ClusterKeys {
     /// Derives the keys from a secret.
-    ///
-    /// # Errors
-    /// None that a secret can cause.
-    pub(super) fn derive(secret: &[u8]) -> anyhow::Result<Self> {
+    pub(super) fn derive(secret: &[u8]) -> Self {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let derived = |purpose: &str| hmac::sign(&secret, purpose.as_bytes());
-        let decoys = ScramDecoys::new(derived("decoys of SCRAM").as_ref(), MIN_SCRAM_ITERATIONS);
-        Ok(Self {
-            decoys: decoys.context("the decoys of SCRAM")?,
+        Self {
+            decoys: ScramDecoys::new(derived("decoys of SCRAM").as_ref()),
             sessions: hmac::Key::new(hmac::HMAC_SHA256, derived("sessions").as_ref()),
-        })
+        }
     }
 }

@@ -41,7 +41,7 @@ fn security(with: impl FnOnce(&mut AgentSettings)) -> Arc<ClientSecurity> {
     settings.authentication = SaslMechanism::ALL.to_vec();
     with(&mut settings);
     let metrics = Arc::new(AgentMetrics::new().unwrap());
-    Arc::new(ClientSecurity::new(&settings, system_entropy(), metrics).unwrap())
+    Arc::new(ClientSecurity::new(&settings, system_entropy(), metrics))
 }
 
 fn with_acls(settings: &mut AgentSettings) {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use streamhouse_core::security::QuotaName;
+
 use super::{fixture::SharedStore, fixture::snapshot, races::run_concurrently};
 use crate::{
-    AclRow, ClientQuotaId, ClientQuotaRow, Error, MAX_SECURITY_CHANGES, QuotaAlteration, QuotaEntityName,
-    ScramAlteration, ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot,
-    UnownedRows, UserRows,
+    AclRow, ClientQuotaId, ClientQuotaRow, Error, MAX_SECURITY_CHANGES, QuotaAlteration, ScramAlteration,
+    ScramAlterationOutcome, ScramCredentialId, ScramCredentialRow, SecuritySnapshot, UnownedRows, UserRows,
 };
 
 pub const SHA_256: &str = "SCRAM-SHA-256";
@@ -42,11 +43,11 @@ pub fn acl(user_name: &str, topic: &str) -> AclRow {
     }
 }
 
-pub fn named(name: &str) -> Option<QuotaEntityName> {
-    Some(QuotaEntityName::Named(name.to_owned()))
+pub fn named(name: &str) -> Option<QuotaName> {
+    Some(QuotaName::Named(name.to_owned()))
 }
 
-pub fn quota_id(user_name: Option<QuotaEntityName>, client_id: Option<QuotaEntityName>) -> ClientQuotaId {
+pub fn quota_id(user_name: Option<QuotaName>, client_id: Option<QuotaName>) -> ClientQuotaId {
     ClientQuotaId {
         user_name,
         client_id,
@@ -227,7 +228,7 @@ pub async fn acls_are_created_once_and_deleted_exactly(store: &SharedStore) {
 pub async fn quotas_tell_a_default_from_a_name_and_from_nothing(store: &SharedStore) {
     let parts = [
         None,
-        Some(QuotaEntityName::Default),
+        Some(QuotaName::Default),
         named(""),
         named("*"),
         named("<default>"),
@@ -245,7 +246,7 @@ pub async fn quotas_tell_a_default_from_a_name_and_from_nothing(store: &SharedSt
     }
     upserts.remove(0);
     let ip = ClientQuotaId {
-        ip: Some(QuotaEntityName::Default),
+        ip: Some(QuotaName::Default),
         key: "connection_creation_rate".to_owned(),
         ..quota_id(None, None)
     };

@@ -403,6 +403,10 @@ impl MetadataStore for PostgresStore {
         transact!(self, Writes, conn => security::delete_user(conn, owner))
     }
 
+    async fn find_owned_user(&self, owner: &str) -> Result<Option<UserRows>> {
+        call!(self, Reads, ReadOnlySnapshot, conn => security::find_owned_user(conn, owner))
+    }
+
     async fn list_owned_users(&self, prefix: &str) -> Result<BTreeMap<String, UserRows>> {
         call!(self, Reads, ReadOnlySnapshot, conn => security::list_owned_users(conn, prefix))
     }

@@ -43,15 +43,20 @@ pub(super) async fn load_security(conn: &mut StoreConnection) -> TransactionResu
     Ok(read::rows_in_force(conn).await?.into_snapshot(version))
 }
 
+/// Refuses a schema without the tables.
+async fn check_tables(conn: &mut StoreConnection) -> TransactionResult<()> {
+    Ok(check_security_tables(schema_version(conn).await?)?)
+}
+
 /// Refuses a schema without the tables, and takes the lock of every change.
 async fn begin_change(conn: &mut StoreConnection) -> TransactionResult<()> {
-    check_security_tables(schema_version(&mut *conn).await?)?;
+    check_tables(conn).await?;
     lock_cluster(conn).await
 }
 
 /// Returns the secret of the agents, and makes it if there is none.
 pub(super) async fn agent_secret(conn: &mut StoreConnection) -> TransactionResult<AgentSecret> {
-    check_security_tables(schema_version(&mut *conn).await?)?;
+    check_tables(conn).await?;
     if let Some(secret) = read::agent_secret(&mut *conn).await? {
         return Ok(rows::agent_secret(&secret)?);
     }
@@ -123,10 +128,20 @@ pub(super) async fn delete_user(conn: &mut StoreConnection, owner: &str) -> Tran
 }
 
 /// The transaction must see one database snapshot.
+pub(super) async fn find_owned_user(
+    conn: &mut StoreConnection,
+    owner: &str,
+) -> TransactionResult<Option<UserRows>> {
+    check_tables(conn).await?;
+    let mut users = read::rows_of_owner(conn, owner).await?.into_users();
+    Ok(users.remove(owner))
+}
+
+/// The transaction must see one database snapshot.
 pub(super) async fn list_owned_users(
     conn: &mut StoreConnection,
     prefix: &str,
 ) -> TransactionResult<BTreeMap<String, UserRows>> {
-    check_security_tables(schema_version(&mut *conn).await?)?;
+    check_tables(conn).await?;
     Ok(read::rows_of_owners(conn, prefix).await?.into_users())
 }

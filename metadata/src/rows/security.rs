@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use streamhouse_core::security::QuotaName;
+
 use crate::{
-    AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, Error, QuotaEntityName, Result, ScramCredentialRow,
-    SecuritySnapshot, UserRows,
+    AclRow, AgentSecret, ClientQuotaId, ClientQuotaRow, Error, Result, ScramCredentialRow, SecuritySnapshot,
+    UserRows,
 };
 
 /// A row with the resource that manages it; empty for a row that was made by hand.
@@ -33,7 +35,7 @@ pub(crate) fn agent_secret(stored: &[u8]) -> Result<AgentSecret> {
 pub(crate) type CredentialColumns = (String, String, String, Vec<u8>, i32, Vec<u8>, Vec<u8>);
 
 /// Converts the columns of a credential.
-pub(crate) fn scram_credential(columns: CredentialColumns) -> OwnedRow<ScramCredentialRow> {
+fn scram_credential(columns: CredentialColumns) -> OwnedRow<ScramCredentialRow> {
     let (owner, user_name, mechanism, salt, iterations, stored_key, server_key) = columns;
     let row = ScramCredentialRow {
         user_name,
@@ -50,7 +52,7 @@ pub(crate) fn scram_credential(columns: CredentialColumns) -> OwnedRow<ScramCred
 pub(crate) type AclColumns = (String, String, String, String, String, String, String, String);
 
 /// Converts the columns of an entry of an access control list.
-pub(crate) fn acl(columns: AclColumns) -> OwnedRow<AclRow> {
+fn acl(columns: AclColumns) -> OwnedRow<AclRow> {
     let (owner, principal, resource_type, resource_name, pattern_type, host, operation, permission) = columns;
     let row = AclRow {
         principal,
@@ -64,11 +66,16 @@ pub(crate) fn acl(columns: AclColumns) -> OwnedRow<AclRow> {
     OwnedRow { owner, row }
 }
 
+/// Converts the columns of entries of access control lists.
+pub(crate) fn acl_rows(columns: Vec<AclColumns>) -> Vec<OwnedRow<AclRow>> {
+    columns.into_iter().map(acl).collect()
+}
+
 /// The owner, user, client id, address, key and value of a quota.
 pub(crate) type QuotaColumns = (String, String, String, String, String, f64);
 
 /// Converts the columns of a quota.
-pub(crate) fn client_quota(columns: QuotaColumns) -> Result<OwnedRow<ClientQuotaRow>> {
+fn client_quota(columns: QuotaColumns) -> Result<OwnedRow<ClientQuotaRow>> {
     let (owner, user_name, client_id, ip, key, value) = columns;
     let id = ClientQuotaId {
         user_name: parse_entity_name(&user_name)?,
@@ -82,25 +89,40 @@ pub(crate) fn client_quota(columns: QuotaColumns) -> Result<OwnedRow<ClientQuota
     })
 }
 
+/// Converts the columns of quotas.
+pub(crate) fn quota_rows(columns: Vec<QuotaColumns>) -> Result<Vec<OwnedRow<ClientQuotaRow>>> {
+    columns.into_iter().map(client_quota).collect()
+}
+
 /// Encodes a part of the entity of a quota, so that none, the default and a name differ.
-pub(crate) fn entity_name_text(name: Option<&QuotaEntityName>) -> String {
+pub(crate) fn entity_name_text(name: Option<&QuotaName>) -> String {
     match name {
         None => String::new(),
-        Some(QuotaEntityName::Default) => "*".to_owned(),
-        Some(QuotaEntityName::Named(name)) => format!("={name}"),
+        Some(QuotaName::Default) => "*".to_owned(),
+        Some(QuotaName::Named(name)) => format!("={name}"),
     }
 }
 
 /// The inverse of [`entity_name_text`].
-fn parse_entity_name(text: &str) -> Result<Option<QuotaEntityName>> {
+fn parse_entity_name(text: &str) -> Result<Option<QuotaName>> {
     match (text, text.strip_prefix('=')) {
         ("", _) => Ok(None),
-        ("*", _) => Ok(Some(QuotaEntityName::Default)),
-        (_, Some(name)) => Ok(Some(QuotaEntityName::Named(name.to_owned()))),
+        ("*", _) => Ok(Some(QuotaName::Default)),
+        (_, Some(name)) => Ok(Some(QuotaName::Named(name.to_owned()))),
         _ => Err(Error::Inconsistent(format!(
             "the entity {text:?} of a quota is not readable"
         ))),
     }
+}
+
+/// The columns of the rows of some owners, or of all.
+#[derive(Default)]
+pub(crate) struct SecurityColumns {
+    /// The users and their owners.
+    pub(crate) user_owners: Vec<(String, String)>,
+    pub(crate) credentials: Vec<CredentialColumns>,
+    pub(crate) acls: Vec<AclColumns>,
+    pub(crate) quotas: Vec<QuotaColumns>,
 }
 
 /// The rows of some owners, or of all.
@@ -114,6 +136,16 @@ pub(crate) struct StoredSecurity {
 }
 
 impl StoredSecurity {
+    /// Converts the columns of rows.
+    pub(crate) fn from_columns(columns: SecurityColumns) -> Result<Self> {
+        Ok(Self {
+            user_owners: columns.user_owners.into_iter().collect(),
+            credentials: columns.credentials.into_iter().map(scram_credential).collect(),
+            acls: acl_rows(columns.acls),
+            quotas: quota_rows(columns.quotas)?,
+        })
+    }
+
     /// Adds the rows of a user and quotas that `owner` does not have; it has the other ones.
     pub(crate) fn with_rows_of_others(
         mut self,
@@ -147,9 +179,7 @@ impl StoredSecurity {
         let user = |(user_name, owner)| {
             let rows = UserRows {
                 user_name,
-                credentials: Vec::new(),
-                acls: Vec::new(),
-                quotas: Vec::new(),
+                ..UserRows::default()
             };
             (owner, rows)
         };
@@ -189,9 +219,8 @@ mod tests {
 
     #[test]
     fn a_default_and_a_missing_entity_differ_from_every_name() {
-        let names =
-            ["", "*", "=", "<default>", "alice"].map(|name| Some(QuotaEntityName::Named(name.into())));
-        let all = [None, Some(QuotaEntityName::Default)].into_iter().chain(names);
+        let names = ["", "*", "=", "<default>", "alice"].map(|name| Some(QuotaName::Named(name.into())));
+        let all = [None, Some(QuotaName::Default)].into_iter().chain(names);
         let texts: Vec<String> = all
             .map(|name| {
                 let text = entity_name_text(name.as_ref());

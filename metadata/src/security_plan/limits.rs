@@ -1,8 +1,10 @@
 //! The bounds of users, access control lists and quotas, and of their texts. They keep a snapshot
 //! small enough for the memory of every agent, and every key small enough for an index.
 
+use streamhouse_core::security::QuotaName;
+
 use crate::{
-    AclRow, ClientQuotaId, ClientQuotaRow, Error, QuotaAlteration, QuotaEntityName, Result, ScramAlteration,
+    AclRow, ClientQuotaId, ClientQuotaRow, Error, QuotaAlteration, Result, ScramAlteration,
     ScramCredentialRow, UserRows,
 };
 
@@ -16,15 +18,15 @@ pub const MAX_ACLS: usize = 100_000;
 pub const MAX_CLIENT_QUOTAS: usize = 10_000;
 /// The maximum length of the name of a user, a resource, a client or a host, in bytes.
 pub const MAX_SECURITY_NAME_BYTES: usize = 255;
+/// The maximum length of a principal in bytes: its type, a colon and a name.
+pub const MAX_SECURITY_PRINCIPAL_BYTES: usize = MAX_SECURITY_NAME_BYTES + 16;
+/// The maximum length of the salt of a credential, in bytes.
+pub const MAX_SCRAM_SALT_BYTES: usize = 255;
 
-/// The maximum length of a principal: its type, a colon and a name.
-const MAX_PRINCIPAL_BYTES: usize = MAX_SECURITY_NAME_BYTES + 16;
 /// The maximum length of an owner: a namespace and a name of Kubernetes, and what kind they are of.
 const MAX_OWNER_BYTES: usize = 512;
 /// The maximum length of a word of Kafka, such as `TOPIC` or `producer_byte_rate`.
 const MAX_WORD_BYTES: usize = 64;
-/// The maximum length of a salt.
-const MAX_SALT_BYTES: usize = 255;
 /// The lengths of the keys of SCRAM-SHA-256 and SCRAM-SHA-512.
 const KEY_BYTES: [usize; 2] = [32, 64];
 
@@ -99,9 +101,9 @@ fn check_credential(row: &ScramCredentialRow) -> Result<()> {
     check_user_name(&row.user_name)?;
     check_mechanism(&row.mechanism)?;
     let user = &row.user_name;
-    if !(1..=MAX_SALT_BYTES).contains(&row.salt.len()) {
+    if !(1..=MAX_SCRAM_SALT_BYTES).contains(&row.salt.len()) {
         return Err(invalid(format!(
-            "the salt of user {user:?} must have 1 to {MAX_SALT_BYTES} bytes"
+            "the salt of user {user:?} must have 1 to {MAX_SCRAM_SALT_BYTES} bytes"
         )));
     }
     if row.iterations < 1 {
@@ -132,7 +134,12 @@ pub(crate) fn check_scram_alteration(alteration: &ScramAlteration) -> Result<()>
 pub(crate) fn check_acls(rows: &[AclRow]) -> Result<()> {
     check_change_count(rows.len())?;
     for row in rows {
-        check_text("the principal of an ACL", &row.principal, 1, MAX_PRINCIPAL_BYTES)?;
+        check_text(
+            "the principal of an ACL",
+            &row.principal,
+            1,
+            MAX_SECURITY_PRINCIPAL_BYTES,
+        )?;
         for (what, name) in [
             ("the resource of an ACL", &row.resource_name),
             ("the host of an ACL", &row.host),
@@ -159,7 +166,7 @@ fn check_quota_id(id: &ClientQuotaId) -> Result<()> {
         ));
     }
     for part in parts {
-        if let Some(QuotaEntityName::Named(name)) = part {
+        if let Some(QuotaName::Named(name)) = part {
             check_text("the entity of a quota", name, 0, MAX_SECURITY_NAME_BYTES)?;
         }
     }

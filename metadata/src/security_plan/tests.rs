@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use streamhouse_core::security::QuotaName;
 
 use super::*;
-use crate::{QuotaEntityName, UnownedRows, UserRows};
+use crate::{UnownedRows, UserRows};
 
 const OWNERS: [&str; 3] = [BY_HAND, "k8s:a/x", "k8s:b/y"];
 const USERS: [&str; 2] = ["alice", "bob"];
@@ -40,7 +41,7 @@ fn acl(name: u8) -> AclRow {
 fn quota(user: usize, value: u8) -> ClientQuotaRow {
     ClientQuotaRow {
         id: ClientQuotaId {
-            user_name: Some(QuotaEntityName::Named(USERS[user].to_owned())),
+            user_name: Some(QuotaName::Named(USERS[user].to_owned())),
             client_id: None,
             ip: None,
             key: "request_percentage".to_owned(),

@@ -430,6 +430,10 @@ impl MetadataStore for SqliteStore {
         transact!(self.call_limit, self.begin_write(), classify_error, tx => security::delete_user(&mut tx, owner))
     }
 
+    async fn find_owned_user(&self, owner: &str) -> Result<Option<UserRows>> {
+        transact!(self.call_limit, self.begin_read(), classify_error, tx => security::find_owned_user(&mut tx, owner))
+    }
+
     async fn list_owned_users(&self, prefix: &str) -> Result<BTreeMap<String, UserRows>> {
         transact!(self.call_limit, self.begin_read(), classify_error, tx => security::list_owned_users(&mut tx, prefix))
     }

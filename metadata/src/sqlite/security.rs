@@ -127,6 +127,15 @@ pub(super) async fn delete_user(conn: &mut SqliteConnection, owner: &str) -> Tra
     Ok(!delta.is_empty())
 }
 
+pub(super) async fn find_owned_user(
+    conn: &mut SqliteConnection,
+    owner: &str,
+) -> TransactionResult<Option<UserRows>> {
+    check_tables(&mut *conn).await?;
+    let mut users = read::rows_of_owner(conn, owner).await?.into_users();
+    Ok(users.remove(owner))
+}
+
 pub(super) async fn list_owned_users(
     conn: &mut SqliteConnection,
     prefix: &str,

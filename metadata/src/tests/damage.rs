@@ -1,40 +1,15 @@
 //! Damaged rows: they affect only what they belong to.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, query};
 use streamhouse_core::ErrorCode;
 
-use super::support::{database, options};
+use super::support::{execute_sql, stores_of_each_kind};
 use crate::{
     BatchOutcome,
     conformance::fixture::{
-        SharedStore, TestLog, batch_outcomes, create_topic, leases, object_commit, register_agent,
-        sequenced_batch, snapshot,
+        TestLog, batch_outcomes, create_topic, leases, object_commit, register_agent, sequenced_batch,
+        snapshot,
     },
-    connect,
 };
-
-/// Executes SQL on the store's tables, bypassing the store.
-async fn execute_sql(url: &str, sql: &str) {
-    if url.starts_with("sqlite") {
-        let mut conn = SqliteConnection::connect(url).await.unwrap();
-        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
-    } else {
-        let mut conn = PgConnection::connect(url).await.unwrap();
-        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
-    }
-}
-
-/// Opens a store of each kind; returns them with their addresses.
-async fn stores_of_each_kind() -> (tempfile::TempDir, Vec<(String, SharedStore)>) {
-    let folder = tempfile::tempdir().unwrap();
-    let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
-    let mut stores = Vec::new();
-    for url in [sqlite, database().await] {
-        let store = connect(&url, &options()).await.unwrap();
-        stores.push((url, store));
-    }
-    (folder, stores)
-}
 
 #[tokio::test]
 async fn a_damaged_producer_costs_its_batches_and_no_others() {

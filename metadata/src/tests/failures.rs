@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, query, query_scalar};
+use sqlx::{Connection, PgConnection, query};
 use streamhouse_testkit::Postgres;
 
-use super::support::{database, options};
+use super::support::{count_lock_waiters, database, options, sqlite_url};
 use crate::{
     ConnectOptions, Error, MetadataStore, MigrationOutcome,
     conformance::fixture::{SharedStore, TestLog, batch, create_topic, object_commit, register_agent},
@@ -151,14 +151,6 @@ async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
     ));
 }
 
-/// Returns how many of the database's connections wait for a lock. `conn` must not be in a
-/// transaction, because the statistics would be frozen there.
-async fn count_lock_waiters(conn: &mut PgConnection) -> i64 {
-    let count = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    query_scalar(count).fetch_one(conn).await.unwrap()
-}
-
 /// INV-L1, step by step: the seal returns after a commit that began before it, and a renewal does
 /// not wait.
 #[tokio::test]
@@ -283,7 +275,7 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
 #[tokio::test]
 async fn a_sqlite_schema_that_is_too_new_or_changed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
         MigrationOutcome { from: 0, to: 7 }
@@ -314,7 +306,7 @@ async fn several_migrate_at_once() {
     let server = Postgres::shared().unwrap();
     let postgres = server.create_database("together").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let sqlite = sqlite_url(&folder);
     for url in [postgres, sqlite] {
         let tasks: Vec<_> = (0..4)
             .map(|_| {
@@ -333,7 +325,7 @@ async fn several_migrate_at_once() {
 #[tokio::test]
 async fn what_sqlite_acknowledged_is_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     let store: SharedStore = connect(&url, &options()).await.unwrap();
     let mut log = TestLog::new(&store).await;
     log.append(5).await;

@@ -3,10 +3,10 @@
 
 mod state;
 
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::prelude::*;
 
 use self::state::StoreModel;
-use crate::tests::support::{TestStore, postgres, sqlite_memory};
+use crate::tests::support::{TestStore, postgres, run_random_cases, sqlite_memory};
 
 /// The number of agent ids.
 const AGENTS: usize = 3;
@@ -117,33 +117,15 @@ fn operation() -> impl Strategy<Value = ModelOperation> {
 
 /// Runs `cases` random sequences, each on a fresh store.
 fn run_random_sequences<F: Future<Output = TestStore>>(cases: u32, length: usize, fresh: impl Fn() -> F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 400,
-        ..ProptestConfig::default()
-    };
-    let strategy = prop::collection::vec(operation(), 1..length);
-    let outcome = TestRunner::new(config).run(&strategy, |ops| {
-        // A failed comparison panics, which the runner catches and shrinks.
-        runtime.block_on(async {
-            let fresh = fresh().await;
-            let mut model = StoreModel::new(&fresh.store, AGENTS, PARTITIONS).await;
-            for op in &ops {
-                model.step(op).await;
-            }
-            model.compare_all().await;
-        });
-        Ok(())
+    let sequences = prop::collection::vec(operation(), 1..length);
+    run_random_cases(cases, &sequences, async |ops| {
+        let fresh = fresh().await;
+        let mut model = StoreModel::new(&fresh.store, AGENTS, PARTITIONS).await;
+        for op in &ops {
+            model.step(op).await;
+        }
+        model.compare_all().await;
     });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
 }
 
 #[test]

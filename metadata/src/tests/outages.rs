@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection, query};
 use streamhouse_testkit::{Postgres, SilentProxy};
 
-use super::support::{database, options};
+use super::support::{count_lock_waiters, database, options, sqlite_url};
 use crate::{
     ConnectOptions, Error, LogPosition, PartitionOutcome,
     conformance::fixture::{SharedStore, TestLog, batch, create_topic, object_commit, register_agent},
@@ -218,11 +218,9 @@ async fn a_flood_of_reads_holds_up_neither_renewals_nor_commits() {
         })
         .collect();
     let mut watch = PgConnection::connect(&url).await.unwrap();
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
     // Two of six connections are for reads.
     loop {
-        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut watch).await.unwrap();
+        let waiting = count_lock_waiters(&mut watch).await;
         assert!(waiting <= 2, "{waiting} connections read");
         if waiting == 2 {
             break;
@@ -274,7 +272,7 @@ async fn waiting_commits_hold_up_neither_renewals_nor_reads() {
 #[tokio::test]
 async fn a_sqlite_file_that_stays_locked_ends_the_calls() {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     let hasty = ConnectOptions {
         acquire_timeout: Duration::from_millis(200),
         statement_timeout: Duration::from_millis(200),

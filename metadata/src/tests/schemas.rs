@@ -7,7 +7,7 @@ use sqlx::{
 };
 use streamhouse_testkit::Postgres;
 
-use super::support::options;
+use super::support::{options, sqlite_url};
 use crate::{
     ConnectOptions, Error, Lease, LeaseMove, LeaseMoveOutcome, MigrationOutcome, MigrationRequest,
     SCHEMA_WINDOW, SchemaState, backup, cluster_id,
@@ -110,7 +110,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
         "has version 1, this build runs on versions 5 to 7: run `streamhouse-agent migrate`",
     );
     let folder = tempfile::tempdir().unwrap();
-    let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let sqlite = sqlite_url(&folder);
     let mut file = SqliteConnection::connect(&format!("{sqlite}?mode=rwc"))
         .await
         .unwrap();
@@ -171,7 +171,7 @@ async fn topics_without_folders_keep_their_keys() {
     POSTGRES.run_to(2, &mut raw).await.unwrap();
     raw.execute(raw_sql(TOPICS_WITHOUT_FOLDERS[0])).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let sqlite = sqlite_url(&folder);
     let mut file = SqliteConnection::connect(&format!("{sqlite}?mode=rwc"))
         .await
         .unwrap();

@@ -1,10 +1,10 @@
 //! Users, ACLs and quotas beyond the scenarios: on a schema without their tables, at the limits,
 //! and where keys must not appear.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, query, query_scalar};
+use sqlx::{Connection, PgConnection, query};
 use streamhouse_testkit::Postgres;
 
-use super::support::{database, options};
+use super::support::{count_lock_waiters, database, execute_sql, options, sqlite_url, stores_of_each_kind};
 use crate::{
     Error, MAX_ACLS, MAX_CLIENT_QUOTAS, MAX_SCRAM_CREDENTIALS, MigrationRequest, QuotaAlteration,
     ScramAlteration, SecuritySnapshot, UnownedRows, UserRows, backup,
@@ -13,28 +13,14 @@ use crate::{
         security::{SHA_256, acl, credential, credential_id, load, put_credentials, quota},
     },
     connect, connect_existing, drop_schema, inspect, migrate, migrate_to,
+    schema::SECURITY_TABLES_VERSION,
 };
 
 /// The last schema without the tables.
 const BEFORE: MigrationRequest = MigrationRequest {
-    to: Some(6),
+    to: Some(SECURITY_TABLES_VERSION - 1),
     ignore_agents: false,
 };
-
-/// Executes SQL on the store's tables, bypassing the store.
-async fn execute_sql(url: &str, sql: &str) {
-    if url.starts_with("sqlite") {
-        let mut conn = SqliteConnection::connect(url).await.unwrap();
-        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
-    } else {
-        let mut conn = PgConnection::connect(url).await.unwrap();
-        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
-    }
-}
-
-fn sqlite_url(folder: &tempfile::TempDir) -> String {
-    format!("sqlite:{}", folder.path().join("metadata.db").display())
-}
 
 fn alice() -> UserRows {
     UserRows {
@@ -67,6 +53,7 @@ async fn every_change(store: &SharedStore) -> Vec<crate::Result<()>> {
             .apply_user(owner, &alice, UnownedRows::Adopt)
             .await
             .map(drop),
+        store.find_owned_user(owner).await.map(drop),
         store.list_owned_users("").await.map(drop),
         store.delete_user(owner).await.map(drop),
     ]
@@ -229,9 +216,8 @@ async fn full_tables_of_a_file_take_no_more_rows() {
 /// `tables` shows rows of every table, but no keys.
 #[tokio::test]
 async fn keys_are_not_shown_with_the_tables() {
-    let folder = tempfile::tempdir().unwrap();
-    for url in [database().await, sqlite_url(&folder)] {
-        let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let (_folder, stores) = stores_of_each_kind().await;
+    for (url, store) in stores {
         let owner = "k8s:default/alice";
         store
             .apply_user(owner, &alice(), UnownedRows::Refuse)
@@ -290,9 +276,8 @@ async fn a_backup_has_users_and_a_drop_leaves_none() {
 /// A row that another program wrote is an error, not something that looks like a rule.
 #[tokio::test]
 async fn a_damaged_quota_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    for url in [database().await, sqlite_url(&folder)] {
-        let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let (_folder, stores) = stores_of_each_kind().await;
+    for (url, store) in stores {
         let damaged = "INSERT INTO client_quotas (user_name, client_id, ip, key, value, owner) VALUES ('x', '', '', 'k', 1.0, '')";
         execute_sql(&url, damaged).await;
         let loaded = store.load_security().await;
@@ -315,14 +300,9 @@ async fn a_change_waits_for_the_lock_of_the_cluster_and_a_renewal_does_not() {
         .unwrap();
     let callee = store.clone();
     let creating = tokio::spawn(async move { callee.create_acls(&[acl("alice", "orders")]).await });
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while query_scalar::<_, i64>(waiting)
-        .fetch_one(&mut watch)
-        .await
-        .unwrap()
-        < 1
-    {}
+    while count_lock_waiters(&mut watch).await < 1 {
+        assert!(!creating.is_finished(), "the change did not wait for the lock");
+    }
     store.renew(log.lease.incarnation).await.unwrap();
     assert_eq!(load(&store).await.version, 0);
     lock.rollback().await.unwrap();

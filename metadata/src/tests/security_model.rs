@@ -1,13 +1,13 @@
 //! Random changes of users, ACLs and quotas on each store, compared step by step with tables in
 //! memory. What the changes must do is checked in `security_plan/tests.rs`.
 
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::prelude::*;
 
 use crate::{
     MetadataStore,
     conformance::{fixture::snapshot, security::load},
     security_plan::tests::{SecurityChange, SecurityTablesModel, change, plan},
-    tests::support::{TestStore, postgres, sqlite_memory},
+    tests::support::{TestStore, postgres, run_random_cases, sqlite_memory},
 };
 
 /// Makes the call and returns its answer as text.
@@ -52,33 +52,15 @@ async fn compare_step(
 
 /// Runs `cases` random sequences, each on a fresh store.
 fn run_random_changes<F: Future<Output = TestStore>>(cases: u32, length: usize, fresh: impl Fn() -> F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 400,
-        ..ProptestConfig::default()
-    };
-    let strategy = prop::collection::vec(change(), 1..length);
-    let outcome = TestRunner::new(config).run(&strategy, |changes| {
-        // A failed comparison panics, which the runner catches and shrinks.
-        runtime.block_on(async {
-            let fresh = fresh().await;
-            let mut tables = SecurityTablesModel::default();
-            let mut versions = (0, snapshot(&fresh.store).await.version);
-            for change in &changes {
-                compare_step(&fresh, &mut tables, &mut versions, change).await;
-            }
-        });
-        Ok(())
+    let sequences = prop::collection::vec(change(), 1..length);
+    run_random_cases(cases, &sequences, async |changes| {
+        let fresh = fresh().await;
+        let mut tables = SecurityTablesModel::default();
+        let mut versions = (0, snapshot(&fresh.store).await.version);
+        for change in &changes {
+            compare_step(&fresh, &mut tables, &mut versions, change).await;
+        }
     });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Fresh stores for tests: a database each in one shared PostgreSQL, and SQLite in a folder or in
-//! memory.
+//! What the tests share: fresh stores (a database each in one shared PostgreSQL, and SQLite in a
+//! folder or in memory), access to the tables behind a store, and random cases.
 
 use std::{
     sync::{
@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
+use proptest::{prelude::ProptestConfig, strategy::Strategy, test_runner::TestRunner};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, query, query_scalar};
 use streamhouse_testkit::Postgres;
 use tokio::sync::OnceCell;
 
 use crate::{
-    ConnectOptions, MetadataStore, MigrationRequest, SCHEMA_WINDOW, connect, connect_existing, migrate_to,
+    ConnectOptions, MetadataStore, MigrationRequest, SCHEMA_WINDOW, conformance::fixture::SharedStore,
+    connect, connect_existing, migrate_to,
 };
 
 /// A store and the directory that must outlive it.
@@ -65,6 +68,41 @@ async fn copy_of(template: &OnceCell<()>, name: &str, version: i64) -> String {
     server.url(&copy)
 }
 
+/// Returns the URL of a SQLite file in a folder.
+pub(crate) fn sqlite_url(folder: &tempfile::TempDir) -> String {
+    format!("sqlite:{}", folder.path().join("metadata.db").display())
+}
+
+/// Opens a store of each kind; returns them with their addresses.
+pub(crate) async fn stores_of_each_kind() -> (tempfile::TempDir, Vec<(String, SharedStore)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stores = Vec::new();
+    for url in [sqlite_url(&folder), database().await] {
+        let store = connect(&url, &options()).await.unwrap();
+        stores.push((url, store));
+    }
+    (folder, stores)
+}
+
+/// Executes SQL on the store's tables, bypassing the store.
+pub(crate) async fn execute_sql(url: &str, sql: &str) {
+    if url.starts_with("sqlite") {
+        let mut conn = SqliteConnection::connect(url).await.unwrap();
+        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    } else {
+        let mut conn = PgConnection::connect(url).await.unwrap();
+        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    }
+}
+
+/// Returns how many of the database's connections wait for a lock. `conn` must not be in a
+/// transaction, because the statistics would be frozen there.
+pub(crate) async fn count_lock_waiters(conn: &mut PgConnection) -> i64 {
+    let count = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    query_scalar(count).fetch_one(conn).await.unwrap()
+}
+
 pub(crate) async fn postgres() -> TestStore {
     TestStore {
         store: connect(&database().await, &options()).await.unwrap(),
@@ -83,7 +121,7 @@ pub(crate) async fn postgres_of_oldest_schema() -> TestStore {
 
 pub(crate) async fn sqlite_file() -> TestStore {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     TestStore {
         store: connect(&url, &options()).await.unwrap(),
         _folder: Some(folder),
@@ -92,7 +130,7 @@ pub(crate) async fn sqlite_file() -> TestStore {
 
 pub(crate) async fn sqlite_file_of_oldest_schema() -> TestStore {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     let request = MigrationRequest {
         to: Some(SCHEMA_WINDOW.min),
         ..MigrationRequest::default()
@@ -108,5 +146,28 @@ pub(crate) async fn sqlite_memory() -> TestStore {
     TestStore {
         store: connect("sqlite::memory:", &options()).await.unwrap(),
         _folder: None,
+    }
+}
+
+/// Runs `check` on random values, and shrinks the first one on which it panics.
+pub(crate) fn run_random_cases<S: Strategy>(cases: u32, values: &S, check: impl AsyncFn(S::Value)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    };
+    let outcome = TestRunner::new(config).run(values, |value| {
+        // The runner catches the panic of a failed comparison.
+        runtime.block_on(check(value));
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection, SqliteConnection, migrate::Migrator, query, query_scalar};
 use streamhouse_testkit::Postgres;
 
-use super::support::options;
+use super::support::{options, sqlite_url};
 use crate::{
     ConnectOptions, Error, Incarnation, LiveAgent, MigrationOutcome, MigrationRequest, SCHEMA_WINDOW,
     SchemaWindow,
@@ -185,7 +185,7 @@ async fn a_migration_seals_an_expired_agent_of_an_older_build() {
 #[tokio::test]
 async fn a_migration_of_a_file_seals_an_expired_agent_of_an_older_build() {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     an_expired_agent_is_sealed(&url).await;
 }
 
@@ -277,7 +277,7 @@ async fn a_build_of_the_version_before_works_on_after_the_migration() {
 #[tokio::test]
 async fn a_build_of_the_version_before_works_on_after_the_migration_of_its_file() {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     let store = connect(&url, &former_build()).await.unwrap();
     a_former_build_works_on(&url, &store).await;
 }
@@ -312,7 +312,7 @@ async fn an_agent_whose_window_was_left_cannot_register_again() {
 #[tokio::test]
 async fn a_file_goes_the_same_way() {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let url = sqlite_url(&folder);
     let old: SharedStore = connect(&url, &old_build()).await.unwrap();
     register_unknown(&old, "agent-old").await.unwrap();
     assert_eq!(windows(&url).await, [("agent-old".to_owned(), None)]);

@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use streamhouse_core::security::QuotaName;
+
 /// A verifier of SCRAM, from which the password cannot be computed. It lets its holder check a
 /// client's proof, so neither key appears in a log.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,25 +131,16 @@ pub struct AclRow {
     pub permission: String,
 }
 
-/// A part of the entity that a quota applies to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum QuotaEntityName {
-    /// Everyone for whom there is no quota by name.
-    Default,
-    /// The one of this name.
-    Named(String),
-}
-
 /// The entity and the key of a [`ClientQuotaRow`]. A part that is `None` does not matter, which is
-/// not the same as [`QuotaEntityName::Default`].
+/// not the same as [`QuotaName::Default`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientQuotaId {
     /// The name of the user.
-    pub user_name: Option<QuotaEntityName>,
+    pub user_name: Option<QuotaName>,
     /// The client id.
-    pub client_id: Option<QuotaEntityName>,
+    pub client_id: Option<QuotaName>,
     /// The address of the client.
-    pub ip: Option<QuotaEntityName>,
+    pub ip: Option<QuotaName>,
     /// What is limited, such as `producer_byte_rate`.
     pub key: String,
 }
@@ -193,7 +186,7 @@ pub struct SecuritySnapshot {
 }
 
 /// The rows that one owner has: a user with everything that belongs to it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct UserRows {
     /// The name of the user. Nobody else can own it.
     pub user_name: String,
@@ -235,8 +228,7 @@ mod tests {
         let user = UserRows {
             user_name: "alice".to_owned(),
             credentials: vec![secret.clone()],
-            acls: Vec::new(),
-            quotas: Vec::new(),
+            ..UserRows::default()
         };
         let snapshot = SecuritySnapshot {
             credentials: vec![secret.clone()],

@@ -3,10 +3,10 @@
 use std::{fmt::Display, str::FromStr};
 
 use streamhouse_core::security::{
-    AclBinding, QuotaEntity, QuotaEntityType, QuotaKey, QuotaName, ScramCredential, ScramKeys, ScramMechanism,
+    AclBinding, QuotaEntity, QuotaEntityType, QuotaKey, ScramCredential, ScramKeys, ScramMechanism,
 };
 
-use super::security::{AclRow, ClientQuotaId, ClientQuotaRow, QuotaEntityName, ScramCredentialRow};
+use super::security::{AclRow, ClientQuotaId, ClientQuotaRow, ScramCredentialRow};
 
 /// Reads a value by its name.
 fn read<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
@@ -82,16 +82,10 @@ impl AclRow {
 impl ClientQuotaId {
     /// Returns the id of an entity's quota.
     pub fn new(entity: &QuotaEntity, key: QuotaKey) -> Self {
-        let stored = |name: Option<&QuotaName>| {
-            name.map(|name| match name {
-                QuotaName::Default => QuotaEntityName::Default,
-                QuotaName::Named(name) => QuotaEntityName::Named(name.clone()),
-            })
-        };
         Self {
-            user_name: stored(entity.user()),
-            client_id: stored(entity.client_id()),
-            ip: stored(entity.ip()),
+            user_name: entity.user().cloned(),
+            client_id: entity.client_id().cloned(),
+            ip: entity.ip().cloned(),
             key: key.name().to_owned(),
         }
     }
@@ -115,13 +109,9 @@ impl ClientQuotaRow {
             (QuotaEntityType::ClientId, client_id),
             (QuotaEntityType::Ip, ip),
         ];
-        let parts = parts.into_iter().filter_map(|(part, name)| {
-            let name = match name.as_ref()? {
-                QuotaEntityName::Default => QuotaName::Default,
-                QuotaEntityName::Named(name) => QuotaName::Named(name.clone()),
-            };
-            Some((part, name))
-        });
+        let parts = parts
+            .into_iter()
+            .filter_map(|(part, name)| Some((part, name.clone()?)));
         let entity = QuotaEntity::new(parts).map_err(|problem| problem.to_string())?;
         Ok((entity, read(key)?, self.value))
     }

@@ -100,9 +100,7 @@ impl<'a> UserApplication<'a> {
     async fn create(&self, source: Option<&PasswordSource<'_>>) -> Result<UserChanges, UserError> {
         let none = UserRows {
             user_name: self.desired.name.clone(),
-            credentials: Vec::new(),
-            acls: Vec::new(),
-            quotas: Vec::new(),
+            ..UserRows::default()
         };
         let wanted = self.rows(source, &none).await?;
         let adopted = match self.claim(&wanted).await {

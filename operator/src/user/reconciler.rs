@@ -212,9 +212,8 @@ impl UserReconciler {
         store: &dyn MetadataStore,
         owner: &UserOwner,
     ) -> Result<Option<UserRows>, UserError> {
-        self.count_call("list_owned_users");
-        let mut owned = store.list_owned_users(&owner.key()).await?;
-        Ok(owned.remove(&owner.key()))
+        self.count_call("find_owned_user");
+        Ok(store.find_owned_user(&owner.key()).await?)
     }
 
     /// Finalizes a User that is being deleted.

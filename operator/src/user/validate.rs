@@ -5,18 +5,15 @@ use std::collections::BTreeSet;
 
 use streamhouse_core::security::{
     AclBinding, AclHost, AclOperation, AclPatternType, AclPermission, AclResourceType, CLUSTER_RESOURCE_NAME,
-    KafkaPrincipal, QuotaKey, ScramMechanism,
+    KafkaPrincipal, QuotaKey, QuotaName, ScramMechanism,
 };
-use streamhouse_metadata::{AclRow, ClientQuotaId, ClientQuotaRow, QuotaEntityName};
+use streamhouse_metadata::{AclRow, ClientQuotaId, ClientQuotaRow, MAX_SECURITY_NAME_BYTES};
 
 use super::error::UserProblem;
 use crate::crd::{
     AdoptionPolicy, SecretKeyRef, User, UserAcl, UserAclOperation, UserAclPatternType, UserAclPermission,
     UserAclResourceType, UserAuthenticationType, UserScramMechanism,
 };
-
-/// Longest name of a user in bytes, as in the metadata store.
-const MAX_NAME_BYTES: usize = 255;
 
 /// The desired state of a user.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,9 +79,9 @@ fn check_name(user: &User, name: &str) -> Result<KafkaPrincipal, UserProblem> {
             "the user name {name:?} {problem}"
         )))
     };
-    if name.len() > MAX_NAME_BYTES {
+    if name.len() > MAX_SECURITY_NAME_BYTES {
         return invalid(&format!(
-            "has more than {MAX_NAME_BYTES} bytes: choose a shorter one"
+            "has more than {MAX_SECURITY_NAME_BYTES} bytes: choose a shorter one"
         ));
     }
     if name.chars().any(char::is_control) {
@@ -246,7 +243,7 @@ fn quotas(user: &User, name: &str) -> Result<Vec<ClientQuotaRow>, UserProblem> {
         }
         rows.push(ClientQuotaRow {
             id: ClientQuotaId {
-                user_name: Some(QuotaEntityName::Named(name.to_owned())),
+                user_name: Some(QuotaName::Named(name.to_owned())),
                 client_id: None,
                 ip: None,
                 key: key.name().to_owned(),

@@ -1,9 +1,10 @@
 //! Two resources for one user, and users that were made by hand.
 
 use serde_json::json;
+use streamhouse_core::security::QuotaName;
 use streamhouse_metadata::{
-    ClientQuotaId, ClientQuotaRow, QuotaAlteration, QuotaEntityName, ScramAlteration, ScramCredentialRow,
-    UnownedRows, UserRows,
+    ClientQuotaId, ClientQuotaRow, QuotaAlteration, ScramAlteration, ScramCredentialRow, UnownedRows,
+    UserRows,
 };
 
 use crate::environment::{
@@ -121,7 +122,7 @@ async fn a_quota_that_was_made_by_hand_is_noticed_before_anything_is_written() {
     let _operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
     let quota = ClientQuotaRow {
         id: ClientQuotaId {
-            user_name: Some(QuotaEntityName::Named("alice".to_owned())),
+            user_name: Some(QuotaName::Named("alice".to_owned())),
             client_id: None,
             ip: None,
             key: "producer_byte_rate".to_owned(),

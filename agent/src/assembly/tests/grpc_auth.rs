@@ -356,7 +356,7 @@ async fn only_agents_can_say_for_whom_they_call() {
     let security = |secret: &AgentSecret| {
         let node = &secured.agent.node;
         let made = ClientSecurity::new(&node.settings, node.entropy.clone(), node.metrics.clone());
-        let security = Arc::new(made.unwrap());
+        let security = Arc::new(made);
         security.set_agent_secret(secret);
         security
     };

@@ -2,8 +2,6 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 use super::error::QuotaError;
 
 /// What a part of an entity names.
@@ -47,8 +45,7 @@ impl FromStr for QuotaEntityType {
 }
 
 /// One name, or all that have no quota of their own.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QuotaName {
     /// Each of those that have no quota of their own. They do not share it.
     Default,
@@ -67,22 +64,10 @@ impl QuotaName {
 }
 
 /// Whom a quota is for: a user, a client id, both, or an address.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "StoredEntity", into = "StoredEntity")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuotaEntity {
     user: Option<QuotaName>,
     client_id: Option<QuotaName>,
-    ip: Option<QuotaName>,
-}
-
-/// The parts of an entity as they are stored.
-#[derive(Serialize, Deserialize)]
-struct StoredEntity {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<QuotaName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client_id: Option<QuotaName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     ip: Option<QuotaName>,
 }
 
@@ -168,29 +153,6 @@ impl fmt::Display for QuotaEntity {
             }
         }
         Ok(())
-    }
-}
-
-impl TryFrom<StoredEntity> for QuotaEntity {
-    type Error = QuotaError;
-
-    fn try_from(stored: StoredEntity) -> Result<Self, QuotaError> {
-        let parts = [
-            (QuotaEntityType::User, stored.user),
-            (QuotaEntityType::ClientId, stored.client_id),
-            (QuotaEntityType::Ip, stored.ip),
-        ];
-        Self::new(parts.into_iter().filter_map(|(kind, name)| Some((kind, name?))))
-    }
-}
-
-impl From<QuotaEntity> for StoredEntity {
-    fn from(entity: QuotaEntity) -> Self {
-        Self {
-            user: entity.user,
-            client_id: entity.client_id,
-            ip: entity.ip,
-        }
     }
 }
 

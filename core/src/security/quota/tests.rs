@@ -38,14 +38,7 @@ fn entities_are_those_of_kafka() {
         (&[(IP, "::ffff:10.0.0.1")], "ip 10.0.0.1"),
         (&[(IP, "0:0:0:0:0:0:0:1")], "ip ::1"),
     ] {
-        let entity = entity(parts);
-        assert_eq!(entity.to_string(), written);
-        let json = serde_json::to_string(&entity).unwrap();
-        assert_eq!(
-            serde_json::from_str::<QuotaEntity>(&json).unwrap(),
-            entity,
-            "{json}"
-        );
+        assert_eq!(entity(parts).to_string(), written);
     }
     for (parts, error) in [
         (&[][..], QuotaError::EmptyEntity),
@@ -64,7 +57,6 @@ fn entities_are_those_of_kafka() {
     ] {
         assert_eq!(try_entity(parts), Err(error));
     }
-    assert!(serde_json::from_str::<QuotaEntity>("{}").is_err());
     for kind in QuotaEntityType::ALL {
         assert_eq!(kind.name().parse(), Ok(kind));
     }

@@ -1,9 +1,9 @@
 //! The client's side of an exchange.
 
-use std::{fmt, num::NonZeroU32};
+use std::fmt;
 
 use super::{
-    credential::MIN_SCRAM_ITERATIONS,
+    credential::checked_iterations,
     crypto::{ScramMechanism, xor},
     error::ScramError,
     message::{ServerFinalMessage, ServerFirstMessage, encode_base64, escape_name, generate_nonce},
@@ -76,17 +76,15 @@ impl ScramClient {
     /// # Errors
     ///
     /// Fails if the challenge is malformed, belongs to another exchange, or asks for fewer
-    /// iterations than [`MIN_SCRAM_ITERATIONS`], which would make the password easy to guess, or
-    /// for very many.
+    /// iterations than [`MIN_SCRAM_ITERATIONS`](super::MIN_SCRAM_ITERATIONS), which would make the
+    /// password easy to guess, or for very many.
     pub fn respond(self, challenge: &[u8]) -> Result<ScramClientProof, ScramError> {
         let server = ServerFirstMessage::read(challenge)?;
         let server_nonce = server.nonce.strip_prefix(&self.nonce);
         if server_nonce.is_none_or(str::is_empty) {
             return Err(ScramError::NonceMismatch);
         }
-        let allowed = (MIN_SCRAM_ITERATIONS..=MAX_CLIENT_ITERATIONS).contains(&server.iterations);
-        let iterations = NonZeroU32::new(server.iterations).filter(|_| allowed);
-        let iterations = iterations.ok_or(ScramError::Iterations(server.iterations))?;
+        let iterations = checked_iterations(server.iterations, MAX_CLIENT_ITERATIONS)?;
         if server.salt.is_empty() {
             return Err(ScramError::Malformed("the salt is empty"));
         }

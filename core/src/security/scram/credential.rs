@@ -52,7 +52,7 @@ impl ScramCredential {
         salt: Vec<u8>,
         iterations: u32,
     ) -> Result<Self, ScramError> {
-        let iterations = checked_iterations(iterations)?;
+        let iterations = checked_iterations(iterations, MAX_SCRAM_ITERATIONS)?;
         let salted = mechanism.salted_password(password, &salt, iterations);
         Self::from_salted_password(mechanism, salt, iterations.get(), &salted)
     }
@@ -112,7 +112,7 @@ impl ScramCredential {
         }
         check_key(mechanism, &keys.stored)?;
         check_key(mechanism, &keys.server)?;
-        let iterations = checked_iterations(iterations)?;
+        let iterations = checked_iterations(iterations, MAX_SCRAM_ITERATIONS)?;
         Ok(Self::from_checked(mechanism, salt, iterations, keys))
     }
 
@@ -217,8 +217,9 @@ pub(super) fn salt_from_seed(mut number: [u8; SALT_SEED_LEN]) -> Vec<u8> {
     digits
 }
 
-pub(super) fn checked_iterations(iterations: u32) -> Result<NonZeroU32, ScramError> {
-    let allowed = (MIN_SCRAM_ITERATIONS..=MAX_SCRAM_ITERATIONS).contains(&iterations);
+/// Returns iterations that are at least [`MIN_SCRAM_ITERATIONS`] and at most `max`.
+pub(super) fn checked_iterations(iterations: u32, max: u32) -> Result<NonZeroU32, ScramError> {
+    let allowed = (MIN_SCRAM_ITERATIONS..=max).contains(&iterations);
     let checked = NonZeroU32::new(iterations).filter(|_| allowed);
     checked.ok_or(ScramError::Iterations(iterations))
 }

@@ -5,32 +5,27 @@ use std::{fmt, num::NonZeroU32};
 use ring::hmac;
 
 use super::{
-    credential::{SALT_SEED_LEN, ScramCredential, ScramKeys, checked_iterations, salt_from_seed},
+    credential::{MIN_SCRAM_ITERATIONS, SALT_SEED_LEN, ScramCredential, ScramKeys, salt_from_seed},
     crypto::ScramMechanism,
-    error::ScramError,
 };
 
 /// Makes verifiers that no password has. Those of a user are always the same under one key.
 pub struct ScramDecoys {
     key: hmac::Key,
-    iterations: NonZeroU32,
 }
 
+/// The iterations that most verifiers have, because Kafka's tools and this workspace make them so.
+const ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(MIN_SCRAM_ITERATIONS - 1);
+
 impl ScramDecoys {
-    /// Makes decoys from a secret key. They have the iterations that most verifiers of the cluster
-    /// have.
+    /// Makes decoys from a secret key. They have [`MIN_SCRAM_ITERATIONS`], as most verifiers have.
     ///
     /// All agents of a cluster need the same key, and the same one after a restart: otherwise the
     /// salts of a user that does not exist differ between them, which shows that it does not.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the iterations are out of bounds.
-    pub fn new(key: &[u8], iterations: u32) -> Result<Self, ScramError> {
-        Ok(Self {
+    pub fn new(key: &[u8]) -> Self {
+        Self {
             key: hmac::Key::new(hmac::HMAC_SHA512, key),
-            iterations: checked_iterations(iterations)?,
-        })
+        }
     }
 
     /// Returns the verifier of a user that does not exist. To know a password of it is to invert
@@ -44,7 +39,7 @@ impl ScramDecoys {
         seed.iter_mut()
             .zip(self.bytes("salt", mechanism, user))
             .for_each(|(seed, byte)| *seed = byte);
-        ScramCredential::from_checked(mechanism, salt_from_seed(seed), self.iterations, keys)
+        ScramCredential::from_checked(mechanism, salt_from_seed(seed), ITERATIONS, keys)
     }
 
     fn bytes(&self, purpose: &str, mechanism: ScramMechanism, user: &str) -> Vec<u8> {

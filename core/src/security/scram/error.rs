@@ -60,18 +60,3 @@ pub enum ScramError {
     #[error("`{0}` is no SCRAM mechanism: one of SCRAM-SHA-256, SCRAM-SHA-512")]
     UnknownMechanism(String),
 }
-
-impl ScramError {
-    /// Returns what the server's last message says, `e=…` of RFC 5802. Kafka's brokers send none
-    /// and answer with an error code.
-    pub const fn server_error(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) => "e=invalid-encoding",
-            Self::ChannelBinding => "e=server-does-not-support-channel-binding",
-            Self::ChannelBindingMismatch => "e=channel-bindings-dont-match",
-            Self::MandatoryExtension => "e=extensions-not-supported",
-            Self::InvalidProof | Self::NonceMismatch => "e=invalid-proof",
-            _ => "e=other-error",
-        }
-    }
-}

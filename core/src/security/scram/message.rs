@@ -91,7 +91,7 @@ impl<'a> ServerFirstMessage<'a> {
         let iterations = next_attribute(&mut attributes, "i=")?;
         let digits = iterations.bytes().all(|digit| digit.is_ascii_digit());
         let iterations = iterations.parse().ok().filter(|_| digits);
-        attributes.try_for_each(|extension| read_extension(extension).map(|_| ()))?;
+        check_extensions(attributes)?;
         Ok(Self {
             nonce,
             salt,
@@ -108,7 +108,7 @@ impl<'a> ClientFinalMessage<'a> {
         let mut attributes = without_proof.split(',');
         let channel_binding = read_base64(next_attribute(&mut attributes, "c=")?)?;
         let nonce = read_nonce(next_attribute(&mut attributes, "r=")?)?;
-        attributes.try_for_each(|extension| read_extension(extension).map(|_| ()))?;
+        check_extensions(attributes)?;
         Ok(Self {
             without_proof,
             channel_binding,
@@ -122,7 +122,7 @@ impl<'a> ServerFinalMessage<'a> {
     pub(super) fn read(message: &'a [u8]) -> Result<Self, ScramError> {
         let mut attributes = as_text(message)?.split(',');
         let outcome = attributes.next().unwrap_or_default();
-        attributes.try_for_each(|extension| read_extension(extension).map(|_| ()))?;
+        check_extensions(attributes)?;
         match outcome.split_once('=') {
             Some(("v", signature)) => read_base64(signature).map(Self::Signature),
             Some(("e", error)) => Ok(Self::Error(error)),
@@ -167,16 +167,19 @@ fn first_attribute<'a>(
     if attribute.starts_with("m=") {
         return Err(ScramError::MandatoryExtension);
     }
-    next_attribute(&mut std::iter::once(attribute), name)
+    attribute_value(attribute, name)
 }
 
 fn next_attribute<'a>(
     attributes: &mut impl Iterator<Item = &'a str>,
     name: &str,
 ) -> Result<&'a str, ScramError> {
-    let value = attributes
-        .next()
-        .and_then(|attribute| attribute.strip_prefix(name));
+    attribute_value(attributes.next().unwrap_or_default(), name)
+}
+
+/// Returns what follows `name`, such as `r=`.
+fn attribute_value<'a>(attribute: &'a str, name: &str) -> Result<&'a str, ScramError> {
+    let value = attribute.strip_prefix(name);
     value.ok_or(ScramError::Malformed("an attribute is missing"))
 }
 
@@ -217,6 +220,11 @@ fn read_extension(text: &str) -> Result<(&str, &str), ScramError> {
     let pair = text.split_once('=');
     let pair = pair.filter(|(name, value)| is_name(name) && !value.is_empty());
     pair.ok_or(ScramError::Malformed("an extension is not NAME=VALUE"))
+}
+
+/// Checks the form of extensions, which are otherwise ignored.
+fn check_extensions<'a>(mut attributes: impl Iterator<Item = &'a str>) -> Result<(), ScramError> {
+    attributes.try_for_each(|extension| read_extension(extension).map(|_| ()))
 }
 
 fn read_base64(text: &str) -> Result<Vec<u8>, ScramError> {

@@ -24,7 +24,7 @@ use crate::time::Entropy;
 /// let mechanism = ScramMechanism::Sha256;
 /// let entropy = SystemEntropy;
 /// let stored = ScramCredential::generate(mechanism, "secret", &entropy)?;
-/// let decoys = ScramDecoys::new(b"a secret of the cluster", 4096)?;
+/// let decoys = ScramDecoys::new(b"a secret of the cluster");
 ///
 /// let client = ScramClient::new(mechanism, "alice", "secret", &entropy)?;
 /// let server = ScramServer::begin(mechanism, client.first_message().as_bytes())?;

@@ -1,48 +1,74 @@
 //! The rows that a change concerns, and those in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sqlx::{SqliteConnection, query_as, query_scalar};
 
 use crate::{
-    AclRow, ClientQuotaId, ClientQuotaRow, ScramCredentialRow, UserRows,
-    rows::{
-        AclColumns, CredentialColumns, OwnedRow, QuotaColumns, StoredSecurity, acl, client_quota,
-        entity_name_text, scram_credential,
-    },
+    AclRow, ClientQuotaId, ClientQuotaRow, UserRows,
+    rows::{OwnedRow, SecurityColumns, StoredSecurity, acl_rows, entity_name_text, quota_rows},
     transaction::TransactionResult,
 };
 
 /// Selects credentials.
 macro_rules! credentials_sql {
-    ($condition:literal) => {
+    ($($condition:literal),*) => {
         concat!(
             "SELECT owner, user_name, mechanism, salt, iterations, stored_key, server_key
              FROM scram_credentials ",
-            $condition
+            $($condition),*
         )
     };
 }
 
 /// Selects entries of access control lists.
 macro_rules! acls_sql {
-    ($condition:literal) => {
+    ($($condition:literal),*) => {
         concat!(
             "SELECT owner, principal, resource_type, resource_name, pattern_type, host, operation, permission
              FROM acls ",
-            $condition
+            $($condition),*
         )
     };
 }
 
 /// Selects quotas.
 macro_rules! quotas_sql {
-    ($condition:literal) => {
+    ($($condition:literal),*) => {
         concat!(
             "SELECT owner, user_name, client_id, ip, key, value FROM client_quotas ",
-            $condition
+            $($condition),*
         )
     };
+}
+
+/// Reads the rows of the owners that meet a condition on a value. The indexes of owners have the
+/// condition that there is one.
+macro_rules! select_owners {
+    ($conn:expr, $condition:literal, $value:expr) => {{
+        let columns = SecurityColumns {
+            user_owners: query_as(concat!(
+                "SELECT user_name, owner FROM user_owners WHERE ",
+                $condition
+            ))
+            .bind($value)
+            .fetch_all(&mut *$conn)
+            .await?,
+            credentials: query_as(credentials_sql!("WHERE owner <> '' AND ", $condition))
+                .bind($value)
+                .fetch_all(&mut *$conn)
+                .await?,
+            acls: query_as(acls_sql!("WHERE owner <> '' AND ", $condition))
+                .bind($value)
+                .fetch_all(&mut *$conn)
+                .await?,
+            quotas: query_as(quotas_sql!("WHERE owner <> '' AND ", $condition))
+                .bind($value)
+                .fetch_all(&mut *$conn)
+                .await?,
+        };
+        StoredSecurity::from_columns(columns)
+    }};
 }
 
 pub(super) async fn security_version(conn: &mut SqliteConnection) -> TransactionResult<i64> {
@@ -59,31 +85,19 @@ pub(super) async fn agent_secret(conn: &mut SqliteConnection) -> TransactionResu
     Ok(secret)
 }
 
-fn credentials(rows: Vec<CredentialColumns>) -> Vec<OwnedRow<ScramCredentialRow>> {
-    rows.into_iter().map(scram_credential).collect()
-}
-
-fn acls(rows: Vec<AclColumns>) -> Vec<OwnedRow<AclRow>> {
-    rows.into_iter().map(acl).collect()
-}
-
-fn quotas(rows: Vec<QuotaColumns>) -> TransactionResult<Vec<OwnedRow<ClientQuotaRow>>> {
-    let quotas: crate::Result<_> = rows.into_iter().map(client_quota).collect();
-    Ok(quotas?)
-}
-
 /// Returns every credential, entry and quota, without owners of users. An entry that several owners
 /// have is read once.
 pub(super) async fn rows_in_force(conn: &mut SqliteConnection) -> TransactionResult<StoredSecurity> {
     let entries = "
         SELECT DISTINCT '', principal, resource_type, resource_name, pattern_type, host, operation, permission
         FROM acls";
-    Ok(StoredSecurity {
-        user_owners: BTreeMap::new(),
-        credentials: credentials(query_as(credentials_sql!("")).fetch_all(&mut *conn).await?),
-        acls: acls(query_as(entries).fetch_all(&mut *conn).await?),
-        quotas: quotas(query_as(quotas_sql!("")).fetch_all(conn).await?)?,
-    })
+    let columns = SecurityColumns {
+        user_owners: Vec::new(),
+        credentials: query_as(credentials_sql!()).fetch_all(&mut *conn).await?,
+        acls: query_as(entries).fetch_all(&mut *conn).await?,
+        quotas: query_as(quotas_sql!()).fetch_all(conn).await?,
+    };
+    Ok(StoredSecurity::from_columns(columns)?)
 }
 
 /// Returns the credentials and owners of users.
@@ -91,22 +105,20 @@ pub(super) async fn users_named(
     conn: &mut SqliteConnection,
     names: &[String],
 ) -> TransactionResult<StoredSecurity> {
-    let mut stored = StoredSecurity::default();
+    let mut columns = SecurityColumns::default();
     for name in names {
-        let owner: Option<String> = query_scalar("SELECT owner FROM user_owners WHERE user_name = ?1")
+        let owner = query_as("SELECT user_name, owner FROM user_owners WHERE user_name = ?1")
             .bind(name)
             .fetch_optional(&mut *conn)
             .await?;
-        stored
-            .user_owners
-            .extend(owner.map(|owner| (name.clone(), owner)));
-        let rows = query_as(credentials_sql!("WHERE user_name = ?1"))
+        columns.user_owners.extend(owner);
+        let credentials = query_as(credentials_sql!("WHERE user_name = ?1"))
             .bind(name)
             .fetch_all(&mut *conn)
             .await?;
-        stored.credentials.extend(credentials(rows));
+        columns.credentials.extend(credentials);
     }
-    Ok(stored)
+    Ok(StoredSecurity::from_columns(columns)?)
 }
 
 /// Returns every owner's copies of entries of access control lists.
@@ -129,7 +141,7 @@ pub(super) async fn copies_of_acls(
         .bind(&row.permission)
         .fetch_all(&mut *conn)
         .await?;
-        copies.extend(acls(found));
+        copies.extend(acl_rows(found));
     }
     Ok(copies)
 }
@@ -152,7 +164,7 @@ pub(super) async fn quotas_named(
         .await?;
         found.extend(row);
     }
-    quotas(found)
+    Ok(quota_rows(found)?)
 }
 
 /// Returns the rows of an owner.
@@ -160,29 +172,7 @@ pub(super) async fn rows_of_owner(
     conn: &mut SqliteConnection,
     owner: &str,
 ) -> TransactionResult<StoredSecurity> {
-    let owners: Vec<(String, String)> = query_as("SELECT user_name, owner FROM user_owners WHERE owner = ?1")
-        .bind(owner)
-        .fetch_all(&mut *conn)
-        .await?;
-    // The second condition is that of the indexes.
-    let credential_rows = query_as(credentials_sql!("WHERE owner = ?1 AND owner <> ''"))
-        .bind(owner)
-        .fetch_all(&mut *conn)
-        .await?;
-    let acl_rows = query_as(acls_sql!("WHERE owner = ?1 AND owner <> ''"))
-        .bind(owner)
-        .fetch_all(&mut *conn)
-        .await?;
-    let quota_rows = query_as(quotas_sql!("WHERE owner = ?1 AND owner <> ''"))
-        .bind(owner)
-        .fetch_all(conn)
-        .await?;
-    Ok(StoredSecurity {
-        user_owners: owners.into_iter().collect(),
-        credentials: credentials(credential_rows),
-        acls: acls(acl_rows),
-        quotas: quotas(quota_rows)?,
-    })
+    Ok(select_owners!(conn, "owner = ?1", owner)?)
 }
 
 /// Returns the rows of an owner, and those of others that stand in the way of `user`.
@@ -203,33 +193,5 @@ pub(super) async fn rows_of_owners(
     conn: &mut SqliteConnection,
     prefix: &str,
 ) -> TransactionResult<StoredSecurity> {
-    let owners: Vec<(String, String)> =
-        query_as("SELECT user_name, owner FROM user_owners WHERE substr(owner, 1, length(?1)) = ?1")
-            .bind(prefix)
-            .fetch_all(&mut *conn)
-            .await?;
-    let credential_rows = query_as(credentials_sql!(
-        "WHERE owner <> '' AND substr(owner, 1, length(?1)) = ?1"
-    ))
-    .bind(prefix)
-    .fetch_all(&mut *conn)
-    .await?;
-    let acl_rows = query_as(acls_sql!(
-        "WHERE owner <> '' AND substr(owner, 1, length(?1)) = ?1"
-    ))
-    .bind(prefix)
-    .fetch_all(&mut *conn)
-    .await?;
-    let quota_rows = query_as(quotas_sql!(
-        "WHERE owner <> '' AND substr(owner, 1, length(?1)) = ?1"
-    ))
-    .bind(prefix)
-    .fetch_all(conn)
-    .await?;
-    Ok(StoredSecurity {
-        user_owners: owners.into_iter().collect(),
-        credentials: credentials(credential_rows),
-        acls: acls(acl_rows),
-        quotas: quotas(quota_rows)?,
-    })
+    Ok(select_owners!(conn, "substr(owner, 1, length(?1)) = ?1", prefix)?)
 }

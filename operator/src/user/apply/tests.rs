@@ -1,6 +1,7 @@
 //! How stored rows are compared with the wanted ones.
 
-use streamhouse_metadata::{ClientQuotaId, QuotaEntityName};
+use streamhouse_core::security::QuotaName;
+use streamhouse_metadata::ClientQuotaId;
 
 use super::*;
 
@@ -24,7 +25,7 @@ fn rows() -> UserRows {
     };
     let quota = |key: &str| ClientQuotaRow {
         id: ClientQuotaId {
-            user_name: Some(QuotaEntityName::Named("alice".to_owned())),
+            user_name: Some(QuotaName::Named("alice".to_owned())),
             client_id: None,
             ip: None,
             key: key.to_owned(),

@@ -96,7 +96,7 @@ fn quotas_are_those_of_the_user_for_all_its_clients() {
         ("request_percentage", 12.5),
     ];
     assert_eq!(found, expected);
-    let name = Some(QuotaEntityName::Named("alice".to_owned()));
+    let name = Some(QuotaName::Named("alice".to_owned()));
     assert!(
         desired
             .quotas
