@@ -310,8 +310,8 @@ impl ClientSecurity {
         Ok(mechanisms.find_map(|mechanism| view.credential(user, mechanism).cloned()))
     }
 
-    /// Logs a failed attempt, and returns the error that the client gets: it does not say whether the
-    /// user exists.
+    /// Logs a failed attempt, and returns the error that the client gets: it does not say whether
+    /// the user exists.
     fn refuse(&self, mechanism: SaslMechanism, user: &str, host: Option<IpAddr>, problem: &str) -> Error {
         self.metrics
             .security

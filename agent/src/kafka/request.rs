@@ -136,7 +136,7 @@ pub(super) struct RequestContext {
     pub(super) client_id: String,
     /// Memory that was taken for the answer before it was built.
     pub(super) answer_memory: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
-    /// What the client does by this request is measured against its quotas; `None` if there are none.
+    /// Measures what the client does by this request; `None` if there are no quotas.
     pub(super) use_meter: Option<Arc<Mutex<UseMeter>>>,
 }
 

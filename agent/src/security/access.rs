@@ -200,7 +200,8 @@ impl ClientAccess {
     /// Checks whether the client may do something to a topic.
     ///
     /// # Errors
-    /// `TopicAuthorizationFailed`, or `MetadataUnavailable` before the ACLs are known. Whether the topic exists is not said.
+    /// `TopicAuthorizationFailed`, or `MetadataUnavailable` before the ACLs are known. Whether the
+    /// topic exists is not said.
     pub fn check_topic(&self, operation: AclOperation, topic: &str) -> Result<(), Error> {
         self.check(operation, AclResourceType::Topic, topic)
     }

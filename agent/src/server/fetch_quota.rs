@@ -21,8 +21,8 @@ impl<'a> FetchQuota<'a> {
         Self(quota.map(|per_second| (access, per_second)))
     }
 
-    /// Waits, with no memory taken, until the client has paid for what it fetched before, and limits
-    /// what it gets at once.
+    /// Waits, with no memory taken, until the client has paid for what it fetched before, and
+    /// limits what it gets at once.
     pub(super) async fn wait(&self, wanted: &mut v1::FetchRequest) {
         let Some((access, per_second)) = self.0 else {
             return;

@@ -7,6 +7,7 @@
 //! anything starts.
 
 mod addresses;
+mod definition;
 mod definitions;
 mod load;
 mod memory;
@@ -17,7 +18,8 @@ mod units;
 use std::{path::PathBuf, time::Duration};
 
 pub use addresses::parse_address;
-pub use definitions::{SETTING_DEFINITIONS, SettingDefinition};
+pub use definition::SettingDefinition;
+pub use definitions::SETTING_DEFINITIONS;
 pub use load::{AgentInvocation, SettingsError, help_text, load, reference_markdown};
 pub use memory::MemoryBudgets;
 pub use overrides::SettingOverrides;
