@@ -230,24 +230,29 @@ async fn channel(agent: &Agent, user_agent: &str) -> Channel {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn grpc_clients_have_the_same_quotas() {
+/// Starts an agent whose gRPC client `app` has a quota, with ten batches of 10 kB.
+async fn start_with_limited_app(key: &str, per_second: f64) -> (FaultyStores, Agent, Channel) {
     let stores = FaultyStores::new().await;
     let one = start_with_topic(&stores, &[]).await;
     let mut admin = RawKafkaClient::connect(&one).await;
     admin.client_id = "admin";
-    let of_app = |key: &str, value: f64| {
-        let entries = vec![quota(&[("client-id", Some("app"))], &[(key, value, false)])];
-        (key.to_owned(), entries)
-    };
+    for _ in 0..10 {
+        let request = produce_request("orders", -1, batch(&[7; 10_000]));
+        assert_eq!(produced(&admin.call(&request, 9).await).0, 0);
+    }
+    let entries = vec![quota(&[("client-id", Some("app"))], &[(key, per_second, false)])];
+    assert_eq!(alter_quotas(&mut admin, entries, false).await, [0]);
     let app = channel(&one, "app streamhouse-client/1.0.0").await;
+    (stores, one, app)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_producer_is_told_to_wait_and_nothing_more_is_read_meanwhile() {
+    let (_stores, one, app) = start_with_limited_app("producer_byte_rate", 10_000.0).await;
     let (requests, outgoing) = mpsc::unbounded_channel();
-    let mut data = DataServiceClient::new(app.clone());
-    let mut answers = data
-        .produce(UnboundedReceiverStream::new(outgoing))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut data = DataServiceClient::new(app);
+    let answers = data.produce(UnboundedReceiverStream::new(outgoing)).await;
+    let mut answers = answers.unwrap().into_inner();
     let mut produce = async || {
         let part = v1::PartitionProduce {
             topic: "orders".to_owned(),
@@ -264,14 +269,6 @@ async fn grpc_clients_have_the_same_quotas() {
         assert_eq!(answer.partitions[0].error, None);
         answer.throttle_ms
     };
-    assert_eq!(produce().await, 0);
-    for (key, entries) in [
-        of_app("producer_byte_rate", 10_000.0),
-        of_app("consumer_byte_rate", 10_000.0),
-        of_app("controller_mutation_rate", 0.1),
-    ] {
-        assert_eq!(alter_quotas(&mut admin, entries, false).await, [0], "{key}");
-    }
     produce().await;
     let begun = Instant::now();
     let throttle_ms = produce().await;
@@ -283,42 +280,55 @@ async fn grpc_clients_have_the_same_quotas() {
         begun.elapsed()
     );
     assert!(throttles(&one, "producer_byte_rate") >= 2.0);
+    one.drain().await;
+}
 
-    let fetch = async |channel: &Channel| {
-        let fetch = v1::FetchRequest {
-            max_wait_ms: 1_000,
-            min_bytes: 1,
+/// Fetches by gRPC, and returns how many bytes came and for how long the client is throttled.
+async fn fetch_all(channel: &Channel) -> (usize, u32) {
+    let fetch = v1::FetchRequest {
+        max_wait_ms: 1_000,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        partitions: vec![v1::PartitionFetch {
+            topic: "orders".to_owned(),
             max_bytes: 1 << 20,
-            partitions: vec![v1::PartitionFetch {
-                topic: "orders".to_owned(),
-                max_bytes: 1 << 20,
-                ..Default::default()
-            }],
-        };
-        let answer = DataServiceClient::new(channel.clone())
-            .fetch(fetch)
-            .await
-            .unwrap()
-            .into_inner();
-        let bytes: usize = answer.partitions.iter().map(|part| part.records.len()).sum();
-        (bytes, answer.throttle_ms)
+            ..Default::default()
+        }],
     };
-    let (bytes, throttle_ms) = fetch(&app).await;
+    let answer = DataServiceClient::new(channel.clone()).fetch(fetch).await;
+    let answer = answer.unwrap().into_inner();
+    let bytes = answer.partitions.iter().map(|part| part.records.len()).sum();
+    (bytes, answer.throttle_ms)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_consumer_waits_for_its_next_records_and_others_do_not() {
+    let (_stores, one, app) = start_with_limited_app("consumer_byte_rate", 20_000.0).await;
+    let (bytes, throttle_ms) = fetch_all(&app).await;
     assert!(
-        bytes > 40_000 && (2_500..=5_000).contains(&throttle_ms),
+        bytes > 80_000 && (2_000..=6_000).contains(&throttle_ms),
         "{bytes} {throttle_ms}"
     );
-    let other = channel(&one, "other streamhouse-client/1.0.0").await;
-    assert_eq!(fetch(&other).await.1, 0);
-    assert_eq!(fetch(&channel(&one, "anything").await).await.1, 0);
     let begun = Instant::now();
-    fetch(&app).await;
+    for other in ["other streamhouse-client/1.0.0", "anything", "app"] {
+        let (bytes, throttle_ms) = fetch_all(&channel(&one, other).await).await;
+        assert!(
+            bytes > 80_000 && throttle_ms == 0,
+            "{other}: {bytes} {throttle_ms}"
+        );
+    }
+    fetch_all(&app).await;
     assert!(
-        begun.elapsed() >= Duration::from_millis(2_000),
+        begun.elapsed() >= Duration::from_millis(1_500),
         "{:?}",
         begun.elapsed()
     );
+    one.drain().await;
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_client_creates_no_more_partitions_than_its_quota() {
+    let (_stores, one, app) = start_with_limited_app("controller_mutation_rate", 0.1).await;
     let create = async |name: &str| {
         let request = v1::CreateTopicRequest {
             name: name.to_owned(),
@@ -332,5 +342,24 @@ async fn grpc_clients_have_the_same_quotas() {
     let refused = create("second").await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::ResourceExhausted);
     assert!(refused.retry_after_ms() > 1_000, "{refused}");
+    let mut admin = AdminServiceClient::new(app.clone());
+    let deletion = v1::DeleteTopicRequest {
+        name: "first".to_owned(),
+    };
+    let refused = admin.delete_topic(deletion).await.unwrap_err();
+    assert_eq!(
+        streamhouse_core::Error::from(refused).code(),
+        ErrorCode::ResourceExhausted
+    );
+    let growth = v1::AlterTopicRequest {
+        name: "first".to_owned(),
+        partitions: 5,
+        ..Default::default()
+    };
+    let refused = admin.alter_topic(growth).await.unwrap_err();
+    assert_eq!(
+        streamhouse_core::Error::from(refused).code(),
+        ErrorCode::ResourceExhausted
+    );
     one.drain().await;
 }
