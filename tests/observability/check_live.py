@@ -235,7 +235,10 @@ def plausible(title, legend, rows, counts, prometheus):
         # The sum of a rate a second over the seconds of the run is what was counted; the command line has read a topic once more.
         acknowledged, kafka = counts["acknowledged"], counts["kafka"]["acknowledged"]
         expected = {"{{topic}} fetched records": 2 * acknowledged + kafka, "{{group}} {{topic}} records": acknowledged}
-        return legend.endswith("bytes") and highest > 0 or near(total, expected.get(legend, acknowledged + kafka), 0.1)
+        expected = expected.get(legend, acknowledged + kafka)
+        # What was counted before the first scrape is in no rate; on a busy machine that comes late.
+        unseen = prometheus.value("sum(min_over_time(streamhouse_agent_produced_records_total[1h]))")
+        return legend.endswith("bytes") and highest > 0 or 0.9 * expected - unseen <= total <= 1.1 * expected
     if title == "Error rates" and not legend.startswith("Kafka"):
         # What was refused before the first scrape that shows it is in no rate. The agent counts the refused requests' items, each a
         # batch of several records.

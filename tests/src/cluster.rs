@@ -139,6 +139,12 @@ impl TestCluster {
         addresses.collect::<Vec<_>>().join(",")
     }
 
+    /// Returns the end of each agent's log.
+    pub fn log_tails(&mut self) -> String {
+        let tails = self.agents.iter_mut().map(|agent| agent.process().log_tail());
+        tails.collect::<Vec<_>>().join("\n")
+    }
+
     /// Connects an admin client.
     pub fn admin(&self) -> anyhow::Result<Admin> {
         Ok(Admin::connect(self.bootstrap())?)

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use streamhouse_testkit::{AgentProcessBuilder, wait_until};
 use streamhouse_tests::{DeliveryLedger, TestCluster};
 
@@ -34,9 +35,14 @@ fn run(builder: AgentProcessBuilder, command: &[&str]) -> anyhow::Result<Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_goes_forward_and_back_until_the_schema_is_migrated() -> TestResult {
     let mut cluster = TestCluster::start(2, &[OLD_BUILD])?;
+    let upgraded = upgrade(&mut cluster).await;
+    upgraded.with_context(|| cluster.log_tails())
+}
+
+async fn upgrade(cluster: &mut TestCluster) -> TestResult {
     cluster.create_topic("upgraded", PARTITIONS).await?;
     for _ in 0..2 {
-        let mut agent = new_build(&cluster).spawn()?;
+        let mut agent = new_build(cluster).spawn()?;
         agent.wait_ready()?;
         cluster.agents.push(agent);
     }
@@ -46,7 +52,7 @@ async fn an_upgrade_goes_forward_and_back_until_the_schema_is_migrated() -> Test
     load.wait_for_acked(2000).await?;
 
     // Both builds serve one schema, and the old one keeps it.
-    let refused = run(new_build(&cluster), &["migrate"])?.unwrap_err();
+    let refused = run(new_build(cluster), &["migrate"])?.unwrap_err();
     anyhow::ensure!(
         refused.contains("not migrated to version 7") && refused.contains("-schema6"),
         "{refused}"
@@ -73,12 +79,12 @@ async fn an_upgrade_goes_forward_and_back_until_the_schema_is_migrated() -> Test
         cluster.agents[agent].drain()?;
         load.wait_for_acked(2000).await?;
     }
-    let planned = run(new_build(&cluster), &["migrate", "--dry-run"])?.map_err(anyhow::Error::msg)?;
+    let planned = run(new_build(cluster), &["migrate", "--dry-run"])?.map_err(anyhow::Error::msg)?;
     anyhow::ensure!(
         planned.contains("would be migrated to version 7") && planned.contains("schema versions 5 to 7"),
         "{planned}"
     );
-    let migrated = run(new_build(&cluster), &["migrate"])?.map_err(anyhow::Error::msg)?;
+    let migrated = run(new_build(cluster), &["migrate"])?.map_err(anyhow::Error::msg)?;
     anyhow::ensure!(migrated == "metadata schema: version 7 (was 6)\n", "{migrated}");
     load.wait_for_acked(4000).await?;
 
