@@ -24,6 +24,7 @@ use streamhouse_agent::{
     traces, user,
 };
 use streamhouse_core::{
+    core_dumps,
     settings::{self, AgentInvocation, AgentSettings, LogFormat},
     trace::{
         OptionalTracer,
@@ -46,6 +47,9 @@ const REFUSED_SETTINGS_EXIT_CODE: u8 = 2;
 const MAX_ERROR_LINE_BYTES: usize = 1900;
 
 fn main() -> ExitCode {
+    if let Err(error) = core_dumps::disable() {
+        return exit_with_outcome(Err(error.into()));
+    }
     let arguments = env::args_os()
         .skip(1)
         .map(|argument| argument.to_string_lossy().into_owned());

@@ -34,6 +34,10 @@ use streamhouse_client::opentelemetry::KeyValue;
 use streamhouse_core::trace::otlp::{self, TraceExporter};
 
 fn main() -> ExitCode {
+    if let Err(error) = streamhouse_core::core_dumps::disable() {
+        eprintln!("streamhouse: cannot start: {error}");
+        return ExitCode::from(command_error::EXIT_FAILED);
+    }
     let cli = match arguments::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod consumer_protocol;
+pub mod core_dumps;
 pub mod error;
 pub mod ids;
 pub mod kafka;

@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser;
 use kube::Client;
+use streamhouse_core::core_dumps;
 use streamhouse_operator::{
     cli::{self, Cli, Command},
     connect, controllers, crd, diff,
@@ -29,6 +30,9 @@ use tracing_subscriber::EnvFilter;
 const EXIT_REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Err(error) = core_dumps::disable() {
+        return exit_with_failure(&error.into());
+    }
     // A variable name that is not Unicode cannot be a setting of the operator.
     let variables: Vec<String> = env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())

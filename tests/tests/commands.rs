@@ -18,6 +18,20 @@ fn last_stderr_line(output: &ProgramOutput) -> &str {
 }
 
 #[test]
+fn the_memory_of_an_agent_is_never_written_to_a_core_dump() -> TestResult {
+    let cluster = TestCluster::start(1, &[])?;
+    let mut agents = cluster.agents;
+    for agent in &mut agents {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", agent.process().id()))?;
+        let line = limits.lines().find(|line| line.starts_with("Max core file size"));
+        let values: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+        // With 1, no program that takes core dumps gets one either.
+        assert_eq!(values[4..6], ["1", "1"], "{limits}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> TestResult {
     let (postgres, minio) = (Postgres::shared()?, MinIo::shared()?);
     let database = postgres.create_database("checked")?;

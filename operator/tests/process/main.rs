@@ -213,6 +213,11 @@ fn without_an_election_it_works_at_once_and_makes_no_lease() {
             .unwrap(),
         ""
     );
+    // Nothing that it has read of Secrets is ever written to a core dump.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", operator.process.id())).unwrap();
+    let dumps = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let values: Vec<&str> = dumps.unwrap().split_whitespace().collect();
+    assert_eq!(values[4..6], ["1", "1"], "{limits}");
     assert_eq!(operator.stop().code(), Some(0));
     for line in operator.process.stderr().lines() {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");

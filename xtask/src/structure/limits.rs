@@ -114,6 +114,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "backoff",
                 "batch",
                 "consumer_protocol",
+                "core_dumps",
                 "kafka",
                 "protocol",
                 "settings",
