@@ -11,7 +11,7 @@ use streamhouse_client::admin::{
     AccessDecision, AclBinding, AclHost, AclOperation, AclPermission, KafkaPrincipal,
 };
 
-use self::selection::{AclResourcePatterns, AclResources, AclSelection};
+use self::selection::{AclResource, AclResourcePatterns, AclSelection};
 use crate::{
     command_error::{CommandError, CommandResult},
     context::CommandContext,
@@ -68,7 +68,7 @@ pub(crate) struct ExplainAclArgs {
     #[arg(long, value_name = "ADDRESS")]
     host: Option<IpAddr>,
     #[command(flatten)]
-    resources: AclResources,
+    resource: AclResource,
 }
 
 /// Runs an `acl` command.
@@ -128,13 +128,7 @@ async fn delete_acls(context: &CommandContext, selection: &AclSelection, dry_run
 }
 
 async fn explain(context: &CommandContext, args: &ExplainAclArgs) -> CommandResult {
-    let resources = args.resources.named();
-    let [(resource_type, name)] = resources.as_slice() else {
-        return Err(CommandError::usage(
-            "acl explain needs one resource: --topic, --group, --cluster or --transactional-id",
-        ));
-    };
-    let (admin, resource) = (context.admin(), (*resource_type, name.as_str()));
+    let (admin, resource) = (context.admin(), args.resource.named());
     let asked = admin.explain_access(&args.principal, args.host, args.operation, resource);
     let answer: AccessDecision = asked.await?;
     print_result(context.format, &answer, || {

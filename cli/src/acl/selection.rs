@@ -23,6 +23,39 @@ pub(crate) struct AclResources {
     cluster: bool,
 }
 
+/// Options of which one names a resource.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct AclResource {
+    /// A topic
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+    /// A consumer group
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// A transactional id
+    #[arg(long, value_name = "ID")]
+    transactional_id: Option<String>,
+    /// The cluster itself
+    #[arg(long)]
+    cluster: bool,
+}
+
+impl AclResource {
+    /// Returns the type and the name of the resource.
+    pub(super) fn named(&self) -> (AclResourceType, &str) {
+        let names = [
+            (AclResourceType::Topic, &self.topic),
+            (AclResourceType::Group, &self.group),
+            (AclResourceType::TransactionalId, &self.transactional_id),
+        ];
+        let named = names
+            .into_iter()
+            .find_map(|(kind, name)| Some((kind, name.as_deref()?)));
+        named.unwrap_or((AclResourceType::Cluster, CLUSTER_RESOURCE_NAME))
+    }
+}
+
 /// Options that name resources, or prefixes of their names.
 #[derive(Debug, Args)]
 pub(crate) struct AclResourcePatterns {
