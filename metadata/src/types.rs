@@ -16,6 +16,7 @@ use streamhouse_core::ErrorCode;
 pub use streamhouse_core::{Incarnation, PartitionUid};
 use uuid::Uuid;
 
+pub(crate) use self::cluster::SKIPPED_VERSIONS;
 pub use self::{
     cluster::{ClusterState, RecoveryOutcome, RecoveryRequest, Timeline},
     groups::{

@@ -107,7 +107,18 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &SharedStore) 
         },
         topic_name_uses: [("orders".to_owned(), 3), ("unheard-of".to_owned(), 1)].into(),
     };
+    let before = snapshot(store).await;
     let recovered = store.recover(&recovery).await.unwrap();
+    let after = snapshot(store).await;
+    assert!(
+        after.version > before.version + (1 << 30),
+        "agents of the other history"
+    );
+    let has_users = store.load_security().await.unwrap().version > 0;
+    assert_eq!(
+        after.security_version > before.security_version + (1 << 30),
+        has_users
+    );
     assert_eq!(recovered.timeline.number, 41);
     assert_eq!((recovered.intents, recovered.incarnations), (1, 1));
     assert_eq!(

@@ -5,12 +5,13 @@ use uuid::Uuid;
 
 use super::{
     StoreConnection,
-    cluster::{increment_timeline, increment_version, lock_cluster},
+    cluster::{increment_timeline, lock_cluster},
+    security::has_security_tables,
     topics::assign_new_folder,
 };
 use crate::{
     Error, RecoveryOutcome, RecoveryRequest, keys::parse_stored_wal_key, rows::to_signed,
-    transaction::TransactionResult,
+    transaction::TransactionResult, types::SKIPPED_VERSIONS,
 };
 
 pub(super) async fn recover(
@@ -66,13 +67,29 @@ pub(super) async fn recover(
         .bind(to_signed("the timeline", beyond.number)?)
         .execute(&mut *conn)
         .await?;
-    increment_version(conn).await?;
+    skip_versions(conn).await?;
     Ok(RecoveryOutcome {
         timeline: increment_timeline(conn).await?,
         topics: topics.len() as u64,
         intents: intents.rows_affected(),
         incarnations,
     })
+}
+
+/// Advances the versions of the snapshots beyond any that an agent can have read of the other
+/// history: it would take another state for what it knows.
+async fn skip_versions(conn: &mut StoreConnection) -> TransactionResult<()> {
+    query("UPDATE cluster SET version = version + $1")
+        .bind(SKIPPED_VERSIONS)
+        .execute(&mut *conn)
+        .await?;
+    if has_security_tables(&mut *conn).await? {
+        query("UPDATE cluster SET security_version = security_version + $1")
+            .bind(SKIPPED_VERSIONS)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn unknown_objects(

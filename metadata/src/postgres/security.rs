@@ -22,7 +22,7 @@ use crate::{
     transaction::TransactionResult,
 };
 
-async fn has_security_tables(conn: &mut StoreConnection) -> TransactionResult<bool> {
+pub(super) async fn has_security_tables(conn: &mut StoreConnection) -> TransactionResult<bool> {
     Ok(schema_version(conn).await? >= SECURITY_TABLES_VERSION)
 }
 

@@ -4,13 +4,11 @@ use sqlx::{SqliteConnection, query, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    cluster::{increment_timeline, increment_version},
-    current_time_ms,
-    topics::assign_new_folder,
+    cluster::increment_timeline, current_time_ms, security::has_security_tables, topics::assign_new_folder,
 };
 use crate::{
     Error, RecoveryOutcome, RecoveryRequest, Timeline, keys::parse_stored_wal_key, rows::to_signed,
-    transaction::TransactionResult,
+    transaction::TransactionResult, types::SKIPPED_VERSIONS,
 };
 
 pub(super) async fn recover(
@@ -54,7 +52,7 @@ pub(super) async fn recover(
         assign_new_folder(conn, topic).await?;
     }
     raise_sequences(conn, &recovery.observed).await?;
-    increment_version(conn).await?;
+    skip_versions(conn).await?;
     Ok(RecoveryOutcome {
         timeline: increment_timeline(conn).await?,
         topics: topics.len() as u64,
@@ -80,6 +78,22 @@ async fn raise_sequences(conn: &mut SqliteConnection, beyond: &Timeline) -> Tran
     if moved.rows_affected() == 0 {
         query("INSERT INTO sqlite_sequence (name, seq) VALUES ('agents', ?1)")
             .bind(beyond.incarnation.0)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Advances the versions of the snapshots beyond any that an agent can have read of the other
+/// history: it would take another state for what it knows.
+async fn skip_versions(conn: &mut SqliteConnection) -> TransactionResult<()> {
+    query("UPDATE cluster SET version = version + ?1")
+        .bind(SKIPPED_VERSIONS)
+        .execute(&mut *conn)
+        .await?;
+    if has_security_tables(&mut *conn).await? {
+        query("UPDATE cluster SET security_version = security_version + ?1")
+            .bind(SKIPPED_VERSIONS)
             .execute(conn)
             .await?;
     }

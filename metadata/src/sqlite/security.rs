@@ -24,7 +24,7 @@ use crate::{
     transaction::TransactionResult,
 };
 
-async fn has_security_tables(conn: &mut SqliteConnection) -> TransactionResult<bool> {
+pub(super) async fn has_security_tables(conn: &mut SqliteConnection) -> TransactionResult<bool> {
     Ok(schema_version(conn).await? >= SECURITY_TABLES_VERSION)
 }
 

@@ -41,6 +41,10 @@ pub struct ClusterState {
     pub in_use: bool,
 }
 
+/// How far a recovery advances the versions of the snapshots: further than changes could between a
+/// backup and its restoration.
+pub(crate) const SKIPPED_VERSIONS: i64 = 1 << 32;
+
 /// What a bucket contains beyond the state of the metadata store; see
 /// [`recover`](crate::MetadataStore::recover).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
