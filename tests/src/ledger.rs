@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -39,6 +39,8 @@ pub struct RunningWorkload {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     acked: Arc<AtomicU64>,
+    /// Why the first delivery failed that did.
+    failure: Arc<OnceLock<String>>,
     task: JoinHandle<anyhow::Result<u64>>,
 }
 
@@ -70,7 +72,9 @@ impl DeliveryLedger {
             Arc::<AtomicU64>::default(),
             Arc::<AtomicU64>::default(),
         );
+        let failure = Arc::<OnceLock<String>>::default();
         let (ledger, stopped, counted, settled) = (self.clone(), stop.clone(), sent.clone(), acked.clone());
+        let failed = failure.clone();
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(10));
             let mut number = 0_u64;
@@ -81,12 +85,16 @@ impl DeliveryLedger {
                     let value = format!("{name}/{partition}/{number:012}");
                     let record = Record::new(&ledger.topic, value.clone()).with_partition(partition);
                     let delivery = producer.send(record).await?;
-                    let (acks, settled) = (ledger.acked.clone(), settled.clone());
-                    delivery.on_completion(move |outcome| {
-                        if let (Ok(place), Ok(mut acks)) = (outcome, acks.lock()) {
+                    let (acks, settled, failed) = (ledger.acked.clone(), settled.clone(), failed.clone());
+                    delivery.on_completion(move |outcome| match (outcome, acks.lock()) {
+                        (Ok(place), Ok(mut acks)) => {
                             acks.insert(value, (place.partition, place.offset));
                             settled.fetch_add(1, Ordering::AcqRel);
                         }
+                        (Err(error), _) => {
+                            failed.get_or_init(|| format!("{value}: {error}"));
+                        }
+                        (Ok(_), Err(_)) => {}
                     });
                     number += 1;
                     counted.fetch_add(1, Ordering::AcqRel);
@@ -99,6 +107,7 @@ impl DeliveryLedger {
             stop,
             sent,
             acked,
+            failure,
             task,
         })
     }
@@ -229,8 +238,9 @@ impl RunningWorkload {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         bail!(
-            "no progress: {} of {target} records acknowledged within a minute",
-            self.acked()
+            "no progress: {} of {target} records acknowledged within a minute; {}",
+            self.acked(),
+            self.first_failure()
         )
     }
 
@@ -239,12 +249,23 @@ impl RunningWorkload {
     /// # Errors
     ///
     /// Fails if a record was not acknowledged.
-    pub async fn finish(self) -> anyhow::Result<u64> {
+    pub async fn finish(mut self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Release);
-        let sent = self.task.await??;
+        let sent = (&mut self.task).await??;
         let acked = self.acked.load(Ordering::Acquire);
         ensure!(sent == self.sent.load(Ordering::Acquire));
-        ensure!(acked == sent, "{sent} records were sent, {acked} acknowledged");
+        ensure!(
+            acked == sent,
+            "{sent} records were sent, {acked} acknowledged; {}",
+            self.first_failure()
+        );
         Ok(sent)
+    }
+
+    fn first_failure(&self) -> String {
+        match self.failure.get() {
+            Some(failure) => format!("the first failure: {failure}"),
+            None => "none has failed".to_owned(),
+        }
     }
 }
