@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use streamhouse_testkit::{AgentProcessBuilder, wait_until};
 use streamhouse_tests::{DeliveryLedger, TestCluster};
 
@@ -36,7 +35,11 @@ fn run(builder: AgentProcessBuilder, command: &[&str]) -> anyhow::Result<Result<
 async fn an_upgrade_goes_forward_and_back_until_the_schema_is_migrated() -> TestResult {
     let mut cluster = TestCluster::start(2, &[OLD_BUILD])?;
     let upgraded = upgrade(&mut cluster).await;
-    upgraded.with_context(|| cluster.log_tails())
+    if upgraded.is_err() {
+        eprintln!("{}", cluster.log_tails());
+        eprintln!("{:#?}", cluster.admin()?.describe_topic("upgraded").await);
+    }
+    upgraded
 }
 
 async fn upgrade(cluster: &mut TestCluster) -> TestResult {

@@ -59,13 +59,18 @@ impl Dispatcher {
         if agents.is_empty() {
             return;
         }
-        for (at, link) in self.links.iter_mut().enumerate() {
-            let idle = link.in_flight.is_empty() && link.ready_lanes.is_empty();
-            if idle && !agents.contains(&link.uri) && self.by_uri.remove(&link.uri).is_some() {
+        let (links, free_links) = (&mut self.links, &mut self.free_links);
+        // Not by the URI of a link: a free one has that of its last agent, which may be back.
+        self.by_uri.retain(|uri, at| {
+            let link = &mut links[*at];
+            let is_idle = link.in_flight.is_empty() && link.ready_lanes.is_empty();
+            let departs = is_idle && !agents.contains(uri);
+            if departs {
                 link.close();
-                self.free_links.push(at);
+                free_links.push(*at);
             }
-        }
+            !departs
+        });
     }
 }
 
@@ -112,5 +117,43 @@ mod tests {
             dispatcher.links[first].stream > stream,
             "late answers of the old agent are not the new one's"
         );
+    }
+
+    #[tokio::test]
+    async fn agents_that_leave_and_come_back_never_share_a_link() {
+        let client = Client::connect("a:1").unwrap();
+        let shared = ProducerShared::new(
+            client.clone(),
+            ProducerConfig::default(),
+            &MetricsRegistry::new(),
+            OptionalTracer::default(),
+        );
+        let mut dispatcher = Dispatcher::new(Arc::new(shared), mpsc::channel(1).0);
+        let uris = ["http://a:1", "http://b:1", "http://c:1", "http://d:1"].map(Arc::<str>::from);
+        let [a, b, ..] = &uris;
+        let agents_are = |addresses: &[&str]| {
+            let agents = addresses.iter().map(|address| v1::AgentDescription {
+                grpc_address: (*address).into(),
+                ..Default::default()
+            });
+            client.cache().merge(v1::MetadataResponse {
+                agents: agents.collect(),
+                ..Default::default()
+            });
+        };
+        dispatcher.link_for(a);
+        dispatcher.link_for(b);
+        agents_are(&["x:1"]);
+        dispatcher.close_departed_links();
+        // One of them returns, on the link that the other one had, and leaves again.
+        dispatcher.link_for(a);
+        dispatcher.close_departed_links();
+        let links: std::collections::HashSet<usize> =
+            uris.iter().map(|uri| dispatcher.link_for(uri)).collect();
+        assert_eq!(links.len(), uris.len(), "two agents have one link");
+        for uri in &uris {
+            let link = dispatcher.link_for(uri);
+            assert_eq!(&dispatcher.links[link].uri, uri);
+        }
     }
 }
