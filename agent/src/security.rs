@@ -23,7 +23,10 @@ mod sessions;
 mod snapshot;
 mod tokens;
 
-use std::{net::IpAddr, sync::{Arc, OnceLock}};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;

@@ -21,8 +21,8 @@ pub use acl::{
 };
 pub use authorizer::{AclAuthorizer, AclDecision};
 pub use oauth::{
-    JwkSet, JwkSetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, MAX_TOKEN_BYTES, OAUTH_INVALID_TOKEN, OAuthBearerError,
-    OAuthBearerMessage, TokenError, TokenRules, VerifiedToken,
+    JwkSet, JwkSetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, MAX_TOKEN_BYTES, OAUTH_INVALID_TOKEN,
+    OAuthBearerError, OAuthBearerMessage, TokenError, TokenRules, VerifiedToken,
 };
 pub use password::{MAX_PASSWORD_BYTES, read_password};
 pub use plain::{PlainError, PlainMessage};

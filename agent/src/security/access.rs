@@ -88,7 +88,8 @@ impl ClientIdentity {
 
     /// Returns whether the client has authenticated by a token that is no longer valid.
     pub(super) fn is_expired(&self) -> bool {
-        self.token.is_some_and(|token| Instant::now() >= token.valid_until)
+        self.token
+            .is_some_and(|token| Instant::now() >= token.valid_until)
     }
 }
 
@@ -144,16 +145,23 @@ impl ClientAccess {
     /// Checks whether the client's credential is still the stored one, or its token still valid.
     ///
     /// # Errors
-    /// `SaslAuthenticationFailed` if it was changed or deleted, or has expired.
+    /// `SaslAuthenticationFailed` if the credential was changed or deleted. `NetworkException` if
+    /// the token has expired: the client may have a newer one, and calls again with it.
     pub fn check_current(&self) -> Result<(), Error> {
         if self.is_current() {
             return Ok(());
         }
-        let message = match self.has_expired() {
-            true => "the token has expired: authenticate again",
-            false => "the user's password was changed or deleted: authenticate again",
+        let (code, message) = match self.has_expired() {
+            true => (
+                ErrorCode::NetworkException,
+                "the token has expired: authenticate again",
+            ),
+            false => (
+                ErrorCode::SaslAuthenticationFailed,
+                "the user's password was changed or deleted: authenticate again",
+            ),
         };
-        Err(Error::new(ErrorCode::SaslAuthenticationFailed, message))
+        Err(Error::new(code, message))
     }
 
     /// Returns the address of the client.

@@ -30,7 +30,8 @@ impl CallCredentials {
     pub(super) fn read(headers: &HeaderMap) -> Result<Self, Error> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (value, more) = (values.next(), values.next());
-        let value = value.ok_or_else(|| refused("authentication is required: send a user and password, or a token"))?;
+        let value = value
+            .ok_or_else(|| refused("authentication is required: send a user and password, or a token"))?;
         if more.is_some() {
             return Err(refused("a call has one header `authorization`, not several"));
         }

@@ -222,8 +222,7 @@ impl OAuthVerifier {
     /// Uses the OAuth file if it has changed and can be used.
     async fn read_config(&self, source: &mut KeySource) {
         let found = file::read(&source.path).await;
-        let parsed = found
-            .and_then(|bytes| file::parse(&bytes, &source.path).map(|config| (bytes, config)));
+        let parsed = found.and_then(|bytes| file::parse(&bytes, &source.path).map(|config| (bytes, config)));
         match parsed {
             Ok((bytes, _)) if source.file.as_ref() == Ok(&bytes) => {}
             Ok((bytes, config)) => {

@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use streamhouse_core::{
     Error, ErrorCode,
-    security::{OAUTH_INVALID_TOKEN, OAuthBearerMessage, PlainMessage, ScramChallenge, ScramError, ScramMechanism, ScramServer},
+    security::{
+        OAUTH_INVALID_TOKEN, OAuthBearerMessage, PlainMessage, ScramChallenge, ScramError, ScramMechanism,
+        ScramServer,
+    },
     settings::SaslMechanism,
 };
 

@@ -355,7 +355,10 @@ mod tests {
 
     #[test]
     fn tokens_need_the_file_about_them_and_the_file_needs_tokens() {
-        let settings = load_settings(&["--dev", "--authentication=OAUTHBEARER", "--oauth-file=o.yaml"], &[]);
+        let settings = load_settings(
+            &["--dev", "--authentication=OAUTHBEARER", "--oauth-file=o.yaml"],
+            &[],
+        );
         assert_eq!(settings.unwrap().oauth_file, Some("o.yaml".into()));
         let error = load_settings(&["--dev", "--authentication=PLAIN,OAUTHBEARER"], &[]).unwrap_err();
         assert!(error.contains("needs oauth-file"), "{error}");

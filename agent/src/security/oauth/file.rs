@@ -170,7 +170,10 @@ mod tests {
     fn what_cannot_be_used_is_refused() {
         for (more, problem) in [
             ("", "one of jwksFile and jwksUrl"),
-            ("jwksFile: a\njwksUrl: https://id.example", "one of jwksFile and jwksUrl"),
+            (
+                "jwksFile: a\njwksUrl: https://id.example",
+                "one of jwksFile and jwksUrl",
+            ),
             ("jwksUrl: http://id.example/keys", "https://"),
             ("jwksUrl: http://127.0.0.1.example/keys", "https://"),
             ("jwksUrl: ftp://id.example/keys", "https://"),
@@ -183,10 +186,17 @@ mod tests {
             ("jwksFile: a\nclientSecret: hunter2", "clientSecret"),
         ] {
             let error = parsed(more).unwrap_err();
-            assert!(error.contains(problem) && error.starts_with("oauth-file: "), "{error}");
+            assert!(
+                error.contains(problem) && error.starts_with("oauth-file: "),
+                "{error}"
+            );
             assert!(!error.contains("hunter2"), "{error}");
         }
-        for text in ["", "issuer: a\njwksFile: b", "issuer: ''\naudience: a\njwksFile: b"] {
+        for text in [
+            "",
+            "issuer: a\njwksFile: b",
+            "issuer: ''\naudience: a\njwksFile: b",
+        ] {
             assert!(parse(text.as_bytes(), Path::new("oauth.yaml")).is_err(), "{text}");
         }
     }

@@ -148,8 +148,7 @@ fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim_matches(' ');
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    let is_valid =
-        scheme.eq_ignore_ascii_case(BEARER) && !token.is_empty() && token.bytes().all(is_token);
+    let is_valid = scheme.eq_ignore_ascii_case(BEARER) && !token.is_empty() && token.bytes().all(is_token);
     is_valid.then_some(token)
 }
 

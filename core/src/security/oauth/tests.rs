@@ -79,7 +79,9 @@ fn algorithms_without_a_private_key_are_never_accepted() {
     let rsa = TokenIssuer::rsa("k", RSA_KEY).unwrap();
     let keys = [rsa.jwk()];
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    for algorithm in ["none", "None", "NONE", "HS256", "HS384", "HS512", "rs256", "ES256K", ""] {
+    for algorithm in [
+        "none", "None", "NONE", "HS256", "HS384", "HS512", "rs256", "ES256K", "",
+    ] {
         let header = json!({ "alg": algorithm, "kid": "k" });
         let signed = format!("{}.{}", part(&header), part(&claims()));
         // With the public key as the secret, in each form that an attacker has it.
@@ -199,7 +201,11 @@ fn claims_decide_for_whom_and_when_a_token_is_valid() {
         ("sub", json!("x".repeat(1025)), Err(TokenError::Principal)),
         ("sub", json!("x".repeat(1024)), Ok(())),
     ] {
-        assert_eq!(check(&with_claim(name, value.clone())), expected, "{name} {value}");
+        assert_eq!(
+            check(&with_claim(name, value.clone())),
+            expected,
+            "{name} {value}"
+        );
     }
     let token = issuer.sign(&with_claim("client_id", json!("billing"))).unwrap();
     let by_client = rules().with_principal_claim("client_id");
@@ -216,9 +222,22 @@ fn claims_decide_for_whom_and_when_a_token_is_valid() {
 fn what_is_no_token_is_refused() {
     let issuer = TokenIssuer::new("k").unwrap();
     let token = issuer.sign(&claims()).unwrap();
-    let malformed = ["", ".", "..", "a.b.c", "a", &token[1..], &format!("{token}.x"), &token.replace('.', "")];
+    let malformed = [
+        "",
+        ".",
+        "..",
+        "a.b.c",
+        "a",
+        &token[1..],
+        &format!("{token}.x"),
+        &token.replace('.', ""),
+    ];
     for text in malformed {
-        assert_eq!(verify(text, &[issuer.jwk()]), Err(TokenError::Malformed), "{text:?}");
+        assert_eq!(
+            verify(text, &[issuer.jwk()]),
+            Err(TokenError::Malformed),
+            "{text:?}"
+        );
     }
     let list = issuer.sign(&json!([1])).unwrap();
     assert_eq!(verify(&list, &[issuer.jwk()]), Err(TokenError::Malformed));

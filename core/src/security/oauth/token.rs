@@ -42,7 +42,9 @@ pub enum TokenError {
     #[error("the token is no signed JSON Web Token")]
     Malformed,
     /// It is signed by an algorithm that is not accepted, or not at all.
-    #[error("the token's algorithm is none of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA")]
+    #[error(
+        "the token's algorithm is none of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA"
+    )]
     Algorithm,
     /// It has extensions that must be understood, and none is.
     #[error("the token has critical extensions")]
