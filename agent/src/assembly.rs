@@ -1,7 +1,7 @@
 //! Assembles the components of one agent, and starts and stops them in order. Called by `main`, and
 //! by tests that run agents in their own process.
 //!
-//! 1. load the certificates and the listeners file, open the object store (without a request), bind
+//! 1. load the certificates, the listeners file and the OAuth file, open the object store (without a request), bind
 //!    all ports;
 //! 2. serve: from now on `/health` answers and every other call returns what is missing;
 //! 3. connect to the metadata store, verify that both stores belong to one cluster, and check the
@@ -74,8 +74,8 @@ impl Agent {
     /// own.
     ///
     /// # Errors
-    /// If the object store cannot be opened, a certificate or the listeners file cannot be used, or
-    /// a port cannot be bound.
+    /// If the object store cannot be opened, a certificate, the listeners file or the OAuth file
+    /// cannot be used, or a port cannot be bound.
     pub async fn start(settings: AgentSettings) -> anyhow::Result<Self> {
         Self::start_traced(settings, OptionalTracer::default()).await
     }
@@ -124,6 +124,9 @@ impl Agent {
             (metrics, listeners.tls.clone()),
             traces,
         ));
+        node.security
+            .load_tokens(&node.settings, node.clock.clone())
+            .await?;
         let AgentListeners { tls, further, file } = listeners;
         let given = &node.settings;
         let ports = ServerPorts::bind(

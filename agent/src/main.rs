@@ -19,6 +19,7 @@ use streamhouse_agent::{
     backup, check, inspect,
     listeners::ListenersFileError,
     migrate, purge, recover,
+    security::OAuthFileError,
     store::s3::check_environment as check_s3_environment,
     tls::TlsError,
     traces, user,
@@ -315,6 +316,7 @@ fn exit_with_outcome(outcome: anyhow::Result<()>) -> ExitCode {
         Err(error)
             if error.is::<TlsError>()
                 || error.is::<ListenersFileError>()
+                || error.is::<OAuthFileError>()
                 || error.is::<DataDirInUseError>() =>
         {
             exit_with_refusal(&error.to_string())

@@ -113,6 +113,8 @@ pub struct AgentMetrics {
     pub listeners_file_invalid: IntGauge,
     /// 1 while the listeners file names other sockets than those that are open.
     pub listeners_restart_pending: IntGauge,
+    /// 1 while the OAuth file or the keys of its identity provider cannot be read.
+    pub oauth_invalid: IntGauge,
     listeners: ListenerMetrics,
     /// Calls that are forwarded to other agents.
     pub forward: ForwardMetrics,
@@ -248,6 +250,10 @@ impl AgentMetrics {
             listeners_restart_pending: new.gauge(
                 "listeners_restart_pending",
                 "1 while the listeners file names other sockets than those that are open.",
+            )?,
+            oauth_invalid: new.gauge(
+                "oauth_invalid",
+                "1 while the OAuth file or the keys of its identity provider cannot be read and the last good ones stay in use.",
             )?,
             listeners: ListenerMetrics::new(&new)?,
             forward: ForwardMetrics::new(&new)?,

@@ -15,13 +15,18 @@ mod cluster_keys;
 mod failures;
 mod follow;
 mod http_authorization;
+mod oauth;
 mod passwords;
 mod quotas;
 mod sasl;
 mod sessions;
 mod snapshot;
+mod tokens;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
@@ -38,15 +43,18 @@ pub use self::{
     access::{ClientAccess, ClientIdentity},
     follow::{catch_up, follow_agent_secret, follow_changes},
     http_authorization::AGENT_SCHEME,
+    oauth::OAuthFileError,
     sasl::{SaslExchange, SaslProgress},
     sessions::MAX_AGE as SESSION_MAX_AGE,
     snapshot::SecurityView,
+    tokens::follow_token_keys,
 };
 use self::{
     agent_token::{AgentTokens, ForwardedCaller, TokenProblem},
     cluster_keys::ClusterKeys,
     failures::FailureLimiter,
     http_authorization::CallCredentials,
+    oauth::OAuthVerifier,
     passwords::PasswordVerifier,
     quotas::QuotaBuckets,
 };
@@ -69,6 +77,8 @@ pub struct ClientSecurity {
     passwords: PasswordVerifier,
     failures: FailureLimiter,
     agents: AgentTokens,
+    /// Set before anything is served if clients may authenticate by tokens.
+    tokens: OnceLock<Arc<OAuthVerifier>>,
     quotas: QuotaBuckets,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<AgentMetrics>,
@@ -99,6 +109,7 @@ impl ClientSecurity {
             passwords: PasswordVerifier::new(&new_key()),
             failures: FailureLimiter::default(),
             agents: AgentTokens::default(),
+            tokens: OnceLock::new(),
             quotas: QuotaBuckets::default(),
             entropy,
             metrics,
@@ -180,8 +191,12 @@ impl ClientSecurity {
         self.view().ok_or_else(not_loaded)
     }
 
-    /// Returns whether an identity still holds: its credential was not replaced or deleted since.
+    /// Returns whether an identity still holds: its credential was not replaced or deleted since,
+    /// or its token has not expired.
     pub fn is_current(&self, identity: &ClientIdentity) -> bool {
+        if identity.is_expired() {
+            return false;
+        }
         let Some(proven) = identity.credential() else {
             return true;
         };
@@ -205,6 +220,10 @@ impl ClientSecurity {
         host: Option<IpAddr>,
     ) -> Result<ClientIdentity, Error> {
         self.failures.check(host, Instant::now())?;
+        if !self.mechanisms.iter().any(|mechanism| mechanism.is_by_password()) {
+            let message = "clients of this cluster authenticate by tokens, not by passwords";
+            return Err(Error::new(ErrorCode::SaslAuthenticationFailed, message));
+        }
         let credential = self.password_credential(user)?;
         let known = credential.is_some();
         let credential =
@@ -252,7 +271,7 @@ impl ClientSecurity {
     /// Authenticates a call by its headers; `peer` is the address of the connection.
     ///
     /// # Errors
-    /// As [`verify_password`](Self::verify_password) and
+    /// As [`verify_password`](Self::verify_password), [`verify_token`](Self::verify_token) and
     /// [`verify_agent_token`](Self::verify_agent_token).
     pub async fn authenticate_call(
         self: &Arc<Self>,
@@ -260,19 +279,22 @@ impl ClientSecurity {
         peer: Option<IpAddr>,
         now_ms: i64,
     ) -> Result<AuthenticatedCall, Error> {
-        match CallCredentials::read(headers)? {
-            CallCredentials::AgentToken(token) => Ok(AuthenticatedCall {
-                access: self.verify_agent_token(&token, peer, now_ms)?,
-                is_forwarded: true,
-            }),
-            CallCredentials::Password { user, password } => {
-                let identity = self.verify_password(&user, &password, peer).await?;
-                Ok(AuthenticatedCall {
-                    access: self.access(identity, peer),
-                    is_forwarded: false,
-                })
+        let identity = match CallCredentials::read(headers)? {
+            CallCredentials::AgentToken(token) => {
+                return Ok(AuthenticatedCall {
+                    access: self.verify_agent_token(&token, peer, now_ms)?,
+                    is_forwarded: true,
+                });
             }
-        }
+            CallCredentials::Password { user, password } => {
+                self.verify_password(&user, &password, peer).await?
+            }
+            CallCredentials::Token(token) => self.verify_token(&token, "", peer).await?,
+        };
+        Ok(AuthenticatedCall {
+            access: self.access(identity, peer),
+            is_forwarded: false,
+        })
     }
 
     /// Returns the client of a call that another agent forwards; `peer` is the address of the

@@ -62,7 +62,11 @@ pub(crate) struct GlobalArgs {
     /// File with the password of --user
     #[arg(long, global = true, env = "STREAMHOUSE_PASSWORD_FILE", value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
-    /// Send the password also without TLS, where others may read it
+    /// File with a token of an identity provider to authenticate with, instead of --user; read again
+    /// when it changes
+    #[arg(long, global = true, env = "STREAMHOUSE_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Send the password or token also without TLS, where others may read it
     #[arg(long, global = true)]
     pub(crate) allow_plaintext_password: bool,
     /// Password of the environment.
@@ -110,6 +114,7 @@ impl CommandContext {
         settings.credentials = own_credentials(
             global.user.as_deref(),
             global.password_file.as_deref(),
+            global.token_file.as_deref(),
             &global.password,
         )?;
         settings.allow_plaintext_password = global.allow_plaintext_password;

@@ -38,16 +38,23 @@ impl fmt::Debug for PasswordVariable {
     }
 }
 
-/// Returns the credentials of `--user`; `None` without one.
+/// Returns the credentials of `--user` or `--token-file`; `None` without one.
 ///
 /// # Errors
-/// Fails if there is a user without a password, or the password cannot be read.
+/// Fails if there are both, or a user without a password, or the password cannot be read.
 pub(crate) fn own_credentials(
     user: Option<&str>,
     password_file: Option<&Path>,
+    token_file: Option<&Path>,
     variable: &PasswordVariable,
 ) -> CommandResult<Option<ClientCredentials>> {
     let user = values::trim_option("--user", user.unwrap_or_default())?;
+    if let Some(path) = token_file.filter(|path| !path.as_os_str().is_empty()) {
+        return match user.is_empty() {
+            true => Ok(Some(ClientCredentials::from_token_file(path))),
+            false => Err(CommandError::usage("give --user or --token-file, not both")),
+        };
+    }
     let file = password_file.filter(|path| !path.as_os_str().is_empty());
     if user.is_empty() {
         return match file {
@@ -119,17 +126,33 @@ mod tests {
         let path = dir.path().join("password");
         std::fs::write(&path, " two words \r\n").unwrap();
         let none = PasswordVariable::default();
-        let credentials = own_credentials(Some("alice\n"), Some(&path), &none).unwrap();
+        let credentials = own_credentials(Some("alice\n"), Some(&path), None, &none).unwrap();
         assert_eq!(credentials, Some(ClientCredentials::new("alice", " two words ")));
         assert_eq!(new_password("bob", Some(&path)).unwrap(), " two words ");
-        assert_eq!(own_credentials(None, None, &none).unwrap(), None);
-        assert_eq!(own_credentials(Some(""), None, &none).unwrap(), None);
+        assert_eq!(own_credentials(None, None, None, &none).unwrap(), None);
+        assert_eq!(own_credentials(Some(""), None, None, &none).unwrap(), None);
+    }
+
+    #[test]
+    fn a_token_file_takes_the_place_of_a_user() {
+        let (path, none) = (Path::new("token"), PasswordVariable::default());
+        let credentials = own_credentials(None, None, Some(path), &none).unwrap();
+        assert_eq!(credentials, Some(ClientCredentials::from_token_file("token")));
+        let error = own_credentials(Some("alice"), None, Some(path), &none).unwrap_err();
+        assert!(
+            matches!(&error, CommandError::Usage(message) if message.contains("not both")),
+            "{error}"
+        );
+        assert_eq!(
+            own_credentials(None, None, Some(Path::new("")), &none).unwrap(),
+            None
+        );
     }
 
     #[test]
     fn the_variable_is_used_without_a_file_and_never_shown() {
         let variable = PasswordVariable::new("hunter2\n".to_owned());
-        let credentials = own_credentials(Some("alice"), None, &variable).unwrap();
+        let credentials = own_credentials(Some("alice"), None, None, &variable).unwrap();
         assert_eq!(credentials, Some(ClientCredentials::new("alice", "hunter2")));
         assert!(!format!("{variable:?}").contains("hunter2"));
     }
@@ -142,8 +165,8 @@ mod tests {
         std::fs::write(&path, &long).unwrap();
         let variable = PasswordVariable::new(long);
         for error in [
-            own_credentials(Some("alice"), Some(&path), &PasswordVariable::default()).unwrap_err(),
-            own_credentials(Some("alice"), None, &variable).unwrap_err(),
+            own_credentials(Some("alice"), Some(&path), None, &PasswordVariable::default()).unwrap_err(),
+            own_credentials(Some("alice"), None, None, &variable).unwrap_err(),
             new_password("bob", Some(&path)).unwrap_err(),
         ] {
             assert!(
@@ -161,7 +184,7 @@ mod tests {
             (Some("alice"), Some(missing), "cannot read --password-file"),
             (Some("alice"), None, "--user needs a password"),
         ] {
-            let error = own_credentials(user, file, &PasswordVariable::default()).unwrap_err();
+            let error = own_credentials(user, file, None, &PasswordVariable::default()).unwrap_err();
             assert!(
                 matches!(&error, CommandError::Usage(message) if message.contains(told)),
                 "{error}"

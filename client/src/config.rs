@@ -4,6 +4,7 @@
 
 mod address;
 mod credentials;
+mod token_file;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,6 +15,7 @@ pub use streamhouse_core::time::{Clock, Entropy};
 use self::address::{host_of, is_ip, is_loopback, is_server_name};
 pub(crate) use self::address::{is_secure, parse_agent_uri, parse_bootstrap};
 pub use self::credentials::ClientCredentials;
+pub(crate) use self::token_file::TokenFile;
 use crate::error::{Error, Result};
 
 /// Port of an agent's gRPC listener, for bootstrap addresses without a port.
@@ -99,10 +101,11 @@ pub struct ClientConfig {
     pub tls_server_name: Option<String>,
     /// Client certificate for servers that require mutual TLS. Default: none.
     pub tls_identity: Option<ClientIdentity>,
-    /// User and password, for clusters whose clients authenticate. Default: none.
+    /// User and password, or a file with a token, for clusters whose clients authenticate. Default:
+    /// none.
     pub credentials: Option<ClientCredentials>,
-    /// Whether the password may be sent over connections without TLS to other machines, where
-    /// anybody in between can read it. Default false.
+    /// Whether the password or token may be sent over connections without TLS to other machines,
+    /// where anybody in between can read it. Default false.
     pub allow_plaintext_password: bool,
     /// Source of the current time, for timestamps of records.
     pub clock: Arc<dyn Clock>,
@@ -331,17 +334,17 @@ impl ClientConfig {
         )))
     }
 
-    /// Checks that nobody between this client and the agent at `uri` can read the password.
+    /// Checks that nobody between this client and the agent at `uri` can read the password or token.
     pub(crate) fn check_password_is_safe(&self, uri: &str) -> Result<()> {
-        let is_safe = self.credentials.is_none()
-            || self.allow_plaintext_password
-            || is_secure(uri)
-            || is_loopback(host_of(uri));
-        if is_safe {
+        let Some(credentials) = &self.credentials else {
+            return Ok(());
+        };
+        if self.allow_plaintext_password || is_secure(uri) || is_loopback(host_of(uri)) {
             return Ok(());
         }
+        let secret = credentials.secret_name();
         Err(Error::config(format!(
-            "the password is not sent to {uri} without TLS, because others could read it: use https://, or allow \
+            "the {secret} is not sent to {uri} without TLS, because others could read it: use https://, or allow \
              plaintext passwords if the network is trusted"
         )))
     }

@@ -22,7 +22,7 @@ use tonic::{
 };
 
 use crate::{
-    config::{ClientConfig, ClientCredentials, MAX_MESSAGE_SIZE, is_secure},
+    config::{ClientConfig, MAX_MESSAGE_SIZE, TokenFile, is_secure},
     error::{Error, Result},
 };
 
@@ -37,12 +37,33 @@ pub(crate) type AgentChannel = InterceptedService<Channel, CallAuthorization>;
 
 /// Adds the header `authorization` to calls, if there are credentials.
 #[derive(Debug, Clone)]
-pub(crate) struct CallAuthorization(Option<MetadataValue<Ascii>>);
+pub(crate) enum CallAuthorization {
+    None,
+    Password(MetadataValue<Ascii>),
+    Token(Arc<TokenFile>),
+}
+
+impl CallAuthorization {
+    fn new(config: &ClientConfig) -> Self {
+        let Some(credentials) = &config.credentials else {
+            return Self::None;
+        };
+        match credentials.token_file() {
+            Some(path) => Self::Token(Arc::new(TokenFile::new(path))),
+            None => credentials.fixed_header().map_or(Self::None, Self::Password),
+        }
+    }
+}
 
 impl Interceptor for CallAuthorization {
     fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
-        if let Some(header) = &self.0 {
-            request.metadata_mut().insert("authorization", header.clone());
+        let header = match self {
+            Self::None => None,
+            Self::Password(header) => Some(header.clone()),
+            Self::Token(file) => file.header(),
+        };
+        if let Some(header) = header {
+            request.metadata_mut().insert("authorization", header);
         }
         Ok(request)
     }
@@ -67,7 +88,7 @@ impl ChannelPool {
     pub(crate) fn new(config: &ClientConfig) -> Self {
         Self {
             channels: RwLock::default(),
-            authorization: CallAuthorization(config.credentials.as_ref().and_then(ClientCredentials::header)),
+            authorization: CallAuthorization::new(config),
             config: config.clone(),
         }
     }

@@ -8,6 +8,7 @@
 
 mod acl;
 mod authorizer;
+mod oauth;
 mod password;
 mod plain;
 mod principal;
@@ -19,6 +20,10 @@ pub use acl::{
     AclResourceType, CLUSTER_RESOURCE_NAME, WILDCARD_RESOURCE_NAME,
 };
 pub use authorizer::{AclAuthorizer, AclDecision};
+pub use oauth::{
+    JwkSet, JwkSetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, MAX_TOKEN_BYTES, OAUTH_INVALID_TOKEN,
+    OAuthBearerError, OAuthBearerMessage, TokenError, TokenRules, VerifiedToken,
+};
 pub use password::{MAX_PASSWORD_BYTES, read_password};
 pub use plain::{PlainError, PlainMessage};
 pub use principal::{KafkaPrincipal, PrincipalError};

@@ -16,7 +16,7 @@ use crate::{
     leases::{LeaseDeps, LeaseKeeper, watch},
     maintenance,
     ownership::identity,
-    security::{follow_agent_secret, follow_changes},
+    security::{follow_agent_secret, follow_changes, follow_token_keys},
     store,
 };
 
@@ -43,6 +43,7 @@ pub(super) async fn run_background_tasks(
         () = coordinator.run_reports() => {}
         () = follow_changes(node.security.clone(), node.directory.clone(), node.metadata.clone()) => {}
         () = follow_agent_secret(node.security.clone(), node.metadata.clone()) => {}
+        () = follow_token_keys(node.security.clone()) => {}
         () = maintenance::run(node.maintenance(), every, stop.clone()) => {}
         () = recheck_object_store(&node) => {}
     }

@@ -53,7 +53,7 @@ pub(super) async fn start(client: Arc<KafkaClient>, frame: RequestFrame) -> io::
     let mut reader = reader_of(&frame);
     let header = decode_request_header(&mut reader).map_err(malformed)?;
     let admission = client.sasl.admit(header.api_key)?;
-    check_credential(&client)?;
+    check_credential(&client, header.api_key)?;
     let api_version = header.api_version;
     let Some(key) = served_api(&header) else {
         return refuse_request(&client, header);
@@ -128,12 +128,22 @@ async fn measure(context: RequestContext, mut answer: BoxFuture<'static, KafkaAn
     answer
 }
 
-/// Checks that the credential of a client, if it has authenticated, is still the stored one.
-fn check_credential(client: &KafkaClient) -> io::Result<()> {
-    if client.has_current_credential() {
+/// Checks that the credential of a client, if it has authenticated, is still the stored one. A
+/// client whose token has expired may do nothing but authenticate again (KIP-368).
+fn check_credential(client: &KafkaClient, api_key: i16) -> io::Result<()> {
+    let access = client.access();
+    if access.is_current() {
         return Ok(());
     }
-    let message = "the client's credential was changed or deleted since it has authenticated";
+    let is_expired = access.has_expired();
+    let key = ApiKey::from_number(api_key);
+    if is_expired && matches!(key, Some(ApiKey::SaslHandshake | ApiKey::SaslAuthenticate)) {
+        return Ok(());
+    }
+    let message = match is_expired {
+        true => "the client's token has expired",
+        false => "the client's credential was changed or deleted since it has authenticated",
+    };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 

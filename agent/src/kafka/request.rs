@@ -67,7 +67,7 @@ impl KafkaClient {
         self.access.store(Arc::new(access));
     }
 
-    /// Returns whether the client's credential is still the stored one.
+    /// Returns whether the client's credential is still the stored one, or its token still valid.
     pub(super) fn has_current_credential(&self) -> bool {
         self.access.load().is_current()
     }

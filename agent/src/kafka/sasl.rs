@@ -74,6 +74,18 @@ async fn advance(client: &KafkaClient, running: RunningExchange, message: &[u8])
     }
 }
 
+/// Returns when a client that has just authenticated has to do so again, in milliseconds; 0 for
+/// never, and while the exchange goes on.
+fn session_lifetime_ms(client: &KafkaClient) -> i64 {
+    if !client.sasl.is_authenticated() {
+        return 0;
+    }
+    let remaining = client.access().remaining_session();
+    remaining.map_or(0, |remaining| {
+        i64::try_from(remaining.as_millis()).unwrap_or(i64::MAX).max(1)
+    })
+}
+
 fn failed(message: String) -> Error {
     Error::new(ErrorCode::SaslAuthenticationFailed, message)
 }
@@ -123,7 +135,10 @@ pub(super) async fn authenticate(
                 Some("SaslAuthenticate is for connections that have begun to authenticate".to_owned());
         }
         Some(running) => match advance(client, running, request.auth_bytes.expose()).await {
-            Ok(answer) => response.auth_bytes = answer.into(),
+            Ok(answer) => {
+                response.auth_bytes = answer.into();
+                response.session_lifetime_ms = session_lifetime_ms(client);
+            }
             Err(error) if error.code() == ErrorCode::SaslAuthenticationFailed => {
                 sleep(FAILED_AUTHENTICATION_DELAY).await;
                 response.error_code = SASL_AUTHENTICATION_FAILED;

@@ -82,6 +82,11 @@ impl SaslConnection {
         }
     }
 
+    /// Returns whether the client has authenticated, and no further exchange has begun.
+    pub(super) fn is_authenticated(&self) -> bool {
+        matches!(&*self.0.lock(), SaslStage::Authenticated(_))
+    }
+
     /// Returns whether the next frame is a message of the exchange, without a header.
     pub(super) fn awaits_raw_token(&self) -> bool {
         let stage = self.0.lock();

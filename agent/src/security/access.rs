@@ -7,13 +7,26 @@ use streamhouse_core::{
     security::{AclOperation, AclResourceType, CLUSTER_RESOURCE_NAME, KafkaPrincipal, ScramCredential},
 };
 
+use tokio::time::{Duration, Instant};
+
 use super::ClientSecurity;
 
-/// Who a client is, and by which credential it has proven so.
+/// Who a client is, and by which credential it has proven so, or until when.
 #[derive(Debug, Clone)]
 pub struct ClientIdentity {
     principal: KafkaPrincipal,
     credential: Option<ScramCredential>,
+    /// Of a client that has authenticated by a token.
+    token: Option<TokenLifetime>,
+}
+
+/// Until when a token proves something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TokenLifetime {
+    /// When the token is no longer accepted.
+    pub(super) valid_until: Instant,
+    /// By how much that is later than its time of expiry, because clocks differ.
+    pub(super) clock_skew: Duration,
 }
 
 impl ClientIdentity {
@@ -22,6 +35,7 @@ impl ClientIdentity {
         Self {
             principal: KafkaPrincipal::ANONYMOUS,
             credential: None,
+            token: None,
         }
     }
 
@@ -40,7 +54,17 @@ impl ClientIdentity {
         Ok(Self {
             principal,
             credential: Some(credential),
+            token: None,
         })
+    }
+
+    /// Returns the identity of a client that has proven it by a token.
+    pub(super) fn by_token(principal: KafkaPrincipal, lifetime: TokenLifetime) -> Self {
+        Self {
+            principal,
+            credential: None,
+            token: Some(lifetime),
+        }
     }
 
     /// Returns the identity that another agent, which has proven to be one, vouches for.
@@ -48,6 +72,7 @@ impl ClientIdentity {
         Self {
             principal,
             credential: None,
+            token: None,
         }
     }
 
@@ -59,6 +84,12 @@ impl ClientIdentity {
     /// Returns the credential by which the client has authenticated.
     pub(super) fn credential(&self) -> Option<&ScramCredential> {
         self.credential.as_ref()
+    }
+
+    /// Returns whether the client has authenticated by a token that is no longer valid.
+    pub(super) fn is_expired(&self) -> bool {
+        self.token
+            .is_some_and(|token| Instant::now() >= token.valid_until)
     }
 }
 
@@ -111,16 +142,26 @@ impl ClientAccess {
         &self.identity.principal
     }
 
-    /// Checks whether the client's credential is still the stored one.
+    /// Checks whether the client's credential is still the stored one, or its token still valid.
     ///
     /// # Errors
-    /// `SaslAuthenticationFailed` if it was changed or deleted.
+    /// `SaslAuthenticationFailed` if the credential was changed or deleted. `NetworkException` if
+    /// the token has expired: the client may have a newer one, and calls again with it.
     pub fn check_current(&self) -> Result<(), Error> {
         if self.is_current() {
             return Ok(());
         }
-        let message = "the user's password was changed or deleted: authenticate again";
-        Err(Error::new(ErrorCode::SaslAuthenticationFailed, message))
+        let (code, message) = match self.has_expired() {
+            true => (
+                ErrorCode::NetworkException,
+                "the token has expired: authenticate again",
+            ),
+            false => (
+                ErrorCode::SaslAuthenticationFailed,
+                "the user's password was changed or deleted: authenticate again",
+            ),
+        };
+        Err(Error::new(code, message))
     }
 
     /// Returns the address of the client.
@@ -128,9 +169,22 @@ impl ClientAccess {
         self.host
     }
 
-    /// Returns whether the client's credential is still the stored one.
+    /// Returns whether the client's credential is still the stored one, or its token still valid.
     pub fn is_current(&self) -> bool {
         self.security.is_current(&self.identity)
+    }
+
+    /// Returns whether the client has authenticated by a token that is no longer valid.
+    pub fn has_expired(&self) -> bool {
+        self.identity.is_expired()
+    }
+
+    /// Returns in what time the client's token expires; `None` if it has authenticated by other
+    /// means.
+    pub fn remaining_session(&self) -> Option<Duration> {
+        let token = self.identity.token?;
+        let accepted = token.valid_until.saturating_duration_since(Instant::now());
+        Some(accepted.saturating_sub(token.clock_skew))
     }
 
     /// Returns whether the client may do something to a resource.

@@ -1,5 +1,5 @@
-//! Reads the header `authorization` of a call: a user's name and password, or another agent's
-//! token.
+//! Reads the header `authorization` of a call: a user's name and password, a token of an identity
+//! provider, or another agent's token.
 
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -9,11 +9,15 @@ use streamhouse_core::{Error, ErrorCode};
 pub const AGENT_SCHEME: &str = "StreamHouse-Agent";
 /// The scheme of user names and passwords.
 const BASIC_SCHEME: &str = "Basic";
+/// The scheme of tokens of an identity provider (RFC 6750).
+const BEARER_SCHEME: &str = "Bearer";
 
 /// What a call proves itself with. No debug output shows it.
 pub(super) enum CallCredentials {
     /// HTTP's Basic.
     Password { user: String, password: String },
+    /// A token of an identity provider.
+    Token(String),
     /// A token of an agent.
     AgentToken(String),
 }
@@ -26,17 +30,23 @@ impl CallCredentials {
     pub(super) fn read(headers: &HeaderMap) -> Result<Self, Error> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (value, more) = (values.next(), values.next());
-        let value = value.ok_or_else(|| refused("authentication is required: send a user and password"))?;
+        let value = value
+            .ok_or_else(|| refused("authentication is required: send a user and password, or a token"))?;
         if more.is_some() {
             return Err(refused("a call has one header `authorization`, not several"));
         }
         let malformed = || {
-            refused("the header `authorization` cannot be read; it is `Basic` and base64 of user:password")
+            refused(
+                "the header `authorization` cannot be read; it is `Basic` and base64 of user:password, or `Bearer` and a token",
+            )
         };
         let text = value.to_str().map_err(|_| malformed())?;
         let (scheme, value) = text.split_once(' ').ok_or_else(malformed)?;
         if scheme.eq_ignore_ascii_case(AGENT_SCHEME) {
             return Ok(Self::AgentToken(value.to_owned()));
+        }
+        if scheme.eq_ignore_ascii_case(BEARER_SCHEME) {
+            return Ok(Self::Token(value.trim_matches(' ').to_owned()));
         }
         if !scheme.eq_ignore_ascii_case(BASIC_SCHEME) {
             return Err(malformed());
@@ -82,6 +92,10 @@ mod tests {
         }
         let token = read(&["streamhouse-agent abc"]);
         assert!(matches!(token, Ok(CallCredentials::AgentToken(token)) if token == "abc"));
+        for value in ["Bearer a.b.c", "bearer  a.b.c"] {
+            let token = read(&[value]);
+            assert!(matches!(token, Ok(CallCredentials::Token(token)) if token == "a.b.c"));
+        }
     }
 
     #[test]
@@ -93,7 +107,9 @@ mod tests {
             &["Basic !"],
             &["Basic YWxpY2U="],
             &["Basic /w=="],
-            &["Bearer YWxpY2U6YTpi"],
+            &["Bearer"],
+            &["Digest YWxpY2U6YTpi"],
+            &["Bearer YWxpY2U6YTpi", "Basic YWxpY2U6YTpi"],
             &["YWxpY2U6YTpi"],
             &[""],
         ] {

@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use streamhouse_core::{
     Error, ErrorCode,
-    security::{PlainMessage, ScramChallenge, ScramError, ScramMechanism, ScramServer},
+    security::{
+        OAUTH_INVALID_TOKEN, OAuthBearerMessage, PlainMessage, ScramChallenge, ScramError, ScramMechanism,
+        ScramServer,
+    },
     settings::SaslMechanism,
 };
 
@@ -20,6 +23,8 @@ pub struct SaslExchange {
     mechanism: SaslMechanism,
     host: Option<IpAddr>,
     challenge: Option<Box<ScramChallenge>>,
+    /// The token was refused; the client has to acknowledge that.
+    is_refused: bool,
 }
 
 /// What follows from a client's message.
@@ -41,6 +46,7 @@ impl SaslExchange {
             mechanism,
             host,
             challenge: None,
+            is_refused: false,
         })
     }
 
@@ -59,6 +65,7 @@ impl SaslExchange {
             SaslMechanism::Plain => self.plain(message).await,
             SaslMechanism::ScramSha256 => self.scram(ScramMechanism::Sha256, message),
             SaslMechanism::ScramSha512 => self.scram(ScramMechanism::Sha512, message),
+            SaslMechanism::OAuthBearer => self.oauth(message).await,
         }
     }
 
@@ -73,6 +80,27 @@ impl SaslExchange {
             .verify_password(sent.user(), sent.password(), self.host)
             .await?;
         Ok(SaslProgress::Done(identity, Vec::new()))
+    }
+
+    /// A token that is refused is answered twice, as RFC 7628 and Kafka do it: with the reason as
+    /// JSON, and when the client has acknowledged that, with the end of the exchange.
+    async fn oauth(mut self, message: &[u8]) -> Result<SaslProgress, Error> {
+        let failed = |message: String| Error::new(ErrorCode::SaslAuthenticationFailed, message);
+        if self.is_refused {
+            return Err(failed(OAUTH_INVALID_TOKEN.to_owned()));
+        }
+        let sent = OAuthBearerMessage::read(message).map_err(|problem| failed(problem.to_string()))?;
+        let verified = self
+            .security
+            .verify_token(sent.token(), sent.authorization_id(), self.host);
+        match verified.await {
+            Ok(identity) => Ok(SaslProgress::Done(identity, Vec::new())),
+            Err(error) if error.code() == ErrorCode::SaslAuthenticationFailed => {
+                self.is_refused = true;
+                Ok(SaslProgress::Continue(self, OAUTH_INVALID_TOKEN.into()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn scram(mut self, mechanism: ScramMechanism, message: &[u8]) -> Result<SaslProgress, Error> {

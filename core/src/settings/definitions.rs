@@ -101,7 +101,7 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
     define(
         "authentication",
         "",
-        "SCRAM-SHA-256, SCRAM-SHA-512 and PLAIN, with commas between them",
+        "SCRAM-SHA-256, SCRAM-SHA-512, PLAIN and OAUTHBEARER, with commas between them",
         "Mechanisms by which clients authenticate, on all listeners. Without one every client is anonymous. See docs/operate/security.md.",
         |s, v| parse_mechanisms(v).map(|v| s.authentication = v),
     ),
@@ -128,6 +128,14 @@ pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
             "Says that clients without authentication are intended: no warning at the start, and no alert.",
             |s, v| parse_bool(v).map(|v| s.allow_unauthenticated = v),
         ),
+    ),
+    define(
+        "oauth-file",
+        "",
+        "a path",
+        "YAML file that says whose tokens OAUTHBEARER accepts: issuer, audience and the keys. Needed with OAUTHBEARER. \
+        A changed file is reloaded within seconds. See docs/operate/security.md.",
+        |s, v| parse_path(v).map(|v| s.oauth_file = v),
     ),
     define(
         "listeners-file",

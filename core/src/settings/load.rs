@@ -29,11 +29,12 @@ pub enum AgentInvocation {
 pub struct SettingsError(String);
 
 /// Variables with the agent's prefix that belong to the client, to tests or to scripts.
-const NON_AGENT_VARIABLES: [&str; 7] = [
+const NON_AGENT_VARIABLES: [&str; 8] = [
     "STREAMHOUSE_BOOTSTRAP",
     "STREAMHOUSE_USER",
     "STREAMHOUSE_PASSWORD",
     "STREAMHOUSE_PASSWORD_FILE",
+    "STREAMHOUSE_TOKEN_FILE",
     "STREAMHOUSE_CACHE",
     "STREAMHOUSE_PYTHON",
     "STREAMHOUSE_MINIO",
@@ -266,8 +267,9 @@ mod tests {
 
     /// Bounds the number of settings, so that an agent stays learnable. Three of them are those of
     /// the Kafka listener, and one bounds the connections of an address, as Kafka's
-    /// `max.connections.per.ip` does; four say who clients are and what they may do.
-    const MAX_SETTINGS: usize = 43;
+    /// `max.connections.per.ip` does; four say who clients are and what they may do, and one names the
+    /// file with all about the tokens of OAUTHBEARER.
+    const MAX_SETTINGS: usize = 44;
 
     #[test]
     fn there_are_few_settings_and_every_default_is_legal() {
@@ -349,6 +351,20 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn tokens_need_the_file_about_them_and_the_file_needs_tokens() {
+        let settings = load_settings(
+            &["--dev", "--authentication=OAUTHBEARER", "--oauth-file=o.yaml"],
+            &[],
+        );
+        assert_eq!(settings.unwrap().oauth_file, Some("o.yaml".into()));
+        let error = load_settings(&["--dev", "--authentication=PLAIN,OAUTHBEARER"], &[]).unwrap_err();
+        assert!(error.contains("needs oauth-file"), "{error}");
+        let error =
+            load_settings(&["--dev", "--authentication=PLAIN", "--oauth-file=o.yaml"], &[]).unwrap_err();
+        assert!(error.contains("OAUTHBEARER"), "{error}");
     }
 
     #[test]

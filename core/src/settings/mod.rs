@@ -61,6 +61,7 @@ pub struct AgentSettings {
     pub authorization: AuthorizationMode,
     pub super_users: Vec<KafkaPrincipal>,
     pub allow_unauthenticated: bool,
+    pub oauth_file: Option<PathBuf>,
     pub listeners_file: Option<PathBuf>,
     pub console: bool,
     pub tls_dir: Option<PathBuf>,
@@ -111,6 +112,7 @@ impl AgentSettings {
             authorization: AuthorizationMode::None,
             super_users: Vec::new(),
             allow_unauthenticated: false,
+            oauth_file: None,
             listeners_file: None,
             console: false,
             tls_dir: None,
@@ -194,7 +196,20 @@ impl AgentSettings {
                     .to_owned(),
             );
         }
+        self.check_oauth()?;
         Ok(self)
+    }
+
+    fn check_oauth(&self) -> Result<(), String> {
+        let takes_tokens = self.authentication.contains(&SaslMechanism::OAuthBearer);
+        match (takes_tokens, &self.oauth_file) {
+            (true, None) => Err(
+                "authentication by OAUTHBEARER needs oauth-file: set it to a YAML file with issuer, audience and jwksUrl"
+                    .to_owned(),
+            ),
+            (false, Some(_)) => Err("oauth-file needs authentication with OAUTHBEARER".to_owned()),
+            _ => Ok(()),
+        }
     }
 
     fn check_stores(&self) -> Result<(), String> {

@@ -11,11 +11,18 @@ pub enum SaslMechanism {
     ScramSha256,
     /// A proof of the password by SHA-512.
     ScramSha512,
+    /// A token of an identity provider: for connections with TLS.
+    OAuthBearer,
 }
 
 impl SaslMechanism {
     /// Every mechanism.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
+    pub const ALL: [Self; 4] = [
+        Self::Plain,
+        Self::ScramSha256,
+        Self::ScramSha512,
+        Self::OAuthBearer,
+    ];
 
     /// Returns the registered name, such as `SCRAM-SHA-256`.
     pub const fn name(self) -> &'static str {
@@ -23,6 +30,15 @@ impl SaslMechanism {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => ScramMechanism::Sha256.name(),
             Self::ScramSha512 => ScramMechanism::Sha512.name(),
+            Self::OAuthBearer => "OAUTHBEARER",
+        }
+    }
+
+    /// Returns whether clients prove to know a password.
+    pub const fn is_by_password(self) -> bool {
+        match self {
+            Self::Plain | Self::ScramSha256 | Self::ScramSha512 => true,
+            Self::OAuthBearer => false,
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct DesiredCluster {
     pub listeners: Vec<DesiredListener>,
     /// Secret key of the principals that may do everything, if they are in a Secret.
     pub super_users: Option<SecretKeySelector>,
+    /// Content of the agents' OAuth file, if they accept tokens.
+    pub oauth_file: Option<String>,
     /// DNS domain of the Kubernetes cluster.
     pub cluster_domain: String,
     /// The metadata database.

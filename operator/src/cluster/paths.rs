@@ -7,6 +7,10 @@ pub(super) const TLS_DIR: &str = "/etc/streamhouse/tls";
 pub(super) const LISTENERS_DIR: &str = "/etc/streamhouse/listeners";
 /// File of the additional listeners in [`LISTENERS_DIR`].
 pub(super) const LISTENERS_FILE: &str = "/etc/streamhouse/listeners/listeners.yaml";
+/// Directory of the OAuth file.
+pub(super) const OAUTH_DIR: &str = "/etc/streamhouse/oauth";
+/// The file that says whose tokens are accepted, in [`OAUTH_DIR`].
+pub(super) const OAUTH_FILE: &str = "/etc/streamhouse/oauth/oauth.yaml";
 /// Directory of the database's CA certificate.
 pub(super) const DATABASE_CA_DIR: &str = "/etc/streamhouse/postgresql";
 /// Directory of the object store's CA certificate.

@@ -86,6 +86,7 @@ pub fn validate(
         forward_port,
         listeners: further,
         super_users: access.super_users,
+        oauth_file: access.oauth_file,
         cluster_domain: listener_ports::cluster_domain(spec, defaults),
         postgresql: database(spec),
         storage,
@@ -252,6 +253,10 @@ fn settings(
             (!further.is_empty()).then_some(paths::LISTENERS_FILE),
         ),
         ("tls-dir", has_tls.then_some(paths::TLS_DIR)),
+        (
+            "oauth-file",
+            access.oauth_file.as_ref().map(|_| paths::OAUTH_FILE),
+        ),
         (
             "s3-ca-file",
             storage.ca_secret.as_ref().map(|_| paths::STORE_CA_FILE),

@@ -9,9 +9,32 @@ use super::SecretKeyRef;
 /// How clients authenticate, on all listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuthenticationSpec {
-    /// SASL mechanisms of the agents. `PLAIN` sends passwords as they are and requires TLS.
-    #[schemars(length(min = 1, max = 3))]
+    /// SASL mechanisms of the agents. `PLAIN` and `OAUTHBEARER` send passwords and tokens as they
+    /// are and require TLS. `OAUTHBEARER` requires `oauth`.
+    #[schemars(length(min = 1, max = 4))]
     pub mechanisms: Vec<AuthenticationMechanism>,
+    /// Identity provider whose tokens `OAUTHBEARER` accepts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuthSpec>,
+}
+
+/// Identity provider whose tokens agents accept: JSON Web Tokens that are signed by its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OAuthSpec {
+    /// Issuer of the tokens, their claim `iss`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub issuer: String,
+    /// Audience for which the tokens are issued, one of their claim `aud`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub audience: String,
+    /// URL of the JSON Web Key Set. Every agent must reach it.
+    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https://[^@\s]+$"))]
+    pub jwks_url: String,
+    /// Claim with the name of the principal: `User:NAME`. Defaults to `sub`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub principal_claim: Option<String>,
 }
 
 /// SASL mechanism of the agents.
@@ -24,6 +47,8 @@ pub enum AuthenticationMechanism {
     ScramSha512,
     #[serde(rename = "PLAIN")]
     Plain,
+    #[serde(rename = "OAUTHBEARER")]
+    OAuthBearer,
 }
 
 impl AuthenticationMechanism {
@@ -33,6 +58,7 @@ impl AuthenticationMechanism {
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
             Self::Plain => "PLAIN",
+            Self::OAuthBearer => "OAUTHBEARER",
         }
     }
 }

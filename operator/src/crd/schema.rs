@@ -27,6 +27,7 @@ pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
     ("authentication", "authentication"),
     ("authorization", "authorization"),
     ("super-users", "authorization.superUsers"),
+    ("oauth-file", "authentication.oauth"),
     ("listeners-file", "listeners.additional"),
     (
         "advertised-grpc-address",

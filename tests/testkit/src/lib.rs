@@ -43,6 +43,8 @@ mod programs;
 mod python;
 #[cfg(feature = "servers")]
 mod silent_proxy;
+#[cfg(feature = "servers")]
+mod tokens;
 mod unix_user;
 mod wait;
 
@@ -79,5 +81,7 @@ pub use programs::{built_binary, franz_go_tests};
 pub use python::kafka_python;
 #[cfg(feature = "servers")]
 pub use silent_proxy::SilentProxy;
+#[cfg(feature = "servers")]
+pub use tokens::TokenIssuer;
 pub use unix_user::UnixUser;
 pub use wait::wait_until;

@@ -76,7 +76,11 @@ fn plain(user: &str, password: &str) -> Vec<u8> {
     format!("\0{user}\0{password}").into_bytes()
 }
 
-async fn handshake(client: &mut RawKafkaClient, mechanism: &str, version: i16) -> (i16, Vec<String>) {
+pub(super) async fn handshake(
+    client: &mut RawKafkaClient,
+    mechanism: &str,
+    version: i16,
+) -> (i16, Vec<String>) {
     let request = SaslHandshakeRequest {
         mechanism: mechanism.to_owned(),
     };
@@ -84,7 +88,7 @@ async fn handshake(client: &mut RawKafkaClient, mechanism: &str, version: i16) -
     (answer.error_code, answer.mechanisms)
 }
 
-async fn token(client: &mut RawKafkaClient, message: Vec<u8>) -> SaslAuthenticateResponse {
+pub(super) async fn token(client: &mut RawKafkaClient, message: Vec<u8>) -> SaslAuthenticateResponse {
     let request = SaslAuthenticateRequest {
         auth_bytes: message.into(),
     };
@@ -119,7 +123,7 @@ pub(super) async fn log_in(agent: &Agent, user: &str, password: &str) -> RawKafk
     client
 }
 
-async fn is_served(client: &mut RawKafkaClient) -> bool {
+pub(super) async fn is_served(client: &mut RawKafkaClient) -> bool {
     client.send(&MetadataRequest::default(), 12).await;
     client.receive::<MetadataRequest>(12).await.is_ok()
 }

@@ -45,12 +45,15 @@ pub(super) fn identity_variables(desired: &DesiredCluster) -> Vec<Value> {
     variables
 }
 
-/// Returns the variables that name the mounted files of the listeners. They are in the pod template
+/// Returns the variables that name the mounted files of the listeners and their clients. They are in the pod template
 /// beside the mounts: a pod of an earlier template, which restarts, must not look for the files.
 pub(super) fn listener_variables(desired: &DesiredCluster) -> Vec<Value> {
     let mut variables = Vec::new();
     if !desired.listeners.is_empty() {
         variables.push(text_variable("STREAMHOUSE_LISTENERS_FILE", paths::LISTENERS_FILE));
+    }
+    if desired.oauth_file.is_some() {
+        variables.push(text_variable("STREAMHOUSE_OAUTH_FILE", paths::OAUTH_FILE));
     }
     if desired.ports().any(|(_, port)| port.has_tls()) {
         variables.push(text_variable("STREAMHOUSE_TLS_DIR", paths::TLS_DIR));

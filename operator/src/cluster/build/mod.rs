@@ -11,6 +11,7 @@ mod kafka;
 mod listeners;
 mod monitoring;
 mod network;
+mod oauth;
 mod object;
 mod pod;
 mod scaling;
@@ -54,6 +55,7 @@ pub fn build(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject>
         config::service_account(desired),
         Some(config::config_map(desired)),
         listeners::listeners_config(desired, inputs),
+        oauth::oauth_config(desired),
         monitoring::dashboard(desired),
         Some(network::service(desired)),
     ];

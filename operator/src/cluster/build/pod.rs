@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     CONTAINER_NAME, config,
     environment::{self, SecretMount},
-    listeners,
+    listeners, oauth,
 };
 use crate::cluster::{
     children::ANNOTATION_CONFIG_HASH,
@@ -55,6 +55,7 @@ pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> 
     );
     let mut spec = pod_spec(desired, inputs, container, &mounts);
     listeners::add_to_pod(desired, &mut spec);
+    oauth::add_to_pod(desired, &mut spec);
     merge(
         &mut spec,
         &json!({

@@ -2,13 +2,15 @@
 //! setting that the spec does not determine is left out: agents of an older release refuse
 //! variables that they do not know.
 
+use serde_json::json;
+
 use super::{listener_ports::OwnListeners, secret_key};
 use crate::{
     cluster::{
         desired::{DesiredListener, DesiredRoute, ListenerPort, SecretKeySelector},
         problem::ClusterProblem,
     },
-    crd::{AuthenticationMechanism, AuthorizationType, ClusterSpec, ListenerType},
+    crd::{AuthenticationMechanism, AuthenticationSpec, AuthorizationType, ClusterSpec, ListenerType},
 };
 
 /// Settings of the agents about their clients' identities and rights.
@@ -18,6 +20,8 @@ pub(super) struct AccessSettings {
     pub(super) values: Vec<(&'static str, String)>,
     /// Key of the super users, if they are in a Secret.
     pub(super) super_users: Option<SecretKeySelector>,
+    /// Content of the agents' OAuth file, if they accept tokens.
+    pub(super) oauth_file: Option<String>,
 }
 
 /// Returns the settings of the spec.
@@ -34,9 +38,15 @@ pub(super) fn access_settings(
                 "spec.authentication.mechanisms: name at least one mechanism, such as SCRAM-SHA-512",
             );
         }
-        if mechanisms.contains(&AuthenticationMechanism::Plain) {
-            require_tls(own, further)?;
+        for (mechanism, sent) in [
+            (AuthenticationMechanism::Plain, "passwords"),
+            (AuthenticationMechanism::OAuthBearer, "tokens"),
+        ] {
+            if mechanisms.contains(&mechanism) {
+                require_tls((mechanism.as_str(), sent), own, further)?;
+            }
         }
+        settings.oauth_file = oauth_file(authentication)?;
         let names: Vec<&str> = mechanisms.iter().map(|mechanism| mechanism.as_str()).collect();
         settings.values.push(("authentication", names.join(",")));
     }
@@ -70,6 +80,45 @@ pub(super) fn access_settings(
     Ok(settings)
 }
 
+/// Returns the content of the agents' OAuth file; `None` if they accept no tokens.
+fn oauth_file(authentication: &AuthenticationSpec) -> Result<Option<String>, ClusterProblem> {
+    let takes_tokens = authentication
+        .mechanisms
+        .contains(&AuthenticationMechanism::OAuthBearer);
+    let oauth = match (takes_tokens, &authentication.oauth) {
+        (true, Some(oauth)) => oauth,
+        (false, None) => return Ok(None),
+        (true, None) => {
+            return refuse(
+                "spec.authentication.mechanisms: OAUTHBEARER requires spec.authentication.oauth, which says whose tokens are accepted",
+            );
+        }
+        (false, Some(_)) => {
+            return refuse(
+                "spec.authentication.oauth requires the mechanism OAUTHBEARER: add it, or remove oauth",
+            );
+        }
+    };
+    let claim = oauth.principal_claim.as_deref();
+    if oauth.issuer.is_empty() || oauth.audience.is_empty() || claim == Some("") {
+        return refuse("spec.authentication.oauth: issuer, audience and principalClaim must not be empty");
+    }
+    let address = oauth.jwks_url.strip_prefix("https://").unwrap_or_default();
+    if address.is_empty() || address.contains(|c: char| c == '@' || c.is_whitespace()) {
+        return refuse(
+            "spec.authentication.oauth.jwksUrl must begin with https://, without a user or password",
+        );
+    }
+    let mut file = json!({
+        "issuer": oauth.issuer, "audience": oauth.audience, "jwksUrl": oauth.jwks_url,
+    });
+    if let Some(claim) = claim {
+        file["principalClaim"] = json!(claim);
+    }
+    // JSON is YAML too.
+    Ok(Some(format!("{file:#}\n")))
+}
+
 /// What clients reach from outside of the Kubernetes cluster is open to everybody only on purpose.
 fn require_authentication(spec: &ClusterSpec) -> Result<(), ClusterProblem> {
     let mut listeners = spec.listeners.additional.iter();
@@ -84,9 +133,13 @@ fn require_authentication(spec: &ClusterSpec) -> Result<(), ClusterProblem> {
     }
 }
 
-/// Passwords must not pass a network as they are. Requests that a proxy routes have its TLS, which
+/// Passwords and tokens must not pass a network as they are. Requests that a proxy routes have its TLS, which
 /// for an Ingress is part of the spec.
-fn require_tls(own: &OwnListeners, further: &[DesiredListener]) -> Result<(), ClusterProblem> {
+fn require_tls(
+    (mechanism, sent): (&str, &str),
+    own: &OwnListeners,
+    further: &[DesiredListener],
+) -> Result<(), ClusterProblem> {
     let missing_tls = |field: &str, port: &ListenerPort| (!port.has_tls()).then(|| format!("{field}.tls"));
     let kafka = own.kafka.iter();
     let kafka = kafka.map(|port| missing_tls("spec.listeners.kafka", port));
@@ -108,7 +161,7 @@ fn require_tls(own: &OwnListeners, further: &[DesiredListener]) -> Result<(), Cl
     match missing.next() {
         None => Ok(()),
         Some(field) => refuse(&format!(
-            "spec.authentication.mechanisms: PLAIN sends passwords as they are: set {field}, or use SCRAM-SHA-512"
+            "spec.authentication.mechanisms: {mechanism} sends {sent} as they are: set {field}, or use SCRAM-SHA-512"
         )),
     }
 }
@@ -178,6 +231,48 @@ authorization: {type: acl, superUsers: ['User:admin', 'User:CN=ops,O=shop']}",
         assert!(desired_with(&(listener("") + mechanisms)).authenticates());
         let inside = "listeners: {additional: [{name: inside, type: internal, port: 9094}]}";
         assert!(!desired_with(inside).authenticates());
+    }
+
+    #[test]
+    fn tokens_need_their_identity_provider() {
+        let tls = "listeners: {grpc: {tls: {secretName: certificate}}}\n";
+        let oauth = "issuer: 'https://id.example', audience: streamhouse, jwksUrl: 'https://id.example/keys'";
+        let spec = |mechanisms: &str, oauth: &str| {
+            format!("{tls}authentication: {{mechanisms: [{mechanisms}], oauth: {{{oauth}}}}}")
+        };
+        let desired = desired_with(&spec("OAUTHBEARER, SCRAM-SHA-512", oauth));
+        assert_eq!(
+            desired.variables["STREAMHOUSE_AUTHENTICATION"],
+            "OAUTHBEARER,SCRAM-SHA-512"
+        );
+        assert!(!desired.variables.contains_key("STREAMHOUSE_OAUTH_FILE"));
+        let file: serde_json::Value = serde_json::from_str(desired.oauth_file.as_ref().unwrap()).unwrap();
+        assert_eq!(file["jwksUrl"], "https://id.example/keys");
+        assert!(file.get("principalClaim").is_none());
+        let missing = format!("{tls}authentication: {{mechanisms: [OAUTHBEARER]}}");
+        let plain = spec("OAUTHBEARER", oauth).replace(tls, "");
+        for (spec, expected) in [
+            (missing, "requires spec.authentication.oauth"),
+            (
+                plain,
+                "OAUTHBEARER sends tokens as they are: set spec.listeners.grpc.tls",
+            ),
+            (spec("PLAIN", oauth), "requires the mechanism OAUTHBEARER"),
+            (
+                spec(
+                    "OAUTHBEARER",
+                    &oauth.replace("https://id.example/keys", "http://id.example/keys"),
+                ),
+                "must begin with https://",
+            ),
+            (
+                spec("OAUTHBEARER", &oauth.replace("streamhouse", "''")),
+                "must not be empty",
+            ),
+        ] {
+            let problem = problem_with(&spec);
+            assert!(problem.message.contains(expected), "{spec}: {problem}");
+        }
     }
 
     #[test]
