@@ -124,8 +124,9 @@ impl<'a> UserApplication<'a> {
         Ok(changes)
     }
 
-    /// Changes what is not as it should be. Clients of a present user learn of a new password
-    /// first.
+    /// Changes what is not as it should be. Clients that have a password learn of a new one before
+    /// it replaces the present one. While no client can have one, because a crash has ended the
+    /// creation, it is replaced first, so that the Secret never has a password that is refused.
     async fn update(
         &self,
         stored: &UserRows,
@@ -134,18 +135,30 @@ impl<'a> UserApplication<'a> {
         self.hold().await?;
         let wanted = self.rows(source, stored).await?;
         let mut changes = UserChanges::default();
-        if let Some(source) = source {
-            changes.secret = self.write_secret(source).await?;
-        }
         compare_rows(stored, &wanted, &mut changes);
+        let Some(source) = source else {
+            self.write_changed_rows(&wanted, &changes).await?;
+            return Ok(changes);
+        };
+        if source.secret.is_absent() && !has_been_published(self.user) {
+            self.write_changed_rows(&wanted, &changes).await?;
+            changes.secret = self.write_secret(source).await?;
+        } else {
+            changes.secret = self.write_secret(source).await?;
+            self.write_changed_rows(&wanted, &changes).await?;
+        }
+        Ok(changes)
+    }
+
+    async fn write_changed_rows(&self, wanted: &UserRows, changes: &UserChanges) -> Result<(), UserError> {
         if changes.credentials || changes.acls || changes.quotas {
             let unowned = match self.desired.adopt {
                 AdoptionPolicy::IfExists => UnownedRows::Adopt,
                 AdoptionPolicy::Never => UnownedRows::Refuse,
             };
-            self.write_rows(&wanted, unowned).await?;
+            self.write_rows(wanted, unowned).await?;
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Sets the finalizer of a User that owns its rows.
@@ -299,6 +312,12 @@ impl<'a> UserApplication<'a> {
         )
         .await
     }
+}
+
+/// Returns whether the status names a Secret for clients, which was written before.
+fn has_been_published(user: &User) -> bool {
+    let status = user.status.as_ref();
+    status.is_some_and(|status| status.secret_name.is_some())
 }
 
 /// Notes what has to change for the stored rows to be the wanted ones. Both have each row once, and

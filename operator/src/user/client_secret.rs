@@ -28,6 +28,11 @@ const PASSWORD_KEY: &str = "password";
 pub(super) struct ObservedSecret(Option<Secret>);
 
 impl ObservedSecret {
+    /// Returns whether there was none.
+    pub(super) fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Returns the password in it, if it has one that can be used.
     pub(super) fn password(&self) -> Option<String> {
         let data = self.0.as_ref()?.data.as_ref()?;
