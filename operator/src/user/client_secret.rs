@@ -39,6 +39,12 @@ impl ObservedSecret {
         check_password(&data.get(PASSWORD_KEY)?.0).ok()
     }
 
+    /// Returns a text in it.
+    pub(super) fn text(&self, key: &str) -> Option<String> {
+        let data = self.0.as_ref()?.data.as_ref()?;
+        String::from_utf8(data.get(key)?.0.clone()).ok()
+    }
+
     /// Returns whether the Secret has this content, and what the operator adds to it.
     fn has(&self, wanted: &Secret) -> bool {
         self.0.as_ref().is_some_and(|found| {

@@ -12,6 +12,7 @@
 //! verifier is in a status, an event or a log.
 
 mod apply;
+mod authorities;
 mod client_files;
 mod client_secret;
 mod cluster_access;
