@@ -45,6 +45,19 @@ impl ObservedSecret {
         String::from_utf8(data.get(key)?.0.clone()).ok()
     }
 
+    /// Returns the keys whose content differs from this one.
+    pub(super) fn differing_keys(&self, content: &BTreeMap<&'static str, String>) -> Vec<&'static str> {
+        let data = self.0.as_ref().and_then(|secret| secret.data.as_ref());
+        let stored = |key: &str| {
+            data.and_then(|data| data.get(key))
+                .map(|value| value.0.as_slice())
+        };
+        let differing = content
+            .iter()
+            .filter(|(key, text)| stored(key) != Some(text.as_bytes()));
+        differing.map(|(key, _)| *key).collect()
+    }
+
     /// Returns whether the Secret has this content, and what the operator adds to it.
     fn has(&self, wanted: &Secret) -> bool {
         self.0.as_ref().is_some_and(|found| {

@@ -3,7 +3,8 @@
 //!
 //! In reading order: [`controller`] watches and decides when; `reconciler` reconciles one User:
 //! `cluster_access`, `validate` (without side effects), `apply` with `credentials` and
-//! `client_secret`, `finalize` on deletion, `findings`, `status`. `owner` is the identity by which
+//! `client_secret`, `finalize` on deletion, `findings`, `status`. `preview` tells what would be
+//! applied. `owner` is the identity by which
 //! the metadata store knows a User.
 //!
 //! Guarantees: rows are written only for the User that owns the name in the metadata store, where
@@ -22,6 +23,7 @@ mod error;
 mod finalize;
 mod findings;
 mod owner;
+pub(crate) mod preview;
 mod reconciler;
 mod status;
 mod validate;
