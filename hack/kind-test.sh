@@ -10,6 +10,7 @@
 . hack/lib-listeners.sh
 . hack/lib-kafka.sh
 . hack/lib-backup.sh
+. hack/lib-users.sh
 export LC_ALL=C
 
 [ -n "${STREAMHOUSE_LAB:-}" ] || fail "run it in a Docker of its own: cargo xtask kind lab hack/kind-test.sh"
@@ -35,7 +36,7 @@ finish() {
   # The message of `fail` is there already.
   case $status:$2 in 0:* | *:exit*) ;; *) printf '\nerror: the command ended with status %s: %s\n' "$status" "$2" >&2 ;; esac
   if [ "$status" != 0 ]; then
-    for file in consoles left; do
+    for file in consoles left users; do
       if [ -s "$WORK/$file" ]; then say "$file, as asked last"; cut -c1-240 "$WORK/$file"; fi
     done
     kubectl get nodes,pods --all-namespaces --output wide || true
@@ -174,13 +175,13 @@ prepare() {
     --set "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.nodes=true" >/dev/null
 }
 
-# The image streamhouse.local/toolbox:1, Debian's static busybox and kcat: a shell, tools and a Kafka client for test pods.
+# The image streamhouse.local/toolbox:1, Debian's static busybox, kcat and the command line: a shell, tools and clients for test pods.
 toolbox_archive() {
   local applet options=()
   need busybox kcat
   for applet in $("$BUSYBOX" --list); do [ "$applet" = busybox ] || options+=(--link "/bin/$applet=busybox"); done
   quietly python3 hack/images/image.py --output "$1" --name "$TOOLBOX_IMAGE" --file "$BUSYBOX=/bin/busybox" "${options[@]}" \
-    --program "$(command -v kcat)=/bin/kcat" --env PATH=/bin --entrypoint /bin/sh
+    --program "$(command -v kcat)=/bin/kcat" --program "${CARGO_TARGET_DIR:-target}/release/streamhouse=/bin/streamhouse" --env PATH=/bin --entrypoint /bin/sh
 }
 
 # Gives the images the names by which the tutorial and config/dev refer to them, because the nodes cannot pull any.
@@ -336,6 +337,7 @@ roll() {
 }
 
 failover() {
+  users_start
   numbers_start payments "$RATE"
   kafka_numbers_start
   meanwhile "$WHEN_PLANNED" "scaled from 3 agents to 1, first" scale 1
@@ -348,6 +350,7 @@ failover() {
   meanwhile "$WHEN_PLANNED" "scaled from 3 agents to 1" scale 1
   numbers_stop "$WORK/acks"
   kafka_numbers_hold
+  users_end
 }
 
 # Everything is read, also what is more than was produced.
@@ -432,7 +435,7 @@ by_hand() {
     images_are "$SAMPLE_NAMESPACE" app.kubernetes.io/component=agent "registry.example.com/streamhouse/streamhouse-agent:$VERSION"
 }
 
-need kind-lab kcat prometheus-operator kubernetes-discovery dev-servers minio cloudnative-pg barman-plugin barman
+need kind-lab kcat kafka-python prometheus-operator kubernetes-discovery dev-servers minio cloudnative-pg barman-plugin barman
 WORK=$(mktemp -d)
 export KIND_KUBECONFIG=$KUBECONFIG
 trap 'finish "$?" "$BASH_COMMAND"' EXIT
@@ -447,7 +450,7 @@ say "$RECORDS records from inside the cluster"
 real_input
 say "an address of its own for each agent, by the nodes' ports, and Kafka clients inside and outside"
 per_agent_listener 2
-say "$RATE records a second, while agents come and go"
+say "$RATE records a second, while agents come and go, and users of a cluster with authentication"
 failover
 say "what was acknowledged, and what is stored"
 nothing_is_lost

@@ -19,7 +19,7 @@ const EXAMPLES_HELP: &str = "\
 Examples:
   streamhouse-operator run --watch-namespaces orders,billing --drift-interval 30s
   streamhouse-operator crds | kubectl apply --server-side -f -
-  streamhouse-operator diff -f cluster.yaml -f topics.yaml";
+  streamhouse-operator diff -f cluster.yaml -f topics.yaml -f users.yaml";
 
 const RUN_HELP: &str = "\
 Examples:
@@ -34,8 +34,8 @@ Examples:
   streamhouse-operator diff -f cluster.yaml
   kubectl get topic orders -o yaml | sed s/7d/30d/ | streamhouse-operator diff -f -
 
-Changes nothing. For a StreamHouseCluster, each object is compared with the result of a server-side dry run; a Topic is
-compared with the topic in the metadata store. Exit codes: 0 no changes, 1 changes found, 2 comparison failed.";
+Changes nothing. For a StreamHouseCluster, each object is compared with the result of a server-side dry run; a Topic
+or User is compared with what is in the metadata store, a User also with its Secret. Exit codes: 0 no changes, 1 changes found, 2 comparison failed.";
 
 /// What `--version` prints after the name.
 static LONG_VERSION: LazyLock<String> =
@@ -75,7 +75,7 @@ pub struct DiffArgs {
     /// Namespace of manifests that specify none; defaults to the kubeconfig's namespace
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Metadata store to compare Topics with, instead of the one in the cluster's Secret
+    /// Metadata store to compare Topics and Users with, instead of the one in the cluster's Secret
     #[arg(
         long,
         env = "STREAMHOUSE_OPERATOR_METADATA_URL",

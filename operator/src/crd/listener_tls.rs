@@ -40,6 +40,15 @@ pub struct ListenerTls {
     pub ip_addresses: Vec<String>,
 }
 
+impl ListenerTls {
+    /// Returns the name of the Secret with the certificate of this listener of the cluster: the
+    /// given one, or that of the certificate that the issuer signs.
+    pub(crate) fn certificate_secret(&self, cluster: &str, listener: &str) -> String {
+        let issued = || format!("{cluster}-{listener}-tls");
+        self.secret_name.clone().unwrap_or_else(issued)
+    }
+}
+
 /// Reference to a cert-manager issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IssuerRef {

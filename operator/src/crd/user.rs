@@ -77,8 +77,8 @@ pub struct UserSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quotas: Option<UserQuotas>,
     /// Name of the Secret that the operator writes for clients, with the keys `username`,
-    /// `password`, `bootstrap`, `client.properties`, `librdkafka.conf` and `streamhouse.env`.
-    /// Immutable. Defaults to the name of the resource.
+    /// `password`, `bootstrap`, `ca.crt`, `client.properties`, `librdkafka.conf`,
+    /// `streamhouse-ca.crt` and `streamhouse.env`. Immutable. Defaults to the name of the resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),

@@ -1,6 +1,6 @@
 //! Reads manifests from files or standard input, including multiple documents and lists. Called by
-//! `diff`. Rejects every kind except StreamHouseCluster and Topic by name, so that no manifest is
-//! skipped silently.
+//! `diff`. Rejects every kind except StreamHouseCluster, Topic and User by name, so that no
+//! manifest is skipped silently.
 
 use std::{fs, io::Read, path::Path};
 
@@ -24,6 +24,7 @@ pub(super) struct Manifest {
 pub(super) enum ManifestKind {
     StreamHouseCluster,
     Topic,
+    User,
 }
 
 impl ManifestKind {
@@ -31,6 +32,7 @@ impl ManifestKind {
         match self {
             Self::StreamHouseCluster => "StreamHouseCluster",
             Self::Topic => "Topic",
+            Self::User => "User",
         }
     }
 }
@@ -79,9 +81,10 @@ fn collect_manifests(mut value: Value, namespace: &str, found: &mut Vec<Manifest
     let kind = match kind.as_str() {
         "StreamHouseCluster" => ManifestKind::StreamHouseCluster,
         "Topic" => ManifestKind::Topic,
+        "User" => ManifestKind::User,
         "" => bail!("a document has no kind"),
         other => bail!(
-            "{other} {name:?}: only StreamHouseClusters and Topics can be compared; use kubectl diff for other kinds"
+            "{other} {name:?}: only StreamHouseClusters, Topics and Users can be compared; use kubectl diff for other kinds"
         ),
     };
     if version != format!("{API_GROUP}/{API_VERSION}") {

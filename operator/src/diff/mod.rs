@@ -1,7 +1,7 @@
 //! The `streamhouse-operator diff` command: shows what the operator would change for the given
 //! manifests. Called by `main`. Follows the steps of a reconciliation up to the first write: the
 //! API server validates and completes each manifest in a dry run; then a cluster's objects are
-//! built and compared with the existing ones, and a topic's plan is computed and shown.
+//! built and compared with the existing ones, and the changes of a topic or user are computed.
 
 mod manifests;
 mod text;
@@ -20,7 +20,7 @@ use kube::{Api, Client, Resource, ResourceExt, core::NamespaceResourceScope};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use streamhouse_core::time::{system_clock, system_entropy};
-use streamhouse_metadata::{ConnectOptions, TopicsOverview};
+use streamhouse_metadata::{ConnectOptions, MetadataStore, TopicsOverview};
 
 use self::manifests::{Manifest, ManifestKind};
 use crate::{
@@ -29,10 +29,11 @@ use crate::{
     cluster::preview,
     connect,
     context::{OperatorContext, WatchScope},
-    crd::{FIELD_MANAGER, StreamHouseCluster, Topic},
+    crd::{FIELD_MANAGER, StreamHouseCluster, Topic, User},
     metadata_stores::ClusterKey,
     metrics::OperatorMetrics,
     topic::plan_topic,
+    user::preview::preview_user,
 };
 
 /// Compares the manifests, writes the differences to `out` and returns whether there are any.
@@ -52,7 +53,7 @@ pub async fn run(arguments: &DiffArgs, out: &mut (dyn Write + Send)) -> anyhow::
         manifests.extend(manifests::read_manifests(file, &namespace)?);
     }
     ensure_unique(&manifests)?;
-    // Clusters first: a Topic may reference a cluster in the same files.
+    // Clusters first: a Topic or User may reference a cluster in the same files.
     manifests.sort_by_key(|manifest| manifest.kind);
     let client = connect::new_client(config)?;
     let mut comparison = ManifestComparison::new(client, arguments)?;
@@ -73,6 +74,7 @@ pub async fn run(arguments: &DiffArgs, out: &mut (dyn Write + Send)) -> anyhow::
         let text = match manifest.kind {
             ManifestKind::StreamHouseCluster => comparison.diff_cluster(manifest).await,
             ManifestKind::Topic => comparison.diff_topic(manifest).await,
+            ManifestKind::User => comparison.diff_user(manifest).await,
         };
         let text = text.with_context(|| what.clone())?;
         differs |= !text.is_empty();
@@ -104,6 +106,7 @@ struct ManifestComparison {
     context: OperatorContext,
     metadata_url: Option<String>,
     clusters: BTreeMap<ClusterKey, StreamHouseCluster>,
+    stores: BTreeMap<ClusterKey, Arc<dyn MetadataStore>>,
     overviews: BTreeMap<ClusterKey, Arc<TopicsOverview>>,
 }
 
@@ -125,6 +128,7 @@ impl ManifestComparison {
             context,
             metadata_url: arguments.metadata_url.clone(),
             clusters: BTreeMap::new(),
+            stores: BTreeMap::new(),
             overviews: BTreeMap::new(),
         })
     }
@@ -174,9 +178,29 @@ impl ManifestComparison {
         Ok(shown)
     }
 
-    /// Returns all topics of a cluster, queried once.
-    async fn load_overview(&mut self, key: &ClusterKey) -> anyhow::Result<Arc<TopicsOverview>> {
-        if let Some(known) = self.overviews.get(key) {
+    /// Returns the differences in a user; empty if there are none.
+    async fn diff_user(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
+        let user: User = self.complete_manifest(manifest).await?;
+        let key = ClusterKey::new(&manifest.namespace, &user.spec.cluster_ref.name);
+        let cluster = self.find_cluster(&key).await?;
+        let store = self.open_store(&key).await?;
+        let preview = preview_user(&self.context, &*store, &cluster, &user).await?;
+        let mut shown = String::new();
+        if user.spec.paused && !preview.changes.is_empty() {
+            shown.push_str("! paused: nothing is changed until spec.paused is removed\n");
+        }
+        for change in &preview.changes {
+            shown.push_str(&format!("~ {change}\n"));
+        }
+        for problem in &preview.problems {
+            shown.push_str(&format!("! {problem}\n"));
+        }
+        Ok(shown)
+    }
+
+    /// Opens the metadata store of a cluster, once.
+    async fn open_store(&mut self, key: &ClusterKey) -> anyhow::Result<Arc<dyn MetadataStore>> {
+        if let Some(known) = self.stores.get(key) {
             return Ok(known.clone());
         }
         let store = match &self.metadata_url {
@@ -188,6 +212,16 @@ impl ManifestComparison {
                 preview::open_metadata(&self.context, &cluster).await?
             }
         };
+        self.stores.insert(key.clone(), store.clone());
+        Ok(store)
+    }
+
+    /// Returns all topics of a cluster, queried once.
+    async fn load_overview(&mut self, key: &ClusterKey) -> anyhow::Result<Arc<TopicsOverview>> {
+        if let Some(known) = self.overviews.get(key) {
+            return Ok(known.clone());
+        }
+        let store = self.open_store(key).await?;
         let overview = store
             .topics_overview()
             .await
@@ -208,7 +242,9 @@ impl ManifestComparison {
             .await
             .context("cannot query the API server")?;
         found.with_context(|| {
-            format!("StreamHouseCluster {key} does not exist: add its manifest or set --metadata-url")
+            format!(
+                "StreamHouseCluster {key} does not exist: add its manifest, or for Topics set --metadata-url"
+            )
         })
     }
 

@@ -2,14 +2,18 @@
 //! then writes its Secret. Every step is idempotent, and the process may end between any two: the
 //! next reconciliation does the rest. At rest nothing is written.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use streamhouse_metadata::{
     AclRow, ClientQuotaRow, Error, MetadataStore, ScramCredentialRow, UnownedRows, UserRows,
 };
 
 use super::{
-    client_files::{ClientAccess, ClientAddress, client_files, client_mechanism},
+    authorities::read_authorities,
+    client_files::{
+        AUTHORITIES_KEY, ClientAccess, ClientAddress, STREAMHOUSE_AUTHORITIES_KEY, client_files,
+        client_mechanism,
+    },
     client_secret::{ObservedSecret, read_client_secret, read_password, write_client_secret},
     credentials::{VerifiedCredentials, credentials_of, generate_password},
     error::{UserError, UserProblem},
@@ -75,10 +79,13 @@ pub(super) struct UserApplication<'a> {
 }
 
 /// How a user authenticates, with its password and the Secret for clients.
-struct PasswordSource<'a> {
-    scram: &'a DesiredScram,
+pub(super) struct PasswordSource<'a> {
+    pub(super) scram: &'a DesiredScram,
     password: String,
-    secret: ObservedSecret,
+    /// As it is.
+    pub(super) secret: ObservedSecret,
+    /// As it should be.
+    pub(super) content: BTreeMap<&'static str, String>,
 }
 
 impl<'a> UserApplication<'a> {
@@ -124,8 +131,9 @@ impl<'a> UserApplication<'a> {
         Ok(changes)
     }
 
-    /// Changes what is not as it should be. Clients of a present user learn of a new password
-    /// first.
+    /// Changes what is not as it should be. Clients that have a password learn of a new one before
+    /// it replaces the present one. While no client can have one, because a crash has ended the
+    /// creation, it is replaced first, so that the Secret never has a password that is refused.
     async fn update(
         &self,
         stored: &UserRows,
@@ -134,18 +142,30 @@ impl<'a> UserApplication<'a> {
         self.hold().await?;
         let wanted = self.rows(source, stored).await?;
         let mut changes = UserChanges::default();
-        if let Some(source) = source {
-            changes.secret = self.write_secret(source).await?;
-        }
         compare_rows(stored, &wanted, &mut changes);
+        let Some(source) = source else {
+            self.write_changed_rows(&wanted, &changes).await?;
+            return Ok(changes);
+        };
+        if source.secret.is_absent() && !has_been_published(self.user) {
+            self.write_changed_rows(&wanted, &changes).await?;
+            changes.secret = self.write_secret(source).await?;
+        } else {
+            changes.secret = self.write_secret(source).await?;
+            self.write_changed_rows(&wanted, &changes).await?;
+        }
+        Ok(changes)
+    }
+
+    async fn write_changed_rows(&self, wanted: &UserRows, changes: &UserChanges) -> Result<(), UserError> {
         if changes.credentials || changes.acls || changes.quotas {
             let unowned = match self.desired.adopt {
                 AdoptionPolicy::IfExists => UnownedRows::Adopt,
                 AdoptionPolicy::Never => UnownedRows::Refuse,
             };
-            self.write_rows(&wanted, unowned).await?;
+            self.write_rows(wanted, unowned).await?;
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Sets the finalizer of a User that owns its rows.
@@ -166,7 +186,8 @@ impl<'a> UserApplication<'a> {
         self.store
     }
 
-    async fn password(&self, scram: &'a DesiredScram) -> Result<PasswordSource<'a>, UserError> {
+    /// Returns the password and the content of the Secret for clients.
+    pub(super) async fn password(&self, scram: &'a DesiredScram) -> Result<PasswordSource<'a>, UserError> {
         let secret = read_client_secret(self.context, self.user, &scram.secret_name).await?;
         let password = match &scram.password {
             Some((name, key)) => read_password(self.context, self.user, name, key).await?,
@@ -174,11 +195,53 @@ impl<'a> UserApplication<'a> {
                 .password()
                 .unwrap_or_else(|| generate_password(&*self.context.entropy)),
         };
+        let content = self.client_content(scram, &password, &secret).await?;
         Ok(PasswordSource {
             scram,
             password,
             secret,
+            content,
         })
+    }
+
+    async fn client_content(
+        &self,
+        scram: &DesiredScram,
+        password: &str,
+        secret: &ObservedSecret,
+    ) -> Result<BTreeMap<&'static str, String>, UserError> {
+        let mechanisms = scram.mechanisms.iter().map(|mechanism| mechanism.name());
+        let address = ClientAddress::of(self.cluster);
+        let certificate = address.certificate.as_deref();
+        let authorities = self.authorities(certificate, secret, AUTHORITIES_KEY).await?;
+        let certificate = address.streamhouse_certificate.as_deref();
+        let streamhouse_authorities = self
+            .authorities(certificate, secret, STREAMHOUSE_AUTHORITIES_KEY)
+            .await?;
+        Ok(client_files(&ClientAccess {
+            user_name: self.desired.name.clone(),
+            password: password.to_owned(),
+            mechanism: client_mechanism(self.cluster, mechanisms),
+            address,
+            authorities,
+            streamhouse_authorities,
+        }))
+    }
+
+    /// Returns the CA certificates of a listener. While its certificate does not exist, clients
+    /// keep those that they have.
+    async fn authorities(
+        &self,
+        certificate: Option<&str>,
+        secret: &ObservedSecret,
+        key: &str,
+    ) -> Result<String, UserError> {
+        let Some(certificate) = certificate else {
+            return Ok(String::new());
+        };
+        let namespace = self.user.metadata.namespace.as_deref().unwrap_or_default();
+        let found = read_authorities(self.context, namespace, certificate).await?;
+        Ok(found.or_else(|| secret.text(key)).unwrap_or_default())
     }
 
     /// Writes the rows of a User that owns none yet, and returns whether they replace rows that
@@ -234,7 +297,7 @@ impl<'a> UserApplication<'a> {
     }
 
     /// Returns the rows that the User should own.
-    async fn rows(
+    pub(super) async fn rows(
         &self,
         source: Option<&PasswordSource<'_>>,
         stored: &UserRows,
@@ -282,23 +345,15 @@ impl<'a> UserApplication<'a> {
     }
 
     async fn write_secret(&self, source: &PasswordSource<'_>) -> Result<bool, UserError> {
-        let mechanisms = source.scram.mechanisms.iter().map(|mechanism| mechanism.name());
-        let access = ClientAccess {
-            user_name: self.desired.name.clone(),
-            password: source.password.clone(),
-            mechanism: client_mechanism(self.cluster, mechanisms),
-            address: ClientAddress::of(self.cluster),
-        };
-        let content = client_files(&access);
-        write_client_secret(
-            self.context,
-            self.user,
-            &source.scram.secret_name,
-            &content,
-            &source.secret,
-        )
-        .await
+        let (name, content) = (&source.scram.secret_name, &source.content);
+        write_client_secret(self.context, self.user, name, content, &source.secret).await
     }
+}
+
+/// Returns whether the status names a Secret for clients, which was written before.
+fn has_been_published(user: &User) -> bool {
+    let status = user.status.as_ref();
+    status.is_some_and(|status| status.secret_name.is_some())
 }
 
 /// Notes what has to change for the stored rows to be the wanted ones. Both have each row once, and

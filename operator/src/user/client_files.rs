@@ -3,7 +3,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::crd::{AuthenticationMechanism, ListenerProtocol, StreamHouseCluster};
+use crate::crd::{AuthenticationMechanism, ListenerProtocol, ListenerTls, StreamHouseCluster};
+
+/// Key of the CA certificates of the listener at `bootstrap`, by which the other files name them.
+pub(super) const AUTHORITIES_KEY: &str = "ca.crt";
+/// Key of the CA certificates of the listener for StreamHouse clients.
+pub(super) const STREAMHOUSE_AUTHORITIES_KEY: &str = "streamhouse-ca.crt";
 
 /// How a client reaches the cluster and proves who it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,6 +18,10 @@ pub(super) struct ClientAccess {
     /// Name of the SASL mechanism.
     pub(super) mechanism: &'static str,
     pub(super) address: ClientAddress,
+    /// CA certificates of the listener at the address in PEM; empty if clients have them already.
+    pub(super) authorities: String,
+    /// Those of the listener for StreamHouse clients.
+    pub(super) streamhouse_authorities: String,
 }
 
 impl fmt::Debug for ClientAccess {
@@ -33,6 +42,12 @@ pub(super) struct ClientAddress {
     /// Whether Kafka clients can use it.
     pub(super) is_kafka: bool,
     pub(super) has_tls: bool,
+    /// Name of the Secret with the certificate of the listener.
+    pub(super) certificate: Option<String>,
+    /// Address for StreamHouse clients, with `https://` for TLS; empty if it is not known.
+    pub(super) streamhouse: String,
+    /// Name of the Secret with the certificate of the listener for StreamHouse clients.
+    pub(super) streamhouse_certificate: Option<String>,
 }
 
 impl ClientAddress {
@@ -40,33 +55,48 @@ impl ClientAddress {
     /// first other one for Kafka clients, or that of StreamHouse clients.
     pub(super) fn of(cluster: &StreamHouseCluster) -> Self {
         let status = cluster.status.as_ref();
-        let listeners = &cluster.spec.listeners;
+        let name = cluster.metadata.name.as_deref().unwrap_or_default();
+        let grpc = status.and_then(|status| status.bootstrap.clone());
+        let grpc = grpc.unwrap_or_default();
+        let grpc_tls = cluster.spec.listeners.grpc.tls.as_ref();
+        let streamhouse = match grpc_tls {
+            Some(_) if !grpc.is_empty() => format!("https://{grpc}"),
+            _ => grpc.clone(),
+        };
+        let streamhouse_certificate = grpc_tls.map(|tls| tls.certificate_secret(name, "grpc"));
         let kafka = status
             .iter()
             .flat_map(|status| &status.listeners)
             .find(|listener| listener.protocol == ListenerProtocol::Kafka && listener.bootstrap.is_some());
-        if let Some(found) = kafka {
-            let own = listeners.kafka.iter().filter(|_| found.name == "kafka");
-            let own = own.filter_map(|kafka| kafka.tls.as_ref());
-            let further = listeners
-                .additional
-                .iter()
-                .filter(|given| given.name == found.name);
-            let mut tls = own.chain(further.filter_map(|given| given.tls.as_ref()));
+        let Some(found) = kafka else {
             return Self {
-                bootstrap: found.bootstrap.clone().unwrap_or_default(),
-                is_kafka: true,
-                has_tls: tls.next().is_some(),
+                bootstrap: grpc,
+                is_kafka: false,
+                has_tls: grpc_tls.is_some(),
+                certificate: streamhouse_certificate.clone(),
+                streamhouse,
+                streamhouse_certificate,
             };
-        }
+        };
+        let tls = kafka_tls(cluster, &found.name);
         Self {
-            bootstrap: status
-                .and_then(|status| status.bootstrap.clone())
-                .unwrap_or_default(),
-            is_kafka: false,
-            has_tls: listeners.grpc.tls.is_some(),
+            bootstrap: found.bootstrap.clone().unwrap_or_default(),
+            is_kafka: true,
+            has_tls: tls.is_some(),
+            certificate: tls.map(|tls| tls.certificate_secret(name, &found.name)),
+            streamhouse,
+            streamhouse_certificate,
         }
     }
+}
+
+/// Returns the TLS certificate of a listener for Kafka clients.
+fn kafka_tls<'a>(cluster: &'a StreamHouseCluster, name: &str) -> Option<&'a ListenerTls> {
+    let listeners = &cluster.spec.listeners;
+    let own = listeners.kafka.iter().filter(|_| name == "kafka");
+    let own = own.filter_map(|kafka| kafka.tls.as_ref());
+    let further = listeners.additional.iter().filter(|given| given.name == name);
+    own.chain(further.filter_map(|given| given.tls.as_ref())).next()
 }
 
 /// Returns the mechanism for clients: the strongest of the user's that the cluster allows. A
@@ -102,6 +132,11 @@ pub(super) fn client_files(access: &ClientAccess) -> BTreeMap<&'static str, Stri
         ("client.properties", java_properties(access)),
         ("librdkafka.conf", librdkafka_configuration(access)),
         ("streamhouse.env", environment_file(access)),
+        (AUTHORITIES_KEY, access.authorities.clone()),
+        (
+            STREAMHOUSE_AUTHORITIES_KEY,
+            access.streamhouse_authorities.clone(),
+        ),
     ])
 }
 
@@ -110,6 +145,10 @@ fn protocol(access: &ClientAccess) -> &'static str {
         true => "SASL_SSL",
         false => "SASL_PLAINTEXT",
     }
+}
+
+fn names_authorities(access: &ClientAccess) -> bool {
+    access.address.has_tls && !access.authorities.is_empty()
 }
 
 fn kafka_address(access: &ClientAccess) -> Option<&str> {
@@ -129,12 +168,18 @@ fn java_properties(access: &ClientAccess) -> String {
         ("sasl.mechanism", access.mechanism),
         ("sasl.jaas.config", jaas.as_str()),
     ];
+    let authorities = names_authorities(access).then_some([
+        ("ssl.truststore.type", "PEM"),
+        ("ssl.truststore.certificates", access.authorities.as_str()),
+    ]);
     let lines = bootstrap.into_iter().chain(properties);
     lines
+        .chain(authorities.into_iter().flatten())
         .map(|(name, value)| format!("{name}={}\n", escape_property(value)))
         .collect()
 }
 
+/// By a file, because `kcat -F` refuses lines as long as a certificate in `ssl.ca.pem`.
 fn librdkafka_configuration(access: &ClientAccess) -> String {
     let bootstrap = kafka_address(access).map(|address| ("bootstrap.servers", address));
     let properties = [
@@ -143,16 +188,27 @@ fn librdkafka_configuration(access: &ClientAccess) -> String {
         ("sasl.username", access.user_name.as_str()),
         ("sasl.password", access.password.as_str()),
     ];
-    let lines = bootstrap.into_iter().chain(properties);
+    let authorities = names_authorities(access).then_some(("ssl.ca.location", AUTHORITIES_KEY));
+    let lines = bootstrap.into_iter().chain(properties).chain(authorities);
     lines.map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
 fn environment_file(access: &ClientAccess) -> String {
-    format!(
-        "STREAMHOUSE_USER={}\nSTREAMHOUSE_PASSWORD={}\n",
-        quote_shell(&access.user_name),
-        quote_shell(&access.password)
-    )
+    let streamhouse = access.address.streamhouse.as_str();
+    let authorities = match access.streamhouse_authorities.as_str() {
+        "" => "",
+        _ => STREAMHOUSE_AUTHORITIES_KEY,
+    };
+    let variables = [
+        ("STREAMHOUSE_BOOTSTRAP", streamhouse),
+        ("STREAMHOUSE_USER", access.user_name.as_str()),
+        ("STREAMHOUSE_PASSWORD", access.password.as_str()),
+        ("STREAMHOUSE_CLIENT_TLS_CA", authorities),
+    ];
+    let given = variables.iter().filter(|(_, value)| !value.is_empty());
+    given
+        .map(|(name, value)| format!("{name}={}\n", quote_shell(value)))
+        .collect()
 }
 
 /// Quotes a value of a JAAS configuration.

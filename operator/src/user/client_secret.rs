@@ -28,10 +28,34 @@ const PASSWORD_KEY: &str = "password";
 pub(super) struct ObservedSecret(Option<Secret>);
 
 impl ObservedSecret {
+    /// Returns whether there was none.
+    pub(super) fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Returns the password in it, if it has one that can be used.
     pub(super) fn password(&self) -> Option<String> {
         let data = self.0.as_ref()?.data.as_ref()?;
         check_password(&data.get(PASSWORD_KEY)?.0).ok()
+    }
+
+    /// Returns a text in it.
+    pub(super) fn text(&self, key: &str) -> Option<String> {
+        let data = self.0.as_ref()?.data.as_ref()?;
+        String::from_utf8(data.get(key)?.0.clone()).ok()
+    }
+
+    /// Returns the keys whose content differs from this one.
+    pub(super) fn differing_keys(&self, content: &BTreeMap<&'static str, String>) -> Vec<&'static str> {
+        let data = self.0.as_ref().and_then(|secret| secret.data.as_ref());
+        let stored = |key: &str| {
+            data.and_then(|data| data.get(key))
+                .map(|value| value.0.as_slice())
+        };
+        let differing = content
+            .iter()
+            .filter(|(key, text)| stored(key) != Some(text.as_bytes()));
+        differing.map(|(key, _)| *key).collect()
     }
 
     /// Returns whether the Secret has this content, and what the operator adds to it.

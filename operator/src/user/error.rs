@@ -97,7 +97,7 @@ impl From<ApiError> for UserError {
 }
 
 /// The user or the quota is managed by this owner, or was made by hand if the owner is empty.
-fn ownership_problem(what: &str, owner: &str) -> UserProblem {
+pub(super) fn ownership_problem(what: &str, owner: &str) -> UserProblem {
     if owner.is_empty() {
         let message = format!(
             "{what} was made by hand and spec.adopt is Never: set it to IfExists to manage the user, or choose another name"

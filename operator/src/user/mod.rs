@@ -3,7 +3,8 @@
 //!
 //! In reading order: [`controller`] watches and decides when; `reconciler` reconciles one User:
 //! `cluster_access`, `validate` (without side effects), `apply` with `credentials` and
-//! `client_secret`, `finalize` on deletion, `findings`, `status`. `owner` is the identity by which
+//! `client_secret`, `finalize` on deletion, `findings`, `status`. `preview` tells what would be
+//! applied. `owner` is the identity by which
 //! the metadata store knows a User.
 //!
 //! Guarantees: rows are written only for the User that owns the name in the metadata store, where
@@ -12,6 +13,7 @@
 //! verifier is in a status, an event or a log.
 
 mod apply;
+mod authorities;
 mod client_files;
 mod client_secret;
 mod cluster_access;
@@ -21,6 +23,7 @@ mod error;
 mod finalize;
 mod findings;
 mod owner;
+pub(crate) mod preview;
 mod reconciler;
 mod status;
 mod validate;

@@ -71,9 +71,14 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     let mut operator = OperatorProcess::start(api.kubeconfig(), "op-0", &[]);
     operator.until_leads();
     let topic = |more: &str| fixtures::topic(&namespace, more);
-    api.apply(&format!("{cluster}\n---\n{}", topic("  partitions: 3\n")))
-        .unwrap();
+    let user = fixtures::user(&namespace);
+    api.apply(&format!(
+        "{cluster}\n---\n{}\n---\n{user}",
+        topic("  partitions: 3\n")
+    ))
+    .unwrap();
     kubectl(&["wait", "topic/orders", "--for=condition=Ready", "--timeout=50s"]);
+    kubectl(&["wait", "user/alice", "--for=condition=Ready", "--timeout=50s"]);
     wait_until("the Deployment", EVENT_TIMEOUT, || {
         Ok(kubectl(&["get", "deployments", "-o", "name"])
             .contains("main")
@@ -118,7 +123,75 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     ]);
     assert_eq!(replicas, "3");
 
+    a_changed_user(&api, &namespace);
     refusals(&api, &namespace);
+}
+
+/// What would change of a user, without its password.
+fn a_changed_user(api: &KubeApi, namespace: &str) {
+    let kubectl = |args: &[&str]| api.kubectl(&[args, &["-n", namespace][..]].concat()).unwrap();
+    let secret = |key: &str| {
+        let show = format!("go-template={{{{index .data {key:?} | base64decode}}}}");
+        kubectl(&["get", "secret", "alice", "-o", &show])
+    };
+    let diff_user = |manifest: &str| {
+        let (code, out, err) = diff(api, manifest, &[]);
+        let password = secret("password");
+        assert!(!out.contains(&password) && !err.contains(&password), "{out}{err}");
+        (code, out, err)
+    };
+    let user = fixtures::user(namespace);
+    let (code, out, err) = diff_user(&user);
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
+    let given = format!(
+        "{user}  authorization: {{acls: [{{resource: {{type: topic, name: orders}}, operations: [Read]}}]}}\n\
+        \x20 quotas: {{producerByteRate: 1000}}\n"
+    );
+    let (code, out, _) = diff_user(&given);
+    let expected = format!(
+        "User {namespace}/alice\n\
+        ~ add ACL: ALLOW READ on LITERAL TOPIC \"orders\" from *\n\
+        ~ set quota producer_byte_rate to 1000 (was none)\n"
+    );
+    assert_eq!((code, out), (Some(1), expected));
+    let (code, out, _) = diff_user(&user.replace("type: scram", "type: scram, passwordSecret: {name: none}"));
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("! SecretMissing: Secret none does not exist"),
+        "{out}"
+    );
+    kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "given",
+        "--from-literal=password=hush",
+    ]);
+    let rotated = user.replace("type: scram", "type: scram, passwordSecret: {name: given}");
+    let (code, out, _) = diff_user(&rotated);
+    assert_eq!(code, Some(1));
+    let credentials = "~ credentials would be replaced: SCRAM-SHA-256, SCRAM-SHA-512 (was SCRAM-SHA-256, SCRAM-SHA-512)\n\
+        ~ replace client.properties, librdkafka.conf, password, streamhouse.env of Secret alice\n";
+    assert!(out.contains(credentials) && !out.contains("hush"), "{out}");
+    let (code, out, _) = diff_user(&user.replace("name: alice", "name: bob"));
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("~ create user \"bob\"\n")
+            && out.contains("(was none)\n~ create Secret bob with a generated password\n"),
+        "{out}"
+    );
+    let (_, out, _) = diff_user(
+        &user
+            .replace("  name: alice", "  name: other")
+            .replace("spec:\n", "spec:\n  name: alice\n"),
+    );
+    assert!(
+        out.contains("! OwnershipConflict: user \"alice\" is managed by"),
+        "{out}"
+    );
+    let names = kubectl(&["get", "users,secrets", "-o", "name"]);
+    assert!(!names.contains("bob") && !names.contains("other"), "{names}");
+    assert!(!secret("password").contains("hush"), "nothing was changed");
 }
 
 /// Invalid changes, and failed comparisons.
@@ -138,7 +211,7 @@ fn refusals(api: &KubeApi, namespace: &str) {
         ),
         (
             "kind: ConfigMap\nmetadata: {name: a}\n".to_owned(),
-            "only StreamHouseClusters and Topics",
+            "only StreamHouseClusters, Topics and Users",
         ),
     ] {
         let (code, out, err) = diff(api, &manifests, &[]);

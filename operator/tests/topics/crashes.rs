@@ -5,17 +5,18 @@ use serde_json::json;
 use streamhouse_operator::metadata_stores::StoreAccess;
 
 use crate::{
+    crash_points::{CrashPoint, CrashingStore, StopPoint},
     environment::{LONG_DRIFT_INTERVAL, TopicTestEnvironment, eventually, has_finalizer},
-    faulty_store::{FaultyStore, StopPoint},
 };
 
 /// Runs an operator until its `calls`-th change of the metadata store stops, and kills it at that
 /// point. Changes of the API server lie between those: claim, finalizer, create, status; delete,
 /// release, finalizer.
 async fn kill_operator_at(world: &TopicTestEnvironment, calls: i64, stop: StopPoint) {
-    let probe = FaultyStore::new(world.store.clone(), calls, stop);
-    let operator = world.start_operator_with(Some(StoreAccess::Open(probe.clone())), LONG_DRIFT_INTERVAL);
-    probe.stopped().await;
+    let point = CrashPoint::new(calls, stop);
+    let store = CrashingStore::new(world.store.clone(), point.clone());
+    let operator = world.start_operator_with(Some(StoreAccess::Open(store)), LONG_DRIFT_INTERVAL);
+    point.stopped().await;
     operator.kill().await;
 }
 

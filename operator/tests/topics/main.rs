@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
+#[path = "../crash_points/mod.rs"]
+mod crash_points;
 mod crashes;
 mod deletion;
 mod drift;

@@ -33,6 +33,11 @@ use streamhouse_testkit::{KubeApi, Postgres};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    crash_points::{CrashPoint, CrashingStore},
+    crashing_api::crashing_client,
+};
+
 /// Long enough for the slowest machine.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Name of the cluster.
@@ -64,6 +69,12 @@ impl Drop for TestOperator {
 }
 
 impl TestOperator {
+    /// Aborts the operator as a crash would, and waits for its end.
+    pub(crate) async fn kill(mut self) {
+        self.task.abort();
+        assert!((&mut self.task).await.unwrap_err().is_cancelled());
+    }
+
     /// Returns the sum of a counter over all labels.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         let text = self.context.metrics.render();
@@ -167,12 +178,30 @@ impl UserTestEnvironment {
         access: Option<StoreAccess>,
         drift_interval: Duration,
     ) -> TestOperator {
+        self.start_operator_by(self.client.clone(), access, drift_interval)
+    }
+
+    /// Starts an operator that stops at this point.
+    pub(crate) fn start_crashing_operator(&self, point: &Arc<CrashPoint>) -> TestOperator {
+        let store = CrashingStore::new(self.store.clone(), point.clone());
+        let client = crashing_client(&self.client, point.clone());
+        // Soon seen to rest, if it does.
+        let drift_interval = Duration::from_millis(50);
+        self.start_operator_by(client, Some(StoreAccess::Open(store)), drift_interval)
+    }
+
+    fn start_operator_by(
+        &self,
+        client: Client,
+        access: Option<StoreAccess>,
+        drift_interval: Duration,
+    ) -> TestOperator {
         let stores = Arc::new(MetadataStores::default());
         if let Some(access) = access {
             stores.publish(&self.key(), access);
         }
         let context = OperatorContext {
-            client: self.client.clone(),
+            client,
             stores,
             apis: Arc::new(OptionalApis::default()),
             scope: WatchScope {

@@ -4,6 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
+mod authorities;
+#[path = "../crash_points/mod.rs"]
+mod crash_points;
+mod crashes;
+#[path = "../crash_points/api.rs"]
+mod crashing_api;
 mod deletion;
 mod environment;
 mod outcomes;

@@ -137,9 +137,10 @@ fn certificate(
     field: &str,
     tls: &ListenerTls,
 ) -> Result<ListenerCertificate, ClusterProblem> {
-    let (secret, issuer) = match (&tls.secret_name, &tls.issuer_ref) {
-        (Some(secret), None) => (secret.clone(), None),
-        (None, Some(issuer)) => (format!("{cluster}-{name}-tls"), Some(issuer.clone())),
+    let secret = tls.certificate_secret(cluster, name);
+    let issuer = match (&tls.secret_name, &tls.issuer_ref) {
+        (Some(_), None) => None,
+        (None, Some(issuer)) => Some(issuer.clone()),
         _ => {
             return Err(ClusterProblem::invalid_spec(format!(
                 "{field}.tls needs exactly one of secretName and issuerRef"

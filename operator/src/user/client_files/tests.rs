@@ -25,7 +25,12 @@ fn access(user_name: &str, password: &str) -> ClientAccess {
             bootstrap: "main-kafka.shop.svc:9092".to_owned(),
             is_kafka: true,
             has_tls: true,
+            certificate: Some("certificate".to_owned()),
+            streamhouse: "main.shop.svc:50051".to_owned(),
+            streamhouse_certificate: None,
         },
+        authorities: String::new(),
+        streamhouse_authorities: String::new(),
     }
 }
 
@@ -44,18 +49,75 @@ fn clients_start_with_the_files_as_they_are() {
     );
     assert_eq!(
         files["streamhouse.env"],
-        "STREAMHOUSE_USER=alice\nSTREAMHOUSE_PASSWORD=s3cret\n"
+        "STREAMHOUSE_BOOTSTRAP=main.shop.svc:50051\nSTREAMHOUSE_USER=alice\nSTREAMHOUSE_PASSWORD=s3cret\n"
     );
     let keys: Vec<&str> = files.keys().copied().collect();
     let expected = [
         "bootstrap",
+        "ca.crt",
         "client.properties",
         "librdkafka.conf",
         "password",
+        "streamhouse-ca.crt",
         "streamhouse.env",
         "username",
     ];
     assert_eq!(keys, expected);
+}
+
+#[test]
+fn the_files_name_the_authorities_of_their_listeners() {
+    let files = client_files(&ClientAccess {
+        authorities: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_owned(),
+        streamhouse_authorities: "other".to_owned(),
+        ..access("alice", "s3cret")
+    });
+    // Java reads the escapes as line feeds.
+    let java = "\nssl.truststore.type=PEM\nssl.truststore.certificates=\
+        -----BEGIN CERTIFICATE-----\\u000aAA==\\u000a-----END CERTIFICATE-----\\u000a\n";
+    assert!(files["client.properties"].ends_with(java), "{files:?}");
+    assert!(
+        files["librdkafka.conf"].ends_with("\nssl.ca.location=ca.crt\n"),
+        "{files:?}"
+    );
+    let environment = &files["streamhouse.env"];
+    assert!(
+        environment.ends_with("\nSTREAMHOUSE_CLIENT_TLS_CA=streamhouse-ca.crt\n"),
+        "{environment}"
+    );
+    assert!(files["ca.crt"].starts_with("-----BEGIN"));
+    assert_eq!(files["streamhouse-ca.crt"], "other");
+    // Those of a listener without an authority do not get another's.
+    let files = client_files(&ClientAccess {
+        streamhouse_authorities: "other".to_owned(),
+        ..access("alice", "s3cret")
+    });
+    assert!(!files["client.properties"].contains("truststore"));
+    assert!(!files["librdkafka.conf"].contains("ssl.ca"));
+}
+
+#[test]
+fn the_certificates_are_those_of_the_listeners_at_the_addresses() {
+    let issued = json!({ "issuerRef": { "name": "internal-ca" } });
+    let kafka = json!({ "name": "kafka", "type": "internal", "protocol": "kafka", "bootstrap": "k:9092" });
+    let listeners =
+        json!({ "grpc": { "tls": issued }, "kafka": { "enabled": true, "tls": { "secretName": "own" } } });
+    let both = cluster(
+        json!({ "listeners": listeners }),
+        json!({ "bootstrap": "main:50051", "listeners": [kafka] }),
+    );
+    let address = ClientAddress::of(&both);
+    assert_eq!(address.certificate.as_deref(), Some("own"));
+    assert_eq!(address.streamhouse, "https://main:50051");
+    assert_eq!(address.streamhouse_certificate.as_deref(), Some("main-grpc-tls"));
+    let grpc = cluster(
+        json!({ "listeners": listeners }),
+        json!({ "bootstrap": "main:50051" }),
+    );
+    assert_eq!(
+        ClientAddress::of(&grpc).certificate.as_deref(),
+        Some("main-grpc-tls")
+    );
 }
 
 #[test]
