@@ -7,7 +7,8 @@ usage() {
   cat <<'TEXT'
 usage: hack/build-images.sh [--tag TAG]... [--registry PREFIX] [--out DIR] [--no-build] [--dev-servers] [--cloudnative-pg] [IMAGE]...
 
-Builds the images agent, operator and cli, or the named ones: DIR/streamhouse-IMAGE.tar.
+Builds the images agent, operator and cli, or the named ones: DIR/streamhouse-IMAGE.tar. Beside them are bills of materials of all programs:
+DIR/PROGRAM.cdx.json.
 
   --tag TAG          the tag (default: the workspace's version); repeatable
   --registry PREFIX  the registry and organisation before the name (default: ghcr.io/streamhouse)
@@ -169,4 +170,6 @@ else
     cargo build --release --config 'profile.release.package.streamhouse-operator.opt-level=1' "${bins[@]}"
   fi
   for name in "${IMAGES[@]}"; do streamhouse_image "$name"; done
+  # What the programs are made of, for who scans or signs the images.
+  cargo xtask sbom "$OUT"
 fi

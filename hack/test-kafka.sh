@@ -3,11 +3,11 @@
 # clients print: docs/kafka.md.
 #
 #   hack/test-kafka.sh                 every scenario, about 10 minutes
-#   hack/test-kafka.sh --small         those of hack/test.sh, at most 3 minutes
+#   hack/test-kafka.sh --small         those of hack/test.sh, about 3 minutes
 #   hack/test-kafka.sh NAME...         these scenarios; --list names all
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need test-servers minio kafka kcat kafka-python franz-go
+need test-servers minio kafka kcat kafka-python franz-go franz-go-client
 
 build_programs --bin streamhouse-agent --example kafka_clients
 # No forget_settings: what `need` has set says where the clients are, and agents are started without a developer's settings.

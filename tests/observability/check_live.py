@@ -40,7 +40,9 @@ EMPTY = {
     "Resources": "no operator here",
 }
 # Panels whose values are zero when all goes well.
-ZERO = {"Kafka throttle time", "Invariant violations", "Failed runs of background jobs", "Orphans deleted", "Incarnations to sweep"}
+ZERO = {"Kafka throttle time", "Invariant violations", "Failed runs of background jobs", "Orphans deleted", "Incarnations to sweep",
+        # No authentication, and nobody has a quota.
+        "Authentications", "Denied requests", "Requests over quota", "Throttle time by quota"}
 # Queries that may be zero: nothing of an agent that is gone has to be looked for here; a scrape may find nothing under way.
 MAY_BE_ZERO = {("PUT and GET requests", "LIST and HEAD"), ("Age of the oldest write", "{{stage}}"), ("Memory by use", "queue"),
                ("Memory by use", "{{use}}"), ("Members of groups", "{{group}}")}

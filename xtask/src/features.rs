@@ -205,7 +205,7 @@ fn units(root: &Path, choice: &[&str]) -> anyhow::Result<UnitFeatures> {
 }
 
 /// Asks cargo what it would compile.
-fn unit_graph(root: &Path, command: &str, choice: &[&str]) -> anyhow::Result<Value> {
+pub(crate) fn unit_graph(root: &Path, command: &str, choice: &[&str]) -> anyhow::Result<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([command, "--release", "-Z", "unstable-options", "--unit-graph"])

@@ -14,6 +14,7 @@ mod programs;
 mod public_api;
 mod real_input;
 mod repository;
+mod sbom;
 mod structure;
 mod target_cache;
 mod terminal;
@@ -44,6 +45,7 @@ usage: cargo xtask COMMAND
   kind        runs a command with a Docker of its own, without a network: kind lab COMMAND..., or a shell
   public-api  checks that client/public-api.txt is what the code says; --update writes it anew
   real-input  produces and consumes a dictionary, or real-input FILE, and compares it: hack/real-input.sh
+  sbom        writes what the released programs are made of, as CycloneDX, to target/sbom, or sbom FOLDER
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
               with --graph it prints which modules import which instead
   tools       installs programs that tests and scripts use, and prints the variables that say where they are; --list names them
@@ -98,6 +100,11 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
         }
         ["real-input", arguments @ ..] => {
             real_input::run(&CallFolders::enter()?, arguments).map(|()| ExitCode::SUCCESS)
+        }
+        ["sbom"] => sbom::write(&repository::root()?, None).map(|()| ExitCode::SUCCESS),
+        ["sbom", folder] => {
+            let folder = CallFolders::enter()?.called_from.join(folder);
+            sbom::write(&repository::root()?, Some(&folder)).map(|()| ExitCode::SUCCESS)
         }
         ["tools", arguments @ ..] => tools::run(&repository::root()?, arguments).map(|()| ExitCode::SUCCESS),
         ["test", arguments @ ..] => test_command::run(&repository::root()?, arguments),

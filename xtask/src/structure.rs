@@ -16,6 +16,7 @@ mod manifests;
 mod names;
 mod sizes;
 mod source;
+mod threats;
 mod words;
 
 use std::fmt;
@@ -68,6 +69,7 @@ pub(crate) fn run(tree: &FileTree) -> ExitCode {
     breaches.extend(names::check(&measured, limits::NAMES));
     breaches.extend(links::check(tree));
     breaches.extend(doctests::check(tree));
+    breaches.extend(threats::check(tree));
     breaches.sort();
     breaches.dedup();
     for breach in &breaches {

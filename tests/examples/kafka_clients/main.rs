@@ -5,6 +5,7 @@
 //! tests has, or the named ones; `--list` names them. Prints the result and the time of each; ends
 //! with 0 only if all passed.
 
+mod authentication;
 mod comparison;
 mod connect;
 mod failover;

@@ -1,6 +1,7 @@
 //! The scenarios: what each shows, and how it runs.
 
 use crate::{
+    authentication,
     comparison::{self, ScenarioOutput},
     connect, failover, franz_go, java_load, kcat, mirror, protocols, python_clients, streams,
     subject::{TestSubject, TestSubjects},
@@ -101,6 +102,7 @@ pub(crate) const SCENARIOS: &[ClientScenario] = &[
     compared("streams", Whole, streams::word_count, "a word count of Streams, restarted"),
     checked("mirror", Whole, mirror::there_and_back, "MirrorMaker 2 from Kafka to agents and back"),
     checked("protocols", Small, protocols::both_ways, "records of gRPC read by Kafka clients and the other way round"),
+    checked("authentication", Small, authentication::matrix, "each client with each mechanism, on each listener: right, wrong, unknown, changed"),
     checked("failover-confluent", Whole, failover::confluent, "agents killed and drained under confluent-kafka"),
     checked("failover-java", Whole, failover::java, "agents killed and drained under VerifiableProducer and -Consumer"),
 ];

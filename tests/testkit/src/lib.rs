@@ -76,7 +76,7 @@ pub use postgres::Postgres;
 pub use postgres_setup::{PostgresLogin, PostgresSetup};
 pub use process::{ChildProcess, ProcessBuilder};
 #[cfg(feature = "servers")]
-pub use programs::{built_binary, franz_go_tests};
+pub use programs::{built_binary, franz_go_client, franz_go_tests};
 #[cfg(feature = "servers")]
 pub use python::kafka_python;
 #[cfg(feature = "servers")]

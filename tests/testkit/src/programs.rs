@@ -99,6 +99,23 @@ pub fn franz_go_tests() -> anyhow::Result<PathBuf> {
         .context("the tests of franz-go are missing: run hack/test-kafka.sh, which builds them")
 }
 
+/// Returns the client with franz-go: `$STREAMHOUSE_FRANZ_GO_CLIENT`, or that of the pinned version
+/// in the cache folder.
+///
+/// # Errors
+///
+/// Fails if it is not built.
+#[cfg(feature = "servers")]
+pub fn franz_go_client() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_FRANZ_GO_CLIENT") {
+        return ensure_exists(PathBuf::from(path))
+            .context("$STREAMHOUSE_FRANZ_GO_CLIENT names a file that does not exist");
+    }
+    let prefix = format!("franz-go-client-{}-", pinned_version("FRANZ_GO_VERSION")?);
+    find_newest(&prefix, "sasl-client")?
+        .context("the client with franz-go is missing: run hack/test-kafka.sh, which builds it")
+}
+
 /// Returns the most recently built program of this name, in the cache folders with this prefix.
 #[cfg(feature = "servers")]
 pub(crate) fn find_newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {

@@ -181,7 +181,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
         "xtask",
         &[
             &["commands", "public_api", "test_command"],
-            &["demos", "docs_commands", "kind", "real_input"],
+            &["demos", "docs_commands", "kind", "real_input", "sbom"],
             &["dev_stack"],
             &["agent_run", "features", "structure", "target_cache", "tools"],
             &["programs"],

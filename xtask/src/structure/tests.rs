@@ -9,6 +9,7 @@ mod links;
 mod manifests;
 mod names;
 mod sizes;
+mod threats;
 mod words;
 
 use super::StructureBreach;

@@ -244,6 +244,7 @@ pub(crate) const STAGES: &[StageSpec] = &[
             ToolName::Kcat,
             ToolName::KafkaPython,
             ToolName::FranzGo,
+            ToolName::FranzGoClient,
         ],
         command: "hack/test-kafka.sh --small",
     },

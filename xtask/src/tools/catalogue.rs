@@ -44,6 +44,7 @@ catalogue! {
     Kafka => kafka::KAFKA,
     Kcat => kafka::KCAT,
     FranzGo => kafka::FRANZ_GO,
+    FranzGoClient => kafka::FRANZ_GO_CLIENT,
     KafkaPython => python::KAFKA,
     DashboardPython => python::DASHBOARD,
     Browser => python::BROWSER,

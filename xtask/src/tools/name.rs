@@ -15,6 +15,7 @@ pub(crate) enum ToolName {
     Kafka,
     Kcat,
     FranzGo,
+    FranzGoClient,
     KafkaPython,
     DashboardPython,
     Browser,

@@ -107,6 +107,42 @@ fn stopped() {
 }
 
 #[test]
+fn labels_of_the_spec_replace_none_of_the_operators() {
+    let plain = "{enabled: true}";
+    let own = build_children(&format!(
+        "monitoring: {{serviceMonitor: {plain}, prometheusRule: {plain}, dashboards: {plain}}}"
+    ));
+    let names: BTreeSet<&String> = own
+        .iter()
+        .filter_map(|child| child.object.metadata.labels.as_ref())
+        .flat_map(|labels| labels.keys())
+        .collect();
+    let forged: Vec<String> = names.iter().map(|name| format!("{name}: forged")).collect();
+    let labels = format!(
+        "{{enabled: true, labels: {{{}, more: added}}}}",
+        forged.join(", ")
+    );
+    let built = build_children(&format!(
+        "monitoring: {{serviceMonitor: {labels}, prometheusRule: {labels}, dashboards: {labels}}}"
+    ));
+    let mut added = 0;
+    for (own, built) in own.iter().zip(&built) {
+        let mut labels = built.object.metadata.labels.clone().unwrap();
+        added += usize::from(labels.remove("more").is_some());
+        labels.retain(|name, value| {
+            own.object.metadata.labels.as_ref().unwrap().contains_key(name) || value != "forged"
+        });
+        assert_eq!(
+            Some(&labels),
+            own.object.metadata.labels.as_ref(),
+            "{}",
+            built.name()
+        );
+    }
+    assert_eq!((own.len(), added), (built.len(), 3));
+}
+
+#[test]
 fn monitoring_in_another_namespace() {
     let children = build_children(
         "monitoring:

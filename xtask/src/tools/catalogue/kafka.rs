@@ -1,8 +1,8 @@
 //! Apache Kafka and clients of it, which tests run against Kafka and against agents.
 
 use crate::tools::spec::{
-    AptPackage, CachedTool, DigestInput, FolderName, GoTests, MavenPackages, PackageEvidence, ToolContent,
-    ToolSource, ToolSpec, ToolVariable,
+    AptPackage, CachedTool, DigestInput, FolderName, GoModule, GoTests, MavenPackages, PackageEvidence,
+    ToolContent, ToolSource, ToolSpec, ToolVariable,
 };
 
 /// With the compiler: a program of one source file is started without a build.
@@ -70,5 +70,33 @@ pub(super) const FRANZ_GO: ToolSpec = ToolSpec {
     }),
     variables: &[ToolVariable::Path("STREAMHOUSE_FRANZ_GO", "kgo.test")],
     substitute: Some("STREAMHOUSE_FRANZ_GO"),
+    ..ToolSpec::EMPTY
+};
+
+pub(super) const FRANZ_GO_CLIENT: ToolSpec = ToolSpec {
+    name: "franz-go-client",
+    what: "a client with franz-go, which authenticates to a cluster",
+    cached: Some(CachedTool {
+        title: "a client with franz-go {version}",
+        takes: "a few seconds",
+        folder: FolderName::VersionAndDigest(
+            "franz-go-client",
+            "FRANZ_GO_VERSION",
+            &[
+                DigestInput::Files("hack/franz-go/go.*"),
+                DigestInput::Files("hack/franz-go/sasl-client/main.go"),
+            ],
+        ),
+        contents: &[ToolContent::Program("sasl-client")],
+        source: ToolSource::GoModule(GoModule {
+            folder: "hack/franz-go",
+            pin: Some(("github.com/twmb/franz-go", "FRANZ_GO_VERSION")),
+            packages: &["./sasl-client"],
+            link: &[],
+            then: None,
+        }),
+    }),
+    variables: &[ToolVariable::Path("STREAMHOUSE_FRANZ_GO_CLIENT", "sasl-client")],
+    substitute: Some("STREAMHOUSE_FRANZ_GO_CLIENT"),
     ..ToolSpec::EMPTY
 };
