@@ -91,7 +91,7 @@ async fn log_in(client: &mut RawKafkaClient, token: &str) -> SaslAuthenticateRes
 async fn assert_refused(client: &mut RawKafkaClient, token: &str) {
     let refused = log_in(client, token).await;
     assert_eq!(
-        (refused.error_code, refused.auth_bytes.expose()),
+        (refused.error_code, &refused.auth_bytes.expose()[..]),
         (0, INVALID_TOKEN)
     );
     assert_eq!(refused.session_lifetime_ms, 0);
@@ -109,7 +109,7 @@ async fn a_token_authenticates_kafka_clients_for_as_long_as_it_is_valid() {
     let one = OAuthAgent::start("OAUTHBEARER").await;
     let mut client = RawKafkaClient::connect(&one.agent).await;
     let answer = log_in(&mut client, &one.token("alice", 600)).await;
-    assert_eq!((answer.error_code, answer.auth_bytes.expose()), (0, &b""[..]));
+    assert!(answer.error_code == 0 && answer.auth_bytes.expose().is_empty());
     assert!(
         (540_000..=600_000).contains(&answer.session_lifetime_ms),
         "{answer:?}"
