@@ -1,8 +1,8 @@
 //! Assembles the components of one agent, and starts and stops them in order. Called by `main`, and
 //! by tests that run agents in their own process.
 //!
-//! 1. load the certificates, the listeners file and the OAuth file, open the object store (without a request), bind
-//!    all ports;
+//! 1. load the certificates, the listeners file and the OAuth file, open the object store (without
+//!    a request), bind all ports;
 //! 2. serve: from now on `/health` answers and every other call returns what is missing;
 //! 3. connect to the metadata store, verify that both stores belong to one cluster, and check the
 //!    object store, however long that takes;

@@ -62,8 +62,8 @@ pub(crate) struct GlobalArgs {
     /// File with the password of --user
     #[arg(long, global = true, env = "STREAMHOUSE_PASSWORD_FILE", value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
-    /// File with a token of an identity provider to authenticate with, instead of --user; read again
-    /// when it changes
+    /// File with a token of an identity provider to authenticate with, instead of --user; read
+    /// again when it changes
     #[arg(long, global = true, env = "STREAMHOUSE_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Send the password or token also without TLS, where others may read it

@@ -334,7 +334,8 @@ impl ClientConfig {
         )))
     }
 
-    /// Checks that nobody between this client and the agent at `uri` can read the password or token.
+    /// Checks that nobody between this client and the agent at `uri` can read the password or
+    /// token.
     pub(crate) fn check_password_is_safe(&self, uri: &str) -> Result<()> {
         let Some(credentials) = &self.credentials else {
             return Ok(());

@@ -7,10 +7,11 @@
 //! [`kafka_listeners`] the addresses that they are given; [`kafka_sasl`] how they authenticate,
 //! [`kafka_acls`] and [`kafka_denials`] what they may do, [`kafka_security_admin`] how they change
 //! that; [`forwarding`] clients that reach only one agent; [`grpc_auth`] gRPC clients that
-//! authenticate, [`oauth`] clients with tokens; [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's
-//! cluster; [`kafka_metrics`] the metrics of Kafka clients; [`tls_agents`] TLS; [`stores`] stores
-//! that fail; [`takeover`] what other agents find after an agent stopped at any step;
-//! [`bounded_waits`] the bounds of waits; [`simulation`] all of it at random.
+//! authenticate, [`oauth`] clients with tokens; [`topic_reuse`] topic names that are used again;
+//! [`ownership`] the bucket's cluster; [`kafka_metrics`] the metrics of Kafka clients;
+//! [`tls_agents`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after an
+//! agent stopped at any step; [`bounded_waits`] the bounds of waits; [`simulation`] all of it at
+//! random.
 
 mod admin_calls;
 mod bounded_waits;

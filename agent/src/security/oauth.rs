@@ -1,8 +1,8 @@
 //! Verifies tokens by the keys of an identity provider, which are read again from time to time.
 //!
-//! The agent's own calls are few: the OAuth file is read every [`RELOAD_INTERVAL`], and with it keys
-//! that are in a file; keys behind a URL every [`REFRESH_INTERVAL`], and when a token names a key
-//! that is not known, at most once in [`MIN_REFRESH_INTERVAL`]. What was read last stays in use
+//! The agent's own calls are few: the OAuth file is read every [`RELOAD_INTERVAL`], and with it
+//! keys that are in a file; keys behind a URL every [`REFRESH_INTERVAL`], and when a token names a
+//! key that is not known, at most once in [`MIN_REFRESH_INTERVAL`]. What was read last stays in use
 //! while the file or the keys cannot be read.
 
 mod fetch;
@@ -103,8 +103,8 @@ struct KeySource {
 }
 
 impl OAuthVerifier {
-    /// Reads the OAuth file, and keys that are in a file. Others are read later: an agent must start
-    /// while the identity provider does not answer.
+    /// Reads the OAuth file, and keys that are in a file. Others are read later: an agent must
+    /// start while the identity provider does not answer.
     ///
     /// # Errors
     /// If one of them cannot be used.

@@ -36,8 +36,8 @@ impl ClientSecurity {
         Ok(())
     }
 
-    /// Verifies a token, as OAUTHBEARER and HTTP's Bearer send it. The client may name whom it wants
-    /// to act as, which can be nobody else.
+    /// Verifies a token, as OAUTHBEARER and HTTP's Bearer send it. The client may name whom it
+    /// wants to act as, which can be nobody else.
     ///
     /// # Errors
     /// `SaslAuthenticationFailed` if it is refused, `ResourceExhausted` if too many were,

@@ -9,11 +9,13 @@ mod algorithm;
 mod claims;
 mod jwks;
 mod message;
+mod rules;
 mod token;
 
 pub use jwks::{JwkSet, JwkSetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 pub use message::{OAUTH_INVALID_TOKEN, OAuthBearerError, OAuthBearerMessage};
-pub use token::{MAX_TOKEN_BYTES, TokenError, TokenRules, VerifiedToken};
+pub use rules::{MAX_TOKEN_BYTES, TokenError, TokenRules};
+pub use token::VerifiedToken;
 
 #[cfg(test)]
 mod tests;

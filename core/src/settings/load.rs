@@ -267,8 +267,8 @@ mod tests {
 
     /// Bounds the number of settings, so that an agent stays learnable. Three of them are those of
     /// the Kafka listener, and one bounds the connections of an address, as Kafka's
-    /// `max.connections.per.ip` does; four say who clients are and what they may do, and one names the
-    /// file with all about the tokens of OAUTHBEARER.
+    /// `max.connections.per.ip` does; four say who clients are and what they may do, and one names
+    /// the file with all about the tokens of OAUTHBEARER.
     const MAX_SETTINGS: usize = 44;
 
     #[test]

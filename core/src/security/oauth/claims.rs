@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::token::{TokenError, TokenRules};
+use super::rules::{TokenError, TokenRules};
 use crate::security::KafkaPrincipal;
 
 /// The longest name of a principal in bytes, as for PLAIN.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::token::MAX_TOKEN_BYTES;
+use super::rules::MAX_TOKEN_BYTES;
 
 /// The answer to a token that is refused, as Kafka's brokers send it. The client answers with one
 /// byte 0x01, and then the exchange fails.

@@ -45,8 +45,9 @@ pub(super) fn identity_variables(desired: &DesiredCluster) -> Vec<Value> {
     variables
 }
 
-/// Returns the variables that name the mounted files of the listeners and their clients. They are in the pod template
-/// beside the mounts: a pod of an earlier template, which restarts, must not look for the files.
+/// Returns the variables that name the mounted files of the listeners and their clients. They are
+/// in the pod template beside the mounts: a pod of an earlier template, which restarts, must not
+/// look for the files.
 pub(super) fn listener_variables(desired: &DesiredCluster) -> Vec<Value> {
     let mut variables = Vec::new();
     if !desired.listeners.is_empty() {

@@ -1,5 +1,5 @@
-//! Builds the ConfigMap with the agents' OAuth file, which says whose tokens they accept. Agents read
-//! the file again when it changes.
+//! Builds the ConfigMap with the agents' OAuth file, which says whose tokens they accept. Agents
+//! read the file again when it changes.
 
 use serde_json::{Value, json};
 

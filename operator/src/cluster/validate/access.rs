@@ -133,8 +133,8 @@ fn require_authentication(spec: &ClusterSpec) -> Result<(), ClusterProblem> {
     }
 }
 
-/// Passwords and tokens must not pass a network as they are. Requests that a proxy routes have its TLS, which
-/// for an Ingress is part of the spec.
+/// Passwords and tokens must not pass a network as they are. Requests that a proxy routes have its
+/// TLS, which for an Ingress is part of the spec.
 fn require_tls(
     (mechanism, sent): (&str, &str),
     own: &OwnListeners,
