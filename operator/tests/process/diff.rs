@@ -94,14 +94,21 @@ fn diff_tells_what_would_change_and_changes_nothing() {
         "an up-to-date object has no difference: {err}"
     );
 
-    // Pending changes.
-    let changed = fixtures::cluster(&namespace, "  agents: {replicas: 5}\n");
-    let (code, out, _) = diff(&api, &changed, &[]);
+    a_changed_cluster_and_topic(&api, &namespace);
+    a_changed_user(&api, &namespace);
+    refusals(&api, &namespace);
+}
+
+/// What would change of a cluster and a topic.
+fn a_changed_cluster_and_topic(api: &KubeApi, namespace: &str) {
+    let kubectl = |args: &[&str]| api.kubectl(&[args, &["-n", namespace][..]].concat()).unwrap();
+    let changed = fixtures::cluster(namespace, "  agents: {replicas: 5}\n");
+    let (code, out, _) = diff(api, &changed, &[]);
     assert_eq!(code, Some(1));
     assert!(out.contains("-  replicas: 3\n+  replicas: 5\n"), "{out}");
-    a_new_listener(&api, &namespace);
-    let grown = topic("  partitions: 6\n  retention: {time: 7d}\n");
-    let (code, out, _) = diff(&api, &grown, &[]);
+    a_new_listener(api, namespace);
+    let grown = fixtures::topic(namespace, "  partitions: 6\n  retention: {time: 7d}\n");
+    let (code, out, _) = diff(api, &grown, &[]);
     assert_eq!(code, Some(1));
     assert!(
         out.contains("~ increase partitions from 3 to 6\n")
@@ -122,9 +129,6 @@ fn diff_tells_what_would_change_and_changes_nothing() {
         "jsonpath={.spec.replicas}",
     ]);
     assert_eq!(replicas, "3");
-
-    a_changed_user(&api, &namespace);
-    refusals(&api, &namespace);
 }
 
 /// What would change of a user, without its password.

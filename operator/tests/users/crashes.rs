@@ -358,7 +358,7 @@ impl CrashedChange for Deletion<'_> {
         let snapshot = self.world.store.load_security().await.unwrap();
         assert!(snapshot.credentials.iter().all(|row| row.user_name == "bob"));
         assert!(snapshot.quotas.is_empty());
-        assert_eq!(snapshot.acls, [self.others.clone()]);
+        assert_eq!(snapshot.acls, std::slice::from_ref(&self.others));
         assert!(self.world.rows("bob").await.is_some());
         delete_secret(self.world).await;
     }
