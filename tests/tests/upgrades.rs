@@ -31,6 +31,14 @@ fn run(builder: AgentProcessBuilder, command: &[&str]) -> anyhow::Result<Result<
     })
 }
 
+/// Runs a command that must fail, and returns its error.
+fn run_refused(builder: AgentProcessBuilder, command: &[&str]) -> anyhow::Result<String> {
+    match run(builder, command)? {
+        Ok(output) => anyhow::bail!("{command:?} is not refused: {output}"),
+        Err(refused) => Ok(refused),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_goes_forward_and_back_until_the_schema_is_migrated() -> TestResult {
     let mut cluster = TestCluster::start(2, &[OLD_BUILD])?;
@@ -55,7 +63,7 @@ async fn upgrade(cluster: &mut TestCluster) -> TestResult {
     load.wait_for_acked(2000).await?;
 
     // Both builds serve one schema, and the old one keeps it.
-    let refused = run(new_build(cluster), &["migrate"])?.unwrap_err();
+    let refused = run_refused(new_build(cluster), &["migrate"])?;
     anyhow::ensure!(
         refused.contains("not migrated to version 7") && refused.contains("-schema6"),
         "{refused}"
@@ -99,7 +107,7 @@ async fn upgrade(cluster: &mut TestCluster) -> TestResult {
     })?;
     cluster.agents[old[0]].kill9()?;
     for command in [&["purge", "--yes"] as &[&str], &["migrate"], &["recover"]] {
-        let refused = run(cluster.agent_builder(), command)?.unwrap_err();
+        let refused = run_refused(cluster.agent_builder(), command)?;
         anyhow::ensure!(refused.contains(REFUSAL), "{command:?}: {refused}");
     }
     // A new agent that starts on the new schema registers what it runs on, as the other one did
